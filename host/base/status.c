@@ -1,0 +1,45 @@
+/* status.c - the text of the last failure, one per thread. */
+#include "base/status.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The one exception to "no mutable globals": where errno lives, so does its text. */
+static _Thread_local char message[1024];
+static _Thread_local char trace[1024];
+
+Status status_trace(Status code, const char *file, int line)
+{
+    size_t at = strlen(trace);
+    snprintf(trace + at, sizeof trace - at, "  at %s:%d\n", file, line);
+    return code;
+}
+
+Status status_fail(Status code, const char *file, int line, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof message, fmt, ap);
+    va_end(ap);
+    for (char *c = message; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?'; /* names from files cannot break the line */
+    trace[0] = 0;
+    return status_trace(code, file, line);
+}
+
+void status_set(Status code, const char *text)
+{
+    (void)code;
+    if (text != message) snprintf(message, sizeof message, "%s", text);
+    trace[0] = 0;
+}
+
+const char *status_message(void) { return message; }
+const char *status_trace_text(void) { return trace; }
+
+noreturn void check_failed(const char *what, const char *file, int line)
+{
+    fprintf(stderr, "equipoise: bug at %s:%d: %s does not hold\n", file, line, what);
+    abort();
+}

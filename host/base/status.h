@@ -1,0 +1,59 @@
+/* status.h - how functions say that the outside world failed them.
+ *
+ * Three kinds of trouble, three answers:
+ *   the caller broke the contract                    -> CHECK: print where, abort. Never compiled out.
+ *   the world failed (file, memory, device, config)  -> return a Status.
+ *   the numbers went wrong (NaN, divergence)         -> a value in the step report; the trainer decides.
+ *
+ * A failing function describes the failure once, in one line, where the most is known:
+ * "file:place: what was found, what was expected". Callers only pass it up. The text and
+ * the file:line of every TRY it went through are kept per thread.
+ *
+ * The codes are the classes of exit code that users see (docs/ARCHITECTURE.md, section 7).
+ */
+#ifndef STATUS_H
+#define STATUS_H
+#include <stdbool.h>
+#include <stdnoreturn.h>
+
+typedef enum {
+    OK          = 0,
+    ERR_BUG     = 1,  /* a broken invariant of ours                        */
+    ERR_USAGE   = 2,  /* command line or config                            */
+    ERR_INPUT   = 3,  /* a data file: missing, damaged, of another kind    */
+    ERR_DEVICE  = 4,  /* device or driver                                  */
+    ERR_SPACE   = 5,  /* out of disk space or memory                       */
+    ERR_PEER    = 6,  /* another rank or a collective failed               */
+    ERR_NUMERIC = 7,  /* NaN, divergence                                   */
+    ERR_STOPPED = 75  /* stopped by a signal after a clean checkpoint      */
+} Status;
+
+Status status_fail(Status code, const char *file, int line, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+Status status_trace(Status code, const char *file, int line);
+
+const char *status_message(void);     /* the one-line text of this thread's last failure      */
+const char *status_trace_text(void);  /* "  at file:line\n" for each TRY it passed            */
+void        status_set(Status code, const char *message);  /* carry a failure over from another thread */
+noreturn void check_failed(const char *what, const char *file, int line);
+
+#define FAIL(code, ...) status_fail((code), __FILE__, __LINE__, __VA_ARGS__)
+#define CHECK(cond)     ((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
+
+/* Pass a failure up: TRY for functions that own nothing yet, TRY_OR(label, result, call) for
+ * those that do. Handles start empty and destroyers accept empty ones, so one label undoes
+ * any prefix of the work. */
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        Status s_ = (call);                                                                        \
+        if (s_) return status_trace(s_, __FILE__, __LINE__);                                       \
+    } while (0)
+#define TRY_OR(label, result, call)                                                                \
+    do {                                                                                           \
+        (result) = (call);                                                                         \
+        if (result) {                                                                              \
+            status_trace((result), __FILE__, __LINE__);                                            \
+            goto label;                                                                            \
+        }                                                                                          \
+    } while (0)
+#endif

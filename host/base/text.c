@@ -1,0 +1,103 @@
+/* text.c - edit distance, number parsing, growing strings. */
+#include "base/text.h"
+#include <errno.h>
+#include <locale.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LONGEST = 64 };
+
+static int edit_distance(const char *a, const char *b)
+{
+    int n = (int)strlen(b), row[LONGEST + 1];
+    if (n > LONGEST) return LONGEST;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+const char *text_nearest(const char *word, const char *const *candidates, int n)
+{
+    int limit = (int)strlen(word) / 3, best = limit < 1 ? 2 : limit + 1;
+    const char *nearest = NULL;
+    for (int i = 0; i < n; i++) {
+        int d = edit_distance(word, candidates[i]);
+        if (d < best) {
+            best = d;
+            nearest = candidates[i];
+        }
+    }
+    return nearest;
+}
+
+bool text_to_double(double *out, const char *s)
+{
+    char *end;
+    locale_t c = newlocale(LC_ALL_MASK, "C", NULL);
+    CHECK(c);
+    double v = strtod_l(s, &end, c);
+    freelocale(c);
+    if (end == s || *end || !isfinite(v)) return false;
+    *out = v;
+    return true;
+}
+
+bool text_to_long(long *out, const char *s)
+{
+    char *end;
+    errno = 0;
+    long v = strtol(s, &end, 10);
+    if (end == s || *end || errno) return false;
+    *out = v;
+    return true;
+}
+
+static void reserve(Text *t, size_t more)
+{
+    if (t->n + more + 1 <= t->cap) return;
+    size_t cap = 2 * (t->n + more + 1);
+    char *s = realloc(t->s, cap);
+    CHECK(s);
+    t->s = s;
+    t->cap = cap;
+}
+
+void text_add(Text *t, const char *fmt, ...)
+{
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    size_t n = (size_t)vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    reserve(t, n);
+    vsnprintf(t->s + t->n, n + 1, fmt, again);
+    va_end(again);
+    t->n += n;
+}
+
+void text_add_html(Text *t, const char *raw)
+{
+    for (; *raw; raw++) {
+        const char *safe = *raw == '&'    ? "&amp;"
+                           : *raw == '<'  ? "&lt;"
+                           : *raw == '>'  ? "&gt;"
+                           : *raw == '"'  ? "&quot;"
+                           : *raw == '\'' ? "&#39;"
+                                          : NULL;
+        if (safe) text_add(t, "%s", safe);
+        else text_add(t, "%c", *raw);
+    }
+}

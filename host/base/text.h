@@ -1,0 +1,19 @@
+/* text.h - small helpers on strings. */
+#ifndef TEXT_H
+#define TEXT_H
+#include "base/status.h"
+#include <stddef.h>
+
+/* The candidate nearest to `word` by edit distance, or NULL if none is near enough to be a
+ * likely slip (at most a third of the word's length, and at least one). */
+const char *text_nearest(const char *word, const char *const *candidates, int n);
+
+/* Whole-string numbers in the C locale, whatever the user's locale is: false on anything else. */
+bool text_to_double(double *out, const char *s);
+bool text_to_long(long *out, const char *s);
+
+/* A growing string: heap, always 0-terminated; starts as {0}, freed with free(t.s). */
+typedef struct { char *s; size_t n, cap; } Text;
+void text_add(Text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void text_add_html(Text *t, const char *raw);  /* & < > " ' escaped */
+#endif

@@ -1,0 +1,158 @@
+/* test_base.c - random numbers, files, text and tables. */
+#include "base/csv.h"
+#include "base/random.h"
+#include "base/text.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* The known answers of Random123's kat_vectors for philox4x32, 10 rounds. */
+static void philox_known_answers(void **state)
+{
+    (void)state;
+    static const uint32_t known[3][10] = {
+        {0, 0, 0, 0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+        {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
+        {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344, 0xa4093822, 0x299f31d0, 0xd16cfe09,
+         0x94fdcceb, 0x5001e420, 0x24126ea1},
+    };
+    for (int i = 0; i < 3; i++) {
+        uint32_t out[4];
+        philox4x32_10(out, known[i], known[i] + 4);
+        assert_memory_equal(out, known[i] + 6, sizeof out);
+    }
+}
+
+static void normals_have_their_moments(void **state)
+{
+    (void)state;
+    enum { N = 200001 };
+    float *z = malloc(N * sizeof *z);
+    RandomKey k = {.seed = 7, .stream = STREAM_TEST, .step = 3, .sample = 1ull << 40};
+    random_normals(z, N, k);
+    double m1 = 0, m2 = 0, m4 = 0;
+    for (int i = 0; i < N; i++) {
+        m1 += z[i] / (double)N;
+        m2 += pow(z[i], 2) / N;
+        m4 += pow(z[i], 4) / N;
+    }
+    assert_true(fabs(m1) < 5 / sqrt(N)); /* five standard errors each */
+    assert_true(fabs(m2 - 1) < 5 * sqrt(2.0 / N));
+    assert_true(fabs(m4 - 3) < 5 * sqrt(96.0 / N));
+    for (uint32_t i = 0; i < 1000; i++) assert_true(z[i] == (float)random_normal(k, i));
+    free(z);
+}
+
+static void permutation_is_one(void **state)
+{
+    (void)state;
+    static const uint32_t size[] = {1, 2, 3, 5, 16, 17, 1000, 4097};
+    for (int s = 0; s < 8; s++) {
+        char *hit = calloc(size[s], 1);
+        uint32_t fixed = 0;
+        for (uint32_t i = 0; i < size[s]; i++) {
+            uint32_t to = random_permute((RandomKey){.seed = 1, .stream = STREAM_SHUFFLE}, i, size[s]);
+            assert_true(to < size[s] && !hit[to]);
+            hit[to] = 1;
+            fixed += to == i;
+        }
+        if (size[s] > 100) assert_true(fixed < size[s] / 20);
+        free(hit);
+    }
+}
+
+static char *scratch(const char *name)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "/tmp/test_base-%ld/%s", (long)getpid(), name);
+    return path;
+}
+
+static void write_is_whole_or_absent(void **state)
+{
+    (void)state;
+    OutFile o;
+    char *path = strdup(scratch("deep/er/file")), *data;
+    size_t size;
+    assert_int_equal(out_open(&o, path), OK);
+    assert_int_equal(out_printf(&o, "%s", "half"), OK);
+    assert_false(file_exists(path));
+    out_abandon(&o);
+    assert_false(file_exists(path));
+    assert_int_equal(file_write(path, "whole", 5), OK);
+    assert_int_equal(file_read(&data, &size, path, 100), OK);
+    assert_string_equal(data, "whole");
+    free(data);
+    assert_int_equal(file_read(&data, &size, path, 4), ERR_INPUT);
+    assert_int_equal(file_read(&data, &size, "/dev/zero", 4), ERR_INPUT);
+    assert_int_equal(file_write("/dev/full/x", "y", 1), ERR_INPUT);
+    char hex[HASH_TEXT];
+    hash_bytes(hex, "abc", 3);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_int_equal(dir_remove(scratch("")), OK);
+    free(path);
+}
+
+static void csv_of(const char *text, size_t n, Status want, const char *message)
+{
+    Csv c;
+    char *path = strdup(scratch("t.csv"));
+    assert_int_equal(file_write(path, text, n), OK);
+    assert_int_equal(csv_read(&c, path), want);
+    if (want) assert_non_null(strstr(status_message(), message));
+    csv_free(&c);
+    dir_remove(scratch(""));
+    free(path);
+}
+
+static void csv_accepts_and_refuses(void **state)
+{
+    (void)state;
+    Csv c;
+    char *path = strdup(scratch("t.csv"));
+    const char *good = "\xef\xbb\xbfid,text\r\n1,\"a,\"\"b\nc\"\r\n2,plain";
+    assert_int_equal(file_write(path, good, strlen(good)), OK);
+    assert_int_equal(csv_read(&c, path), OK);
+    assert_int_equal(c.n_row, 2);
+    assert_string_equal(csv_at(&c, 0, 1), "a,\"b\nc");
+    assert_string_equal(csv_at(&c, 1, 1), "plain");
+    assert_int_equal(c.line[1], 4);
+    int col;
+    assert_int_equal(csv_need(&col, &c, "txet"), ERR_INPUT);
+    csv_free(&c);
+    free(path);
+    csv_of("a,b\n1\n", 6, ERR_INPUT, ":2: 1 fields, expected 2");
+    csv_of("a,a\n", 4, ERR_INPUT, "twice");
+    csv_of("a\n\"x", 4, ERR_INPUT, "never closed");
+    csv_of("a\0b\n", 4, ERR_INPUT, "NUL");
+    csv_of("\xff\xfe" "a", 3, ERR_INPUT, "UTF-16");
+    csv_of("", 0, ERR_INPUT, "empty");
+}
+
+static void nearest_name(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"learning_rate", "batch", "steps"};
+    assert_string_equal(text_nearest("learning_rte", names, 3), "learning_rate");
+    assert_null(text_nearest("colour", names, 3));
+    double v;
+    assert_true(text_to_double(&v, "1e-4"));
+    assert_false(text_to_double(&v, "1e-4x"));
+    assert_false(text_to_double(&v, "nan"));
+    assert_false(text_to_double(&v, "1,5"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normals_have_their_moments),
+        cmocka_unit_test(permutation_is_one),       cmocka_unit_test(write_is_whole_or_absent),
+        cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
