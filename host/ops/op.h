@@ -1,0 +1,23 @@
+/* op.h - what the files of this room share; models include ops.h instead. */
+#ifndef OP_H
+#define OP_H
+#include "graph/graph.h"
+
+static inline Tensor *op_shapes_differ(Graph *g, const char *op, const Tensor *a, const Tensor *b)
+{
+    char sa[64], sb[64];
+    return graph_fail(g, "%s: shapes %s and %s differ", op, tensor_shape_text(a, sa), tensor_shape_text(b, sb));
+}
+static inline int last_dim(const Tensor *t) { return t->dim[t->ndim - 1]; }
+static inline size_t rows_of(const Tensor *t) { return tensor_count(t) / (size_t)last_dim(t); } /* all but the last */
+static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (size_t)t->dim[0]; }
+
+/* Every op of the engine: X(name) declares `extern const OpDef op_name`. Backward ops stand
+ * behind the op they belong to. */
+#define OPS(X) \
+    X(add) X(fill) X(reshape)
+
+#define OP_DECLARE(name) extern const OpDef op_##name;
+OPS(OP_DECLARE)
+#undef OP_DECLARE
+#endif

@@ -1,0 +1,89 @@
+/* ops.h - everything a model may be built from, one line of mathematics each.
+ *
+ * Shapes: x[n,h,w,c] images, [n,t,d] tokens, [n,c] vectors; weights [k,r,s,c]; "..." any leading
+ * dimensions. All fp32 unless I32 is said. A NULL tensor or a shape that does not fit leaves
+ * its reason in the graph and returns NULL. Args structs are public: kernels of tests (the
+ * twins in tests/ref) read them too.
+ */
+#ifndef OPS_H
+#define OPS_H
+#include "graph/graph.h"
+
+typedef struct { int stride, top, left, bottom, right; } ConvArgs;      /* zero padding, pixels */
+typedef struct { int heads, causal; } AttentionArgs;
+typedef enum { ACT_NONE, ACT_SILU, ACT_RELU } Act;
+typedef struct { int groups; float eps; Act act; } GroupnormArgs;
+typedef struct { float eps; } LayernormArgs;
+typedef struct { float eps, momentum; int train, relu; } BatchnormArgs; /* momentum of the new batch */
+typedef struct { float alpha, beta; } ScaleArgs;
+typedef struct { float scale[4], shift[4]; } ChannelAffineArgs;
+typedef struct { int from; } SliceArgs;
+typedef struct { int size, stride, pad; } PoolArgs;
+typedef struct { int dim, flip; float shift; } TimestepArgs;
+typedef struct { float rate; uint32_t stream; uint32_t element; } DropoutArgs;
+typedef struct { float smoothing; } CrossEntropyArgs;
+typedef struct { int guided, v_prediction; float guidance; } DdimArgs;
+
+/* ---- matrix ops (kernels_matrix.h) ------------------------------------------------------ */
+/* y[n,p,q,k] = b[k] + sum over r,s,c of x[n, p*stride+r-top, q*stride+s-left, c] * w[k,r,s,c] */
+Tensor *conv2d(Graph *g, Tensor *x, Tensor *w, Tensor *b /* or NULL */, ConvArgs a);
+/* y[...,k] = x[...,c] . w[k,c] + b[k] */
+Tensor *linear(Graph *g, Tensor *x, Tensor *w, Tensor *b /* or NULL */);
+/* softmax(q.k' / sqrt(dh)) . v per head; q[n,tq,d], k and v[n,tk,d]; side 0: lse[n,heads,tq]; causal: key <= query */
+Tensor *attention(Graph *g, Tensor *q, Tensor *k, Tensor *v, int heads, bool causal);
+
+/* ---- norms ------------------------------------------------------------------------------ */
+/* act(group_norm(x) * gain[c] + bias[c]) over groups of channels and all positions of [n,...,c]; side 0: stats[n,groups,2] mean, 1/std */
+Tensor *groupnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, int groups, float eps, Act act);
+/* over the last dimension; side 0: stats[rows,2] */
+Tensor *layernorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, float eps);
+/* relu?(batch_norm(x[n,h,w,c])); mean[c], var[c] are KIND_STATE. train: statistics of the batch (biased variance), and
+ * state = (1-momentum)*state + momentum*batch (unbiased variance), an effect. else: state's statistics. side 0: stats[c,2] */
+Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var, float eps,
+                  float momentum, bool train, bool relu);
+
+/* ---- elementwise ------------------------------------------------------------------------- */
+Tensor *silu(Graph *g, Tensor *x);              /* x / (1 + exp(-x))                                */
+Tensor *gelu(Graph *g, Tensor *x);              /* x * (1 + erf(x / sqrt 2)) / 2                    */
+Tensor *quick_gelu(Graph *g, Tensor *x);        /* x / (1 + exp(-1.702 x))                          */
+Tensor *relu(Graph *g, Tensor *x);
+Tensor *soft_clamp(Graph *g, Tensor *x);        /* 3 * tanh(x / 3)                                  */
+Tensor *geglu(Graph *g, Tensor *x);             /* [...,2d] -> value * gelu(gate), value first      */
+Tensor *add(Graph *g, Tensor *a, Tensor *b);    /* same shape                                       */
+Tensor *add_scaled(Graph *g, Tensor *a, float alpha, Tensor *b, float beta); /* alpha*a + beta*b    */
+Tensor *scale_shift(Graph *g, Tensor *x, float alpha, float beta);           /* alpha*x + beta      */
+Tensor *add_channel(Graph *g, Tensor *x, Tensor *v);    /* x[n,...,c] + v[n,c]                      */
+Tensor *add_rows(Graph *g, Tensor *x, Tensor *p);       /* x[n,t,d] + p[t,d] (rows 0..t-1 of a longer p) */
+Tensor *channel_affine(Graph *g, Tensor *x, const float *scale, const float *shift); /* per channel, c <= 4, constants */
+/* x / keep where kept, else 0; rng: I32[3] input {seed, step, first sample}: kept by Philox(seed, a.stream, step, sample), element within the sample */
+Tensor *dropout(Graph *g, Tensor *x, Tensor *rng, float rate, uint32_t stream);
+
+/* ---- shape ------------------------------------------------------------------------------- */
+Tensor *reshape(Graph *g, Tensor *x, int ndim, const int *dim);     /* a view */
+Tensor *concat(Graph *g, int n, Tensor *const *x);                  /* along the last dimension, n <= 6 */
+Tensor *slice(Graph *g, Tensor *x, int from, int count);            /* x[..., from:from+count]          */
+Tensor *upsample2(Graph *g, Tensor *x);                             /* nearest, [n,h,w,c] -> [n,2h,2w,c] */
+Tensor *maxpool(Graph *g, Tensor *x, int size, int stride, int pad);/* windows clipped to the image; side 0: index of the maximum in its image (I32) */
+Tensor *avgpool(Graph *g, Tensor *x, int size, int stride, int pad);/* padding counts, as in torchvision */
+Tensor *global_avgpool(Graph *g, Tensor *x);                        /* [n,h,w,c] -> [n,c]               */
+
+/* ---- lookups and diffusion --------------------------------------------------------------- */
+Tensor *embedding(Graph *g, Tensor *ids /* I32 [n,t] */, Tensor *table /* [v,d] */);  /* [n,t,d]; an id outside is ERR_INPUT */
+/* t[n] -> [n,dim]: cos and sin of t * 10000^(-i/(dim/2 - shift)); flip: cosines first */
+Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift);
+/* y[i] = c[i,0]*a[i] + c[i,1]*b[i] for each sample i of a,b[n,...], c[n,2]: q(x_t | x_0), v targets */
+Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);
+/* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as u + guidance*(c-u).
+ * coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s, unused. noise[n,...] or NULL (eta 0). */
+Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a);
+
+/* ---- losses ------------------------------------------------------------------------------ */
+/* [1]: sum over i of weight[i] * mean over elements of (x[i]-target[i])^2, divided by n */
+Tensor *weighted_mse(Graph *g, Tensor *x, Tensor *target, Tensor *weight);
+/* [1]: sum w[label]*(-log softmax) / sum w[label], label I32[n], -1 = left out; weight[k] or NULL; smoothing as torch; side 0: probabilities[n,k] */
+Tensor *cross_entropy(Graph *g, Tensor *logits, Tensor *label, Tensor *weight, float smoothing);
+
+/* Every op, forward and backward, by name order of host/ops/op_table.c; for tests and tools. */
+extern const OpDef *const op_table[];
+extern const int op_table_count;
+#endif

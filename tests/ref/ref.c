@@ -1,0 +1,277 @@
+/* ref.c - the executor of twins and the harness that compares. */
+#include "ref/ref.h"
+#include "base/random.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern const RefFamily ref_basic;
+const RefFamily *const ref_family[] = {&ref_basic};
+const int ref_family_count = sizeof ref_family / sizeof *ref_family;
+
+const Twin *ref_find(const OpDef *op)
+{
+    for (int f = 0; f < ref_family_count; f++)
+        for (int i = 0; i < ref_family[f]->n_twin; i++)
+            if (ref_family[f]->twin[i].op == op) return &ref_family[f]->twin[i];
+    return NULL;
+}
+
+/* ---- leaves --------------------------------------------------------------------------- */
+
+Tensor *case_leaf(Graph *g, const char *name, int ndim, const int *dim)
+{
+    return graph_leaf(g, KIND_PARAM, DTYPE_F32, name, ndim, dim);
+}
+Tensor *case_const(Graph *g, const char *name, Dtype dtype, int ndim, const int *dim)
+{
+    return graph_leaf(g, KIND_INPUT, dtype, name, ndim, dim);
+}
+Tensor *case_state(Graph *g, const char *name, int ndim, const int *dim)
+{
+    return graph_leaf(g, KIND_STATE, DTYPE_F32, name, ndim, dim);
+}
+
+double case_normal(uint32_t seed, const Tensor *leaf, size_t i)
+{
+    return (float)random_normal((RandomKey){seed, STREAM_TEST, 0, (uint64_t)leaf->id}, (uint32_t)i);
+}
+
+/* Values are rounded to float, so that both sides see the same. */
+static void fill_leaf(const OpCase *c, const Tensor *t, double *value, uint32_t seed)
+{
+    size_t n = tensor_count(t);
+    bool own = !c || !c->fill || !strcmp(t->name, "dy");
+    for (size_t i = 0; own && i < n; i++) value[i] = case_normal(seed, t, i);
+    if (!own) c->fill(t, value, n, seed);
+    for (size_t i = 0; i < n; i++) value[i] = (float)value[i];
+}
+
+/* ---- running twins -------------------------------------------------------------------- */
+
+void ref_alloc(Graph *g)
+{
+    for (int i = 0; i < g->n; i++) {
+        Tensor *t = g->node[i];
+        t->data = t->view_of ? t->view_of->data : calloc(tensor_count(t), sizeof(double));
+        CHECK(t->data);
+    }
+}
+
+void ref_release(Graph *g)
+{
+    for (int i = 0; i < g->n; i++)
+        if (!g->node[i]->view_of) free(g->node[i]->data);
+}
+
+void ref_run(Graph *g)
+{
+    for (int i = 0; i < g->n; i++) {
+        Tensor *t = g->node[i];
+        if (!t->live || !t->op || t->view_of) continue;
+        const Twin *twin = ref_find(t->op);
+        if (!twin) {
+            fprintf(stderr, "op %s has no twin\n", t->op->name);
+            abort();
+        }
+        twin->run(t);
+    }
+}
+
+/* ---- one case ------------------------------------------------------------------------- */
+
+typedef struct {
+    Graph *g;
+    Tensor *y, *dy, *leaf[32], *out[40];
+    int n_leaf, n_out;
+} Built;
+
+static bool build(Built *b, const OpCase *c)
+{
+    *b = (Built){.g = graph_new()};
+    b->y = c->build(b->g);
+    for (int i = 0; i < b->g->n && b->n_leaf < 31; i++)
+        if (b->g->node[i]->kind != KIND_ACT) b->leaf[b->n_leaf++] = b->g->node[i];
+    if (b->y) b->dy = graph_leaf(b->g, KIND_INPUT, DTYPE_F32, "dy", b->y->ndim, b->y->dim);
+    b->leaf[b->n_leaf++] = b->dy;
+    if (b->y && b->y->trainable) graph_backward(b->g, 1, &b->y, &b->dy);
+    if (graph_status(b->g)) {
+        printf("FAILED %s: %s\n", c->name, status_message());
+        return false;
+    }
+    b->out[b->n_out++] = b->y;
+    for (int i = 0; i < b->n_leaf; i++)
+        if (b->leaf[i]->grad) b->out[b->n_out++] = b->leaf[i]->grad;
+    graph_finish(b->g, b->out, b->n_out);
+    return true;
+}
+
+/* I32 leaves are filled as doubles and converted. */
+static void store_ref(const Tensor *t, const double *value)
+{
+    for (size_t i = 0; i < tensor_count(t); i++) {
+        if (t->dtype == DTYPE_I32) ((int32_t *)t->data)[i] = (int32_t)value[i];
+        else ref_data(t)[i] = value[i];
+    }
+}
+
+static void fill_ref(const Built *b, const OpCase *c, uint32_t seed)
+{
+    for (int i = 0; i < b->n_leaf; i++) {
+        double *value = calloc(tensor_count(b->leaf[i]), sizeof *value);
+        CHECK(value);
+        fill_leaf(c, b->leaf[i], value, seed);
+        store_ref(b->leaf[i], value);
+        free(value);
+    }
+}
+
+static double scalar(Built *b, const OpCase *c, uint32_t seed, const Tensor *except)
+{
+    double sum = 0;
+    for (int i = 0; i < b->n_leaf; i++) /* state was changed by the run before */
+        if (b->leaf[i]->kind == KIND_STATE && b->leaf[i] != except) {
+            double *value = calloc(tensor_count(b->leaf[i]), sizeof *value);
+            fill_leaf(c, b->leaf[i], value, seed);
+            store_ref(b->leaf[i], value);
+            free(value);
+        }
+    ref_run(b->g);
+    for (size_t i = 0; i < tensor_count(b->y); i++) sum += ref_data(b->y)[i] * ref_data(b->dy)[i];
+    return sum;
+}
+
+static double largest(const double *v, size_t n)
+{
+    double m = 0;
+    for (size_t i = 0; i < n; i++) m = fmax(m, fabs(v[i]));
+    return m;
+}
+
+/* The twin's gradients against central differences, at up to 24 elements of each leaf. */
+static int check_differences(Built *b, const OpCase *c, uint32_t seed)
+{
+    int failed = 0;
+    for (int l = 0; l < b->n_leaf; l++) {
+        Tensor *t = b->leaf[l];
+        if (!t->grad) continue;
+        size_t n = tensor_count(t);
+        double *grad = malloc(n * sizeof *grad);
+        CHECK(grad);
+        scalar(b, c, seed, NULL);
+        memcpy(grad, t->grad->data, n * sizeof *grad);
+        double top = largest(grad, n);
+        for (uint32_t k = 0; k < 24; k++) {
+            size_t i = n <= 24 ? k : random_below((RandomKey){seed, STREAM_TEST, 1, (uint64_t)t->id}, k, (uint32_t)n);
+            if (i >= n) break;
+            double keep = ref_data(t)[i], step = 1e-4 * fmax(1, fabs(keep)), f[4];
+            for (int p = 0; p < 4; p++) { /* fourth order: error of step^4 */
+                ref_data(t)[i] = keep + step * (double[]){-2, -1, 1, 2}[p];
+                f[p] = scalar(b, c, seed, t);
+            }
+            ref_data(t)[i] = keep;
+            double numeric = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step);
+            double scale = fmax(fabs(grad[i]), top);
+            if (!(fabs(numeric - grad[i]) <= 1e-6 * scale) && scale > 1e-9) {
+                printf("FAILED %s: gradient of %s[%zu] is %.9g, differences say %.9g\n", c->name, t->name, i,
+                       grad[i], numeric);
+                failed++;
+            }
+        }
+        free(grad);
+    }
+    return failed;
+}
+
+static int compare(const OpCase *c, const char *what, const float *got, const double *want, size_t n)
+{
+    double top = largest(want, n), bound = 8 * 0x1p-24 * (1 + sqrt(c->terms)) * fmax(top, 1e-30);
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs(got[i] - want[i]) <= bound)) {
+            printf("FAILED %s: %s[%zu] is %.9g, twin says %.9g, bound %.3g\n", c->name, what, i, got[i], want[i],
+                   bound);
+            return 1;
+        }
+    return 0;
+}
+
+typedef struct { float *value[72]; int n; } Snapshot; /* outputs, then state leaves */
+
+static void run_cpu(Snapshot *s, Device *d, const OpCase *c, uint32_t seed, bool *seen)
+{
+    Built b;
+    Exec *e;
+    *s = (Snapshot){0};
+    CHECK(build(&b, c));
+    for (int i = 0; i < b.n_leaf; i++)
+        if (b.leaf[i]->kind != KIND_INPUT)
+            CHECK(!device_alloc(d, &b.leaf[i]->data, tensor_bytes(b.leaf[i]), "leaf"));
+    CHECK(!exec_new(&e, d, b.g, b.out, b.n_out));
+    for (int i = 0; i < b.g->n; i++) { /* what a kernel forgets to write stays NaN */
+        Tensor *t = b.g->node[i];
+        if (t->live && t->kind == KIND_ACT) memset(t->data, 0xff, tensor_bytes(t));
+        for (int k = 0; k < op_table_count; k++)
+            if (t->op == op_table[k] && t->live) seen[k] = true;
+    }
+    for (int i = 0; i < b.n_leaf; i++) {
+        Tensor *t = b.leaf[i];
+        size_t n = tensor_count(t);
+        double *value = calloc(n, sizeof *value);
+        float *narrow = malloc(n * sizeof *narrow);
+        CHECK(value && narrow);
+        fill_leaf(c, t, value, seed);
+        for (size_t k = 0; k < n; k++) {
+            if (t->dtype == DTYPE_I32) ((int32_t *)(void *)narrow)[k] = (int32_t)value[k];
+            else narrow[k] = (float)value[k];
+        }
+        CHECK(!exec_write(e, t, narrow));
+        free(value);
+        free(narrow);
+    }
+    Status failed = exec_run(e);
+    if (failed) printf("FAILED %s: %s\n", c->name, status_message());
+    for (int i = 0; i < b.n_out + b.n_leaf; i++) {
+        Tensor *t = i < b.n_out ? b.out[i] : b.leaf[i - b.n_out];
+        if (i >= b.n_out && t->kind != KIND_STATE) continue;
+        s->value[s->n] = malloc(tensor_bytes(t));
+        CHECK(s->value[s->n]);
+        CHECK(!exec_read(e, t, s->value[s->n++]));
+    }
+    for (int i = 0; i < b.n_leaf; i++)
+        if (b.leaf[i]->kind != KIND_INPUT) device_release(d, b.leaf[i]->data);
+    exec_free(e);
+    graph_free(b.g);
+}
+
+int ref_check(const OpCase *c, uint32_t seed, bool *seen)
+{
+    Built b;
+    Device *d;
+    Snapshot one, two;
+    if (!build(&b, c)) return 1;
+    ref_alloc(b.g);
+    fill_ref(&b, c, seed);
+    int failed = check_differences(&b, c, seed);
+
+    CHECK(!device_open(&d, "cpu", 0, NULL));
+    run_cpu(&one, d, c, seed, seen);
+    run_cpu(&two, d, c, seed, seen);
+    scalar(&b, c, seed, NULL);
+    int k = 0;
+    for (int i = 0; i < b.n_out + b.n_leaf; i++) {
+        Tensor *t = i < b.n_out ? b.out[i] : b.leaf[i - b.n_out];
+        if (i >= b.n_out && t->kind != KIND_STATE) continue;
+        failed += compare(c, i ? t->name : "y", one.value[k], t->data, tensor_count(t));
+        if (memcmp(one.value[k], two.value[k], tensor_bytes(t))) {
+            printf("FAILED %s: two runs differ in %s\n", c->name, t->name);
+            failed++;
+        }
+        free(one.value[k]);
+        free(two.value[k++]);
+    }
+    device_close(d);
+    ref_release(b.g);
+    graph_free(b.g);
+    return failed;
+}

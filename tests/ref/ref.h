@@ -1,0 +1,60 @@
+/* ref.h - twins: every op again in double, in the most obvious way, as its specification; and the
+ * harness that holds ops against them.
+ *
+ * A twin reads and writes the same Tensor records as the op, but all F32 data is double (I32
+ * data stays int32_t). Each file ref_<family>.c exports its twins and its test cases; ref.c
+ * lists the files.
+ */
+#ifndef REF_H
+#define REF_H
+#include "exec/exec.h"
+#include "ops/op.h"
+#include "ops/ops.h"
+
+typedef struct {
+    const OpDef *op;
+    void (*run)(const Tensor *y);
+} Twin;
+
+/* One case: builds y from leaves made with case_leaf(). The harness fills every F32 leaf with
+ * normals (or lets fill do it), differentiates sum(y * dy) for a random dy, and compares
+ *   the twin's gradients with central differences in double: error below 1e-6 of the larger of
+ *     the element and the gradient's largest element;
+ *   the CPU kernels' outputs and gradients with the twins': error below 8 * 2^-24 * (1 + sqrt(terms))
+ *     times the tensor's largest element, terms = length of the longest sum behind an element;
+ *   two runs of the CPU kernels bit by bit, memory poisoned with NaN before each.
+ * Inputs that are no variables (labels, ids, coefficients) are I32 or have trainable = false. */
+typedef struct {
+    const char *name;
+    Tensor *(*build)(Graph *g);
+    void (*fill)(const Tensor *leaf, double *value, size_t count, uint32_t seed); /* NULL: normals */
+    double terms;
+} OpCase;
+
+typedef struct {
+    const Twin *twin;
+    int n_twin;
+    const OpCase *cases;
+    int n_case;
+} RefFamily;
+
+Tensor *case_leaf(Graph *g, const char *name, int ndim, const int *dim);              /* a variable   */
+Tensor *case_const(Graph *g, const char *name, Dtype dtype, int ndim, const int *dim);/* no variable  */
+Tensor *case_state(Graph *g, const char *name, int ndim, const int *dim);             /* KIND_STATE   */
+double  case_normal(uint32_t seed, const Tensor *leaf, size_t i);                     /* the default fill */
+
+const Twin *ref_find(const OpDef *op);                      /* NULL if there is none */
+
+/* Runs one case; returns the number of failures, each printed. seen[i] is set for each row of
+ * op_table that ran. */
+int ref_check(const OpCase *c, uint32_t seed, bool *seen);
+
+extern const RefFamily *const ref_family[];
+extern const int ref_family_count;
+
+/* A graph run by twins: allocates double data for every live tensor. */
+void ref_run(Graph *g);      /* all live nodes in order; leaves must be filled */
+void ref_alloc(Graph *g);
+void ref_release(Graph *g);
+static inline double *ref_data(const Tensor *t) { return t->data; }
+#endif
