@@ -136,6 +136,20 @@ void log_record(Log *l, const char *event, const char *fields, ...)
     pthread_mutex_unlock(&l->lock);
 }
 
+void log_failure(Log *l, const char *message, const char *trace)
+{
+    char safe[TEXT], safe_trace[TEXT], fields[2 * TEXT + 64];
+    const char *wanted = getenv("EQ_TRACE");
+    pthread_mutex_lock(&l->lock);
+    clear_line(l);
+    fprintf(stderr, "equipoise: %s\n%s", message, wanted && !strcmp(wanted, "1") ? trace : "");
+    json_escape(safe, sizeof safe, message);
+    json_escape(safe_trace, sizeof safe_trace, trace);
+    snprintf(fields, sizeof fields, "\"text\":\"%s\",\"trace\":\"%s\"", safe, safe_trace);
+    record(l, "failure", fields);
+    pthread_mutex_unlock(&l->lock);
+}
+
 static void time_left(char *out, size_t room, double s)
 {
     if (s < 0 || s > 360000) snprintf(out, room, "?");

@@ -18,6 +18,10 @@ void log_file(Log *l, const char *path);  /* appends JSON lines; a failure is on
 void log_info(Log *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_warn(Log *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* How the program ends when it fails: "equipoise: message" on stderr, also when quiet, with the
+ * trace under it if EQ_TRACE=1; both in log.jsonl. */
+void log_failure(Log *l, const char *message, const char *trace);
+
 /* done of total units of `what` ("baseline A: epoch 3", "images"); note may be NULL. */
 void log_progress(Log *l, const char *what, double done, double total, const char *note);
 void log_progress_end(Log *l);            /* leaves the line standing */

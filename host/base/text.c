@@ -10,23 +10,25 @@
 
 enum { LONGEST = 64 };
 
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* Letters inserted, left out, replaced, or swapped with their neighbour. */
 static int edit_distance(const char *a, const char *b)
 {
-    int n = (int)strlen(b), row[LONGEST + 1];
+    int n = (int)strlen(b), row[3][LONGEST + 1]; /* row[i % 3][j]: of the first i and j letters */
     if (n > LONGEST) return LONGEST;
-    for (int j = 0; j <= n; j++) row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
+    for (int j = 0; j <= n; j++) row[0][j] = j;
+    int i = 1;
+    for (; a[i - 1]; i++) {
+        int *now = row[i % 3], *above = row[(i + 2) % 3], *before = row[(i + 1) % 3];
+        now[0] = i;
         for (int j = 1; j <= n; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
+            now[j] = least(above[j - 1] + (a[i - 1] != b[j - 1]), least(above[j], now[j - 1]) + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                now[j] = least(now[j], before[j - 2] + 1);
         }
     }
-    return row[n];
+    return row[(i + 2) % 3][n];
 }
 
 const char *text_nearest(const char *word, const char *const *candidates, int n)

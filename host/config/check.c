@@ -5,22 +5,29 @@
 static Status check_data(const DataSettings *d)
 {
     if (d->train_share + d->val_share >= 1)
-        return FAIL(ERR_USAGE, "data.train_share = %g and data.val_share = %g leave no patient for the test",
+        return FAIL(ERR_USAGE,
+                    "data.train_share = %g and data.val_share = %g leave no patient for the test",
                     d->train_share, d->val_share);
     if (!*d->normal || !*d->disease_a || !*d->disease_b || !strcmp(d->normal, d->disease_a) ||
         !strcmp(d->normal, d->disease_b) || !strcmp(d->disease_a, d->disease_b))
-        return FAIL(ERR_USAGE, "data.normal = \"%s\", data.disease_a = \"%s\" and data.disease_b = \"%s\" must "
-                    "be three different classes", d->normal, d->disease_a, d->disease_b);
+        return FAIL(
+            ERR_USAGE,
+            "data.normal = \"%s\", data.disease_a = \"%s\" and data.disease_b = \"%s\" must "
+            "be three different classes",
+            d->normal, d->disease_a, d->disease_b);
     return OK;
 }
 
 static Status check_classifier(const ClassifierSettings *k, int size)
 {
     if (k->aux_weight > 0 && size < 299)
-        return FAIL(ERR_USAGE, "classifier.aux_weight = %g needs data.size >= 299, found %d: "
-                    "Inception-V3's auxiliary head needs 299 px", k->aux_weight, size);
+        return FAIL(ERR_USAGE,
+                    "classifier.aux_weight = %g needs data.size >= 299, found %d: "
+                    "Inception-V3's auxiliary head needs 299 px",
+                    k->aux_weight, size);
     if (k->min_learning_rate > k->learning_rate && strcmp(k->schedule, "constant"))
-        return FAIL(ERR_USAGE, "classifier.min_learning_rate = %g is above classifier.learning_rate = %g",
+        return FAIL(ERR_USAGE,
+                    "classifier.min_learning_rate = %g is above classifier.learning_rate = %g",
                     k->min_learning_rate, k->learning_rate);
     return OK;
 }
@@ -28,18 +35,21 @@ static Status check_classifier(const ClassifierSettings *k, int size)
 static Status check_ldm(const LdmSettings *l)
 {
     if (l->warmup > l->steps)
-        return FAIL(ERR_USAGE, "ldm.warmup = %d is longer than ldm.steps = %d", l->warmup, l->steps);
+        return FAIL(ERR_USAGE, "ldm.warmup = %d is longer than ldm.steps = %d", l->warmup,
+                    l->steps);
     if (l->prior_share > 0 && (int)(l->prior_share * l->batch) < 1)
-        return FAIL(ERR_USAGE, "ldm.prior_share = %g of ldm.batch = %d is no whole film", l->prior_share,
-                    l->batch);
+        return FAIL(ERR_USAGE, "ldm.prior_share = %g of ldm.batch = %d is no whole film",
+                    l->prior_share, l->batch);
     return OK;
 }
 
 static Status check_synthesis(const SynthesisSettings *s)
 {
     if (!strcmp(s->mode, "image-to-image") && (int)(s->steps * s->strength) < 1)
-        return FAIL(ERR_USAGE, "synthesis.strength = %g of synthesis.steps = %d is no whole step, so that "
-                    "every film would be its source", s->strength, s->steps);
+        return FAIL(ERR_USAGE,
+                    "synthesis.strength = %g of synthesis.steps = %d is no whole step, so that "
+                    "every film would be its source",
+                    s->strength, s->steps);
     return OK;
 }
 

@@ -9,8 +9,8 @@ typedef enum { KIND_INT, KIND_REAL, KIND_TEXT, KIND_PATH } Kind;
 typedef struct {
     const char *name;
     Kind kind;
-    size_t at;                 /* offset in Config */
-    double value, least, most; /* numbers: default and limits */
+    size_t at;                  /* offset in Config */
+    double value, least, most;  /* numbers: default and limits */
     const char *text, *choices; /* texts: default and "a|b|c" */
     const char *unit, *meaning;
 } Setting;
@@ -30,8 +30,7 @@ typedef struct {
 #define ROW_PATH(S, key, text, meaning)                                                            \
     {#key, KIND_PATH, offsetof(Config, S.key), 0, 0, 0, text, "", "path", meaning},
 #define ROWS(section, Type, TABLE, meaning)                                                        \
-    static const Setting section##_rows[] = {                                                      \
-        TABLE(section, ROW_INT, ROW_REAL, ROW_TEXT, ROW_PATH)};
+    static const Setting section##_rows[] = {TABLE(section, ROW_INT, ROW_REAL, ROW_TEXT, ROW_PATH)};
 CONFIG_SECTIONS(ROWS)
 
 static const Section sections[] = {
@@ -43,7 +42,8 @@ enum { N_SECTION = sizeof sections / sizeof *sections, LONGEST_LINE = 198, NUMBE
 static const Section *section_find(const char *name, size_t n)
 {
     for (int i = 0; i < N_SECTION; i++)
-        if (strlen(sections[i].name) == n && !memcmp(sections[i].name, name, n)) return &sections[i];
+        if (strlen(sections[i].name) == n && !memcmp(sections[i].name, name, n))
+            return &sections[i];
     return NULL;
 }
 
@@ -61,7 +61,8 @@ Status config_need_section(const char *section, const char *origin)
     for (int i = 0; i < N_SECTION; i++) name[i] = sections[i].name;
     const char *near = text_nearest(section, name, N_SECTION);
     if (near)
-        return FAIL(ERR_USAGE, "%s: there is no section [%s]; did you mean [%s]?", origin, section, near);
+        return FAIL(ERR_USAGE, "%s: there is no section [%s]; did you mean [%s]?", origin, section,
+                    near);
     Text all = {0};
     for (int i = 0; i < N_SECTION; i++) text_add(&all, " %s", name[i]);
     Status s = FAIL(ERR_USAGE, "%s: there is no section [%s]; there are%s", origin, section, all.s);
@@ -104,8 +105,8 @@ static Status set_number(Config *c, const Section *section, const Setting *row, 
     long i = 0;
     double v = 0;
     if (!(whole ? text_to_long(&i, value) : text_to_double(&v, value)))
-        return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" is no %snumber", origin, section->name, row->name,
-                    value, whole ? "whole " : "");
+        return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" is no %snumber", origin, section->name,
+                    row->name, value, whole ? "whole " : "");
     if (whole) v = (double)i;
     if (!(v >= row->least && v <= row->most))
         return FAIL(ERR_USAGE, "%s: %s.%s = %s is outside %.10g..%.10g%s%s", origin, section->name,
@@ -147,10 +148,12 @@ static Status set_text(Config *c, const Section *section, const Setting *row, co
                     value, row->choices);
     const char *why = unwritable(value);
     if (why)
-        return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" %s", origin, section->name, row->name, value, why);
+        return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" %s", origin, section->name, row->name, value,
+                    why);
     size_t n = strlen(value), most = LONGEST_LINE - strlen(row->name) - strlen(" = ");
     if (n > most)
-        return FAIL(ERR_USAGE, "%s: %s.%s has %zu characters, at most %zu fit a line of config.ini: %s",
+        return FAIL(ERR_USAGE,
+                    "%s: %s.%s has %zu characters, at most %zu fit a line of config.ini: %s",
                     origin, section->name, row->name, n, most, value);
     memcpy((char *)c + row->at, value, n + 1);
     return OK;
@@ -161,7 +164,9 @@ static Status set_path(Config *c, const Section *section, const Setting *row, co
 {
     if (!*value) return set_text(c, section, row, value, origin);
     char *from = realpath(folder, NULL);
-    if (!from) return FAIL(ERR_USAGE, "%s: cannot find the folder %s: %s", origin, folder, strerror(errno));
+    if (!from)
+        return FAIL(ERR_USAGE, "%s: cannot find the folder %s: %s", origin, folder,
+                    strerror(errno));
     while (!strncmp(value, "./", 2)) value += 2;
     char *path = path_join(from, value);
     Status s = set_text(c, section, row, path, origin);
@@ -198,7 +203,8 @@ Status config_set_from(Config *c, const char *section_name, const char *key, con
 Status config_set(Config *c, const char *name, const char *value, const char *origin)
 {
     const char *dot = strchr(name, '.');
-    if (!dot) return FAIL(ERR_USAGE, "%s: \"%s\" names no setting, expected section.key", origin, name);
+    if (!dot)
+        return FAIL(ERR_USAGE, "%s: \"%s\" names no setting, expected section.key", origin, name);
     char *section = strndup(name, (size_t)(dot - name));
     CHECK(section);
     Status s = config_set_from(c, section, dot + 1, value, origin, ".");
@@ -210,7 +216,8 @@ Status config_assign(Config *c, const char *assignment, const char *origin)
 {
     const char *equals = strchr(assignment, '=');
     if (!equals)
-        return FAIL(ERR_USAGE, "%s: \"%s\" sets nothing, expected section.key=value", origin, assignment);
+        return FAIL(ERR_USAGE, "%s: \"%s\" sets nothing, expected section.key=value", origin,
+                    assignment);
     char *left = strndup(assignment, (size_t)(equals - assignment));
     CHECK(left);
     char *name = trimmed(left);
@@ -222,7 +229,8 @@ Status config_assign(Config *c, const char *assignment, const char *origin)
 
 void config_default(Config *c)
 {
-    memset(c, 0, sizeof *c); /* also the bytes behind texts, so that equal settings are equal bytes */
+    memset(c, 0,
+           sizeof *c); /* also the bytes behind texts, so that equal settings are equal bytes */
     for (int i = 0; i < N_SECTION; i++)
         for (int k = 0; k < sections[i].n; k++) {
             const Setting *row = &sections[i].row[k];

@@ -17,9 +17,9 @@ typedef struct {
     const char *path, *next, *end; /* what is left of the file */
     char *folder;                  /* owned */
     int line;
-    Text seen;                     /* owned: "\n[section]" and "\nsection.key" of what was read */
-    Status status;                 /* of the first failure */
-    char origin[512];              /* path:line */
+    Text seen;        /* owned: "\n[section]" and "\nsection.key" of what was read */
+    Status status;    /* of the first failure */
+    char origin[512]; /* path:line */
 } Ini;
 
 static bool seen_before(Ini *in, const char *name)
@@ -35,11 +35,13 @@ static bool seen_before(Ini *in, const char *name)
 static Status check_section(Ini *in, const char *line, size_t n)
 {
     const char *close = memchr(line, ']', n);
-    if (!close) return FAIL(ERR_USAGE, "%s: found %.*s, expected [section]", in->origin, (int)n, line);
+    if (!close)
+        return FAIL(ERR_USAGE, "%s: found %.*s, expected [section]", in->origin, (int)n, line);
     const char *behind = close + 1, *end = line + n;
     while (behind < end && (*behind == ' ' || *behind == '\t')) behind++;
     if (behind < end && (*behind != ';' || behind == close + 1))
-        return FAIL(ERR_USAGE, "%s: found \"%.*s\" behind [section]", in->origin, (int)(end - behind), behind);
+        return FAIL(ERR_USAGE, "%s: found \"%.*s\" behind [section]", in->origin,
+                    (int)(end - behind), behind);
     char name[LONGEST + 1] = "";
     memcpy(name, line + 1, (size_t)(close - line - 1));
     TRY(config_need_section(name, in->origin));
@@ -53,14 +55,17 @@ static Status check_section(Ini *in, const char *line, size_t n)
 /* One line without its end, before inih reads it. */
 static Status check_line(Ini *in, const char *line, size_t n)
 {
-    if (memchr(line, 0, n)) return FAIL(ERR_USAGE, "%s: holds a NUL byte, expected text", in->origin);
+    if (memchr(line, 0, n))
+        return FAIL(ERR_USAGE, "%s: holds a NUL byte, expected text", in->origin);
     if (n > LONGEST)
-        return FAIL(ERR_USAGE, "%s: has %zu characters, at most %d are read", in->origin, n, LONGEST);
+        return FAIL(ERR_USAGE, "%s: has %zu characters, at most %d are read", in->origin, n,
+                    LONGEST);
     size_t blanks = 0;
     while (blanks < n && (line[blanks] == ' ' || line[blanks] == '\t')) blanks++;
     if (blanks == n || line[blanks] == ';' || line[blanks] == '#') return OK;
     if (blanks)
-        return FAIL(ERR_USAGE, "%s: is indented; a value stands on one line, and names start theirs",
+        return FAIL(ERR_USAGE,
+                    "%s: is indented; a value stands on one line, and names start theirs",
                     in->origin);
     if (line[0] == '[') return check_section(in, line, n);
     size_t mark = 0; /* inih takes a colon for an equals sign */
@@ -124,7 +129,8 @@ Status config_read(Config *c, const char *path)
     size_t size;
     TRY(file_read(&data, &size, path, LARGEST_FILE));
     Config read = *c;
-    Ini in = {.c = &read, .path = path, .next = data, .end = data + size, .folder = folder_of(path)};
+    Ini in = {
+        .c = &read, .path = path, .next = data, .end = data + size, .folder = folder_of(path)};
     if (size >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)) in.next += 3;
     int bad = ini_parse_stream(next_line, &in, handle, &in);
     if (bad && !in.status)

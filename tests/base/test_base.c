@@ -139,6 +139,7 @@ static void nearest_name(void **state)
     (void)state;
     static const char *const names[] = {"learning_rate", "batch", "steps"};
     assert_string_equal(text_nearest("learning_rte", names, 3), "learning_rate");
+    assert_string_equal(text_nearest("bacth", names, 3), "batch");
     assert_null(text_nearest("colour", names, 3));
     double v;
     assert_true(text_to_double(&v, "1e-4"));

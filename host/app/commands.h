@@ -1,0 +1,22 @@
+/* commands.h - the commands of the program. To add one: its row here and its file cmd_<name>.c. */
+#ifndef COMMANDS_H
+#define COMMANDS_H
+#include "base/log.h"
+
+/* What every command gets. */
+typedef struct {
+    Log *log; /* stderr; log_file() adds log.jsonl once the command has a run folder */
+} App;
+
+/*    name, function, help in one line */
+#define COMMANDS(X)                                                                                \
+    X("devices", cmd_devices, "list the processors and accelerators that it can use")
+
+/* argv[0] is the command's name. */
+#define COMMAND_PROTOTYPE(name, run, help) Status run(App *app, int argc, char **argv);
+COMMANDS(COMMAND_PROTOTYPE)
+#undef COMMAND_PROTOTYPE
+
+/* argv of main(): runs the command that argv[1] names, or answers --help and --version. */
+Status commands_run(App *app, int argc, char **argv);
+#endif

@@ -1,0 +1,119 @@
+/* test_options.c - the command line of a command. */
+#include "app/options.h"
+#include <cmocka.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const Option option[] = {
+    {"out", "DIR", "where it goes", NULL},
+    {"seed", "N", "of all draws", "7"},
+    {"threshold", "T", "positive above", "0.5"},
+    {"grad", NULL, "backward too", NULL},
+};
+static const Usage plain = {"try", "FORMAT SOURCE", "Tries.", 1, 2, option, 4, false};
+static const Usage with_config = {"try", "CONFIG", "Tries.", 1, 1, option, 4, true};
+
+/* words: a command line, split at blanks */
+static Status parse(Options *o, const Usage *u, const char *words)
+{
+    static char text[512], *argv[32]; /* static: o points into them */
+    int argc = 0;
+    snprintf(text, sizeof text, "%s", words);
+    for (char *w = strtok(text, " "); w; w = strtok(NULL, " ")) argv[argc++] = w;
+    argv[argc] = NULL;
+    return options_parse(o, u, argc, argv);
+}
+
+static void options_and_arguments_mix(void **state)
+{
+    (void)state;
+    Options o;
+    int seed;
+    double threshold;
+    const char *out;
+    assert_int_equal(parse(&o, &plain, "try kermany --seed=9 folder --grad --out a --out b"), OK);
+    assert_int_equal(o.n_argument, 2);
+    assert_string_equal(o.argument[0], "kermany");
+    assert_string_equal(o.argument[1], "folder");
+    assert_true(options_has(&o, "grad") && !options_has(&o, "threshold") && !o.helped);
+    assert_int_equal(options_int(&seed, &o, "seed", 0, 9), OK);
+    assert_int_equal(seed, 9);
+    assert_int_equal(options_real(&threshold, &o, "threshold", 0, 1), OK);
+    assert_true(threshold == .5);
+    assert_int_equal(options_need(&out, &o, "out"), OK);
+    assert_string_equal(out, "b");
+    assert_string_equal(options_each(&o, "out", 0), "a");
+    assert_null(options_each(&o, "out", 2));
+    assert_int_equal(parse(&o, &plain, "try -- --grad"), OK);
+    assert_string_equal(o.argument[0], "--grad");
+    assert_int_equal(options_need(&out, &o, "out"), ERR_USAGE);
+    assert_string_equal(status_message(), "try: --out is missing");
+}
+
+static void each_mistake_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words, *says;
+    } bad[] = {
+        {"try a --sed 3", "try: there is no option --sed; did you mean --seed?"},
+        {"try a --tresholt=3", "try: there is no option --tresholt=3; did you mean --threshold?"},
+        {"try a --set study.seed=3", "try: there is no option --set;"}, /* takes no config */
+        {"try a --colour", "try: there is no option --colour; see equipoise try --help"},
+        {"try a -xh", "try: there is no option -x;"},
+        {"try a --out", "try: --out needs a value"},
+        {"try a --grad=1", "try: --grad=1 takes no value"},
+        {"try a b c", "try: found \"c\", expected no more than FORMAT SOURCE"},
+        {"try --grad", "try: found 0 of its arguments, expected FORMAT SOURCE"},
+    };
+    Options o;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(parse(&o, &plain, bad[i].words), ERR_USAGE);
+        if (strncmp(status_message(), bad[i].says, strlen(bad[i].says)))
+            fail_msg("%s: %s", bad[i].words, status_message());
+    }
+    int seed;
+    double threshold;
+    assert_int_equal(parse(&o, &plain, "try a --seed 3x --threshold 1.5"), OK);
+    assert_int_equal(options_int(&seed, &o, "seed", 0, 9), ERR_USAGE);
+    assert_int_equal(options_real(&threshold, &o, "threshold", 0, 1), ERR_USAGE);
+    assert_string_equal(status_message(), "try: --threshold is \"1.5\", expected a number in 0..1");
+}
+
+static void config_takes_file_then_sets(void **state)
+{
+    (void)state;
+    static const char path[] = "/tmp/test_options.ini";
+    static const char ini[] = "[ldm]\nsteps = 500\nbatch = 3\n";
+    Options o;
+    Config c;
+    assert_int_equal(file_write(path, ini, strlen(ini)), OK);
+    assert_int_equal(parse(&o, &with_config,
+                           "try --set ldm.steps=600 /tmp/test_options.ini --set ldm.steps=700"),
+                     OK);
+    assert_int_equal(options_config(&c, &o), OK);
+    assert_int_equal(c.ldm.steps, 700);
+    assert_int_equal(c.ldm.batch, 3);
+    assert_int_equal(parse(&o, &with_config, "try /tmp/test_options.ini --set ldm.steps=5"), OK);
+    assert_int_equal(options_config(&c, &o), ERR_USAGE); /* shorter than its warm-up */
+    assert_int_equal(parse(&o, &with_config, "try /tmp/test_options.ini --set ldm.step=5"), OK);
+    assert_int_equal(options_config(&c, &o), ERR_USAGE);
+    assert_string_equal(status_message(),
+                        "--set: there is no setting ldm.step; did you mean ldm.steps?");
+    assert_int_equal(c.ldm.steps, 700); /* a failure leaves it alone */
+    unlink(path);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_and_arguments_mix),
+        cmocka_unit_test(each_mistake_is_named),
+        cmocka_unit_test(config_takes_file_then_sets),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,63 @@
+#!/bin/bash
+# test_cli.sh - the conventions that every command keeps: help, one-line errors, exit codes,
+# closed descriptors, full disks behind stdout.
+set -u
+program=$1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+failed=0
+
+# expect CODE TEXT-IN-STDERR ARGUMENTS...: exit code, and exactly one line that holds the text
+expect() {
+    local code=$1 text=$2
+    shift 2
+    "$program" "$@" >"$scratch/out" 2>"$scratch/err"
+    local got=$?
+    if [ $got -ne "$code" ] || [ "$(wc -l <"$scratch/err")" -ne 1 ] ||
+        ! grep -qF -- "$text" "$scratch/err" || ! grep -q '^equipoise: ' "$scratch/err"; then
+        echo "FAIL: $* gave $got, expected $code and: $text"
+        cat "$scratch/err"
+        failed=1
+    fi
+}
+
+check() { # check WHAT COMMAND...
+    local what=$1
+    shift
+    "$@" || { echo "FAIL: $what"; failed=1; }
+}
+
+expect 2 "no command given"
+expect 2 "there is no command devises; did you mean devices?" devises
+expect 2 "there is no command frobnicate; see equipoise --help" frobnicate
+expect 2 "there is no option --hlep; did you mean --help?" devices --hlep
+
+check "--version" test "$("$program" --version | cut -d' ' -f1)" = equipoise
+"$program" --help >"$scratch/help" 2>"$scratch/err"
+check "--help succeeds" test $? -eq 0
+check "--help leaves stderr empty" test ! -s "$scratch/err"
+sed -n '/^commands:/,/^$/p' "$scratch/help" | awk '/^  / {print $1}' >"$scratch/commands"
+check "--help lists commands" grep -qx devices "$scratch/commands"
+while read -r command; do
+    "$program" "$command" --help >"$scratch/out" 2>"$scratch/err"
+    check "$command --help succeeds" test $? -eq 0
+    check "$command --help shows its usage" grep -q "^usage: equipoise $command" "$scratch/out"
+    expect 2 "there is no option --no-such-option" "$command" --no-such-option
+done <"$scratch/commands"
+
+"$program" devices >"$scratch/out"
+check "devices names the CPU" grep -q '^CPU, [0-9]* thread' "$scratch/out"
+
+EQ_TRACE=1 "$program" frobnicate 2>"$scratch/err"
+check "EQ_TRACE=1 shows where" grep -q '^  at .*commands.c:[0-9]*$' "$scratch/err"
+
+"$program" --help >/dev/full 2>"$scratch/err"
+check "a full disk behind stdout is exit code 5" test $? -eq 5
+"$program" --help >&- 2>&- <&-
+check "closed descriptors are no failure" test $? -eq 0
+{ "$program" --help 2>"$scratch/err"; echo $? >"$scratch/code"; } | true
+check "a reader that leaves early is no failure" test "$(cat "$scratch/code")" -eq 0
+check "and goes unmentioned" test ! -s "$scratch/err"
+LC_ALL=de_DE.UTF-8 "$program" devices >"$scratch/out"
+check "numbers keep the point in every locale" grep -q '[0-9]\.[0-9] GiB' "$scratch/out"
+exit $failed
