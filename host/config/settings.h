@@ -107,8 +107,8 @@
     INT (S, batch,    16, 1, 4096, "films",    "at once; changes no film")                        \
     TEXT(S, weights,  "ema", "ema|raw",        "averaged or last")                                \
     TEXT(S, prompt_normal, "chest x-ray, normal lungs", "", "templates, parted by |")             \
-    TEXT(S, prompt_a, "chest x-ray, bacterial pneumonia", "", "of disease_a: templates, parted by |")\
-    TEXT(S, prompt_b, "chest x-ray, viral pneumonia", "", "of disease_b: templates, parted by |") \
+    TEXT(S, prompt_a, "chest x-ray, bacterial pneumonia", "", "of disease_a: as above")           \
+    TEXT(S, prompt_b, "chest x-ray, viral pneumonia", "", "of disease_b: as above")               \
     TEXT(S, negative_prompt, "", "",           "what guidance leads away from")
 
 #define EVALUATE_SETTINGS(S, INT, REAL, TEXT, PATH)                                               \

@@ -1,7 +1,6 @@
 /* test_config.c - settings: round trips, and one clear error for each way to get them wrong. */
 #include "base/random.h"
 #include "config/config.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 static char folder[] = "/tmp/test_config-XXXXXX";
 
@@ -160,6 +161,36 @@ static void each_mistake_is_named(void **state)
     assert_int_equal(config_read(&c, "/nowhere/at.ini"), ERR_INPUT);
 }
 
+/* Damaged files are refused or read; what was read comes back from its config.ini. */
+static void any_bytes_are_survived(void **state)
+{
+    (void)state;
+    static const char whole[] =
+        "\xef\xbb\xbf[ldm] ; c\r\nsteps = 700\n\n# c\n[study]\nname = a b;c#d\n"
+        "[data]\nsource = ../x\nnormal=n = m";
+    static const char useful[] = "\n\r\t ;#[]=:.|\0 1e-\xef";
+    int refused = 0;
+    enum { N = 2000 };
+    for (uint32_t i = 0; i < N; i++) {
+        RandomKey k = {.seed = (uint32_t)getpid(), .stream = STREAM_TEST, .sample = i};
+        char text[sizeof whole];
+        memcpy(text, whole, sizeof whole);
+        size_t size = sizeof whole - 1 - random_below(k, 0, 4);
+        for (uint32_t n = random_below(k, 1, 4); n > 0; n--)
+            text[random_below(k, 2 * n, (uint32_t)size)] =
+                useful[random_below(k, 2 * n + 1, sizeof useful - 1)];
+        Config c, back;
+        config_default(&c);
+        Status s = config_read(&c, put("damaged.ini", text, size));
+        assert_true(s == OK || s == ERR_USAGE);
+        refused += s != OK;
+        if (s) continue;
+        write_and_read(&back, &c);
+        assert_memory_equal(&c, &back, sizeof c);
+    }
+    assert_true(refused > N / 8 && refused < N * 7 / 8);
+}
+
 static void set_shares_the_errors(void **state)
 {
     (void)state;
@@ -304,6 +335,7 @@ int main(void)
         cmocka_unit_test(longest_text_comes_back),
         cmocka_unit_test(files_are_read),
         cmocka_unit_test(each_mistake_is_named),
+        cmocka_unit_test(any_bytes_are_survived),
         cmocka_unit_test(set_shares_the_errors),
         cmocka_unit_test(paths_start_where_they_stand),
         cmocka_unit_test(hashes_follow_the_sections),

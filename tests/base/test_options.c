@@ -1,12 +1,13 @@
 /* test_options.c - the command line of a command. */
 #include "app/options.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 static const Option option[] = {
     {"out", "DIR", "where it goes", NULL},

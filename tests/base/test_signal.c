@@ -1,7 +1,6 @@
 /* test_signal.c - the first signal asks, the second ends. */
 #include "base/signal.h"
 #include "base/status.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 /* Wait status of a child that gets `number` as often as given; it exits with 40 + the flag. */
 static int child(int number, int times)
