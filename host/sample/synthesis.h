@@ -1,0 +1,51 @@
+/* synthesis.h - synthetic films from a fine-tuned model: one PNG and one line of a manifest each.
+ *
+ * A film is a function of (weights, seed, sample id, source film, prompt, sampler settings) and of
+ * nothing else: not of the batch it was made in, nor of what was made before. So a stopped run makes only
+ * what is missing, and any film can be made again alone.
+ */
+#ifndef SYNTHESIS_H
+#define SYNTHESIS_H
+#include "base/log.h"
+#include "config/config.h"
+#include "exec/device.h"
+#include "models/ldm.h"
+
+/* Settings of the sampler, from [synthesis]. */
+typedef struct {
+    bool   image_to_image;
+    double strength, guidance, eta;
+    int    steps;
+    Spacing spacing;
+} SamplerSettings;
+
+typedef struct {
+    uint64_t id;              /* sample id: keys its noise */
+    const char *prompt, *negative;
+    const float *source;      /* [size, size] grey, or NULL: text-to-image */
+    const float *noise;       /* start noise [size/8, size/8, channels], or NULL: by Philox */
+} SampleRequest;
+
+/* n films [n, size, size] from requests, `batch` at a time. */
+typedef struct Sampler Sampler;
+Status sampler_open(Sampler **s, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed);
+void   sampler_close(Sampler *s);                                 /* accepts NULL */
+Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films);   /* n <= batch */
+
+/* The synthesis stage. */
+typedef struct { const char *id, *path, *patient; } SourceFilm;   /* from the training fold: the caller's duty, by construction */
+typedef struct {
+    const Config *config;     /* [study] seed, [data] size, [synthesis] */
+    const char *model;        /* folder of ldm_train's model/ */
+    const char *out;          /* gets images/000000.png ... and manifest.csv */
+    const char *label;        /* class of the films made */
+    const char *prompts;      /* templates parted by '|' */
+    const SourceFilm *source; /* image-to-image: film i starts from source[permuted i] */
+    int n_source, count;
+    uint64_t first_id;        /* sample ids first_id .. first_id + count - 1 */
+    const char *name;         /* for progress lines */
+} SynthesisJob;
+Status synthesis_run(const SynthesisJob *job, Device *d, Log *log);
+/* manifest.csv: id, path, label, source_id, source_patient, source_sha256, prompt, negative_prompt, seed, sample_id, mode,
+ * strength, guidance, steps, eta, spacing, weights_sha256, sha256 */
+#endif

@@ -1,0 +1,219 @@
+/* ldm_data.c - caches of latents and prompts, and the draws of a step. */
+#include "train/ldm_data.h"
+#include "base/random.h"
+#include "data/image.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ENCODE_BATCH = 16 };
+static const uint32_t VALIDATION_STEP = 0xffffffffu;
+
+static void *need(size_t count, size_t size)
+{
+    void *p = calloc(count ? count : 1, size);
+    CHECK(p);
+    return p;
+}
+
+/* ---- prompts --------------------------------------------------------------------------- */
+
+static int prompt_index(LdmData *d, const char *text, size_t length)
+{
+    for (int i = 0; i < d->n_prompt; i++)
+        if (strlen(d->prompt[i]) == length && !strncmp(d->prompt[i], text, length)) return i;
+    d->prompt = realloc(d->prompt, (size_t)(d->n_prompt + 1) * sizeof *d->prompt);
+    CHECK(d->prompt);
+    d->prompt[d->n_prompt] = strndup(text, length);
+    CHECK(d->prompt[d->n_prompt]);
+    return d->n_prompt++;
+}
+
+/* Templates of one film stand together in the table only if they were new, so each distinct list is
+ * entered whole: lists are few (one a class). */
+static void film_prompts(LdmData *d, LdmFilms *f, int i, const char *templates)
+{
+    f->first_prompt[i] = -1;
+    for (const char *at = templates; *at;) {
+        while (*at == ' ') at++;
+        const char *end = strchr(at, '|');
+        size_t length = end ? (size_t)(end - at) : strlen(at);
+        while (length && at[length - 1] == ' ') length--;
+        int index = prompt_index(d, at, length);
+        if (f->first_prompt[i] < 0) f->first_prompt[i] = index;
+        f->n_prompt[i] = index - f->first_prompt[i] + 1;
+        if (!end) break;
+        at = end + 1;
+    }
+    if (f->first_prompt[i] < 0) f->first_prompt[i] = 0, f->n_prompt[i] = 1;
+}
+
+/* ---- films ----------------------------------------------------------------------------- */
+
+static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size, const char *what,
+                           Log *log)
+{
+    *f = (LdmFilms){.n = n, .size = size, .per = ldm_latent_count(m, size)};
+    f->latent = need((size_t)n * f->per, sizeof *f->latent);
+    f->first_prompt = need((size_t)n, sizeof *f->first_prompt);
+    f->n_prompt = need((size_t)n, sizeof *f->n_prompt);
+    size_t pixels = (size_t)size * (size_t)size;
+    float *grey = need(ENCODE_BATCH * pixels, sizeof *grey);
+    Status s = OK;
+    for (int first = 0; first < n && !s; first += ENCODE_BATCH) {
+        int k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
+        for (int i = 0; i < k && !s; i++) {
+            s = image_read_square(grey + (size_t)i * pixels, film[first + i].path, size);
+            film_prompts(d, f, first + i, film[first + i].prompts);
+        }
+        if (!s) s = ldm_encode(m, grey, k, size, f->latent + (size_t)first * f->per);
+        log_progress(log, what, first + k, n, NULL);
+    }
+    log_progress_end(log);
+    free(grey);
+    return s;
+}
+
+Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior, int n_prior,
+                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, Log *log)
+{
+    *d = (LdmData){.tokens = ldm_tokens(m), .width = m->text_config.hidden_size};
+    Status s = OK;
+    prompt_index(d, "", 0);
+    TRY_OR(done, s, encode_films(d, &d->train, m, train, n_train, size, "encoding training films", log));
+    TRY_OR(done, s, encode_films(d, &d->prior, m, prior, n_prior, size, "encoding prior films", log));
+    TRY_OR(done, s, encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", log));
+    if (standardise && !m->standardised) {
+        ldm_standardise(m, d->train.latent, n_train, size);
+        ldm_restandardise(m, d->prior.latent, n_prior, size);
+        ldm_restandardise(m, d->val.latent, n_val, size);
+    }
+    d->ids = need((size_t)d->n_prompt * (size_t)d->tokens, sizeof *d->ids);
+    TRY_OR(done, s, ldm_tokenize(m, (const char *const *)d->prompt, d->n_prompt, d->ids));
+    if (embed) {
+        d->context = need((size_t)d->n_prompt * (size_t)d->tokens * (size_t)d->width, sizeof *d->context);
+        TRY_OR(done, s, ldm_embed(m, d->ids, d->n_prompt, d->context));
+    }
+done:
+    if (s) ldm_data_close(d);
+    return s;
+}
+
+static void films_free(LdmFilms *f)
+{
+    free(f->latent);
+    free(f->first_prompt);
+    free(f->n_prompt);
+}
+
+void ldm_data_close(LdmData *d)
+{
+    films_free(&d->train);
+    films_free(&d->prior);
+    films_free(&d->val);
+    for (int i = 0; i < d->n_prompt; i++) free(d->prompt[i]);
+    free(d->prompt);
+    free(d->ids);
+    free(d->context);
+    *d = (LdmData){0};
+}
+
+/* ---- batches --------------------------------------------------------------------------- */
+
+void ldm_batch_new(LdmBatch *b, const LdmData *d, int n)
+{
+    size_t count = (size_t)n, per = d->train.per;
+    *b = (LdmBatch){.n = n,
+                    .latent = need(count * per, sizeof(float)),
+                    .noise = need(count * per, sizeof(float)),
+                    .time = need(count, sizeof(float)),
+                    .mix = need(2 * count, sizeof(float)),
+                    .target = need(2 * count, sizeof(float)),
+                    .weight = need(count, sizeof(float)),
+                    .ids = need(count * (size_t)d->tokens, sizeof(int32_t)),
+                    .context = need(d->context ? count * (size_t)(d->tokens * d->width) : 1, sizeof(float))};
+}
+
+void ldm_batch_free(LdmBatch *b)
+{
+    free(b->latent);
+    free(b->noise);
+    free(b->time);
+    free(b->mix);
+    free(b->target);
+    free(b->weight);
+    free(b->ids);
+    free(b->context);
+    *b = (LdmBatch){0};
+}
+
+/* Fills sample i of b with film `at` of f, its noise, time and prompt, keyed by (step, sample). */
+static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f, int at, const NoiseSchedule *s,
+                        const LdmSettings *set, uint32_t seed, uint32_t step, uint64_t sample, double drop)
+{
+    size_t per = f->per, channels = MAX_LATENT;
+    RandomKey k = {.seed = seed, .step = step, .sample = sample};
+    memcpy(b->latent + (size_t)i * per, f->latent + (size_t)at * per, per * sizeof(float));
+
+    k.stream = STREAM_NOISE;
+    float *noise = b->noise + (size_t)i * per;
+    random_normals(noise, per, k);
+    if (set->noise_offset > 0) { /* one more normal per channel, shared by all its pixels */
+        k.stream = STREAM_NOISE_OFFSET;
+        channels = per / ((size_t)(f->size / LATENT_SCALE) * (size_t)(f->size / LATENT_SCALE));
+        for (size_t c = 0; c < channels; c++) {
+            float shift = (float)(set->noise_offset * random_normal(k, (uint32_t)c));
+            for (size_t p = c; p < per; p += channels) noise[p] += shift;
+        }
+    }
+    k.stream = STREAM_TIMESTEP;
+    int t = (int)random_below(k, 0, (uint32_t)s->n);
+    double keep = sqrt(s->alpha_bar[t]), rest = sqrt(1 - s->alpha_bar[t]);
+    b->time[i] = (float)t;
+    b->mix[2 * i] = (float)keep;
+    b->mix[2 * i + 1] = (float)rest;
+    b->target[2 * i] = s->v_prediction ? (float)-rest : 0;
+    b->target[2 * i + 1] = s->v_prediction ? (float)keep : 1;
+    b->weight[i] = (float)schedule_min_snr(s, t, set->min_snr_gamma);
+
+    k.stream = STREAM_CAPTION;
+    int prompt = f->first_prompt[at] + (int)random_below(k, 1, (uint32_t)f->n_prompt[at]);
+    if (random_uniform(k, 0) < drop) prompt = 0;
+    memcpy(b->ids + (size_t)i * (size_t)d->tokens, d->ids + (size_t)prompt * (size_t)d->tokens,
+           (size_t)d->tokens * sizeof *b->ids);
+    size_t width = (size_t)d->tokens * (size_t)d->width;
+    if (d->context)
+        memcpy(b->context + (size_t)i * width, d->context + (size_t)prompt * width, width * sizeof(float));
+}
+
+/* Film number `draw` (counted over the whole run) of n: epochs of keyed permutations. */
+static int film_at(uint32_t seed, uint64_t draw, int n, uint64_t list)
+{
+    RandomKey k = {seed, STREAM_SHUFFLE, (uint32_t)(draw / (uint64_t)n), list};
+    return (int)random_permute(k, (uint32_t)(draw % (uint64_t)n), (uint32_t)n);
+}
+
+void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set, uint32_t seed,
+                    long step, int micro)
+{
+    int n_prior = d->prior.n ? (int)lrint(b->n * set->prior_share) : 0, n_main = b->n - n_prior;
+    uint64_t round = (uint64_t)(step - 1) * (uint64_t)set->accumulate + (uint64_t)micro;
+    for (int i = 0; i < b->n; i++) {
+        bool prior = i >= n_main;
+        const LdmFilms *f = prior ? &d->prior : &d->train;
+        uint64_t draw = prior ? round * (uint64_t)n_prior + (uint64_t)(i - n_main)
+                              : round * (uint64_t)n_main + (uint64_t)i;
+        draw_sample(b, i, d, f, film_at(seed, draw, f->n, prior), s, set, seed, (uint32_t)step,
+                    (uint64_t)micro * (uint64_t)b->n + (uint64_t)i, set->caption_dropout);
+    }
+}
+
+void ldm_batch_validation(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set,
+                          uint32_t seed, int first)
+{
+    for (int i = 0; i < b->n; i++) {
+        int at = first + i;
+        draw_sample(b, i, d, &d->val, at < d->val.n ? at : 0, s, set, seed, VALIDATION_STEP, (uint64_t)at, 0);
+        if (at >= d->val.n) b->weight[i] = 0;
+    }
+}

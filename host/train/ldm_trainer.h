@@ -1,0 +1,31 @@
+/* ldm_trainer.h - fine-tunes (or trains from new weights) one latent diffusion model on films.
+ *
+ * Writes below `out`: model/ (a diffusers-layout folder, averaged weights), model/unet_raw.safetensors is not
+ * written: with synthesis.weights = raw the last weights go in instead; history.json (losses by step);
+ * checkpoints/ while it runs, removed when model/ is complete. A second call continues the first bit for
+ * bit; a finished one returns at once.
+ *
+ * Objective: mean over samples of w(t) * |prediction - target|^2 per element; target = noise or v, w =
+ * min-SNR. AdamW, EMA, clipping, accumulation as in [ldm].
+ */
+#ifndef LDM_TRAINER_H
+#define LDM_TRAINER_H
+#include "base/log.h"
+#include "config/config.h"
+#include "exec/device.h"
+#include "train/ldm_data.h"
+
+typedef struct {
+    const Config *config;       /* [study] seed, [data] size, [ldm], [synthesis] weights */
+    const char *base, *out;     /* folders */
+    const char *name;           /* for progress lines: "LDM bacteria" */
+    const LdmFilm *train, *prior, *val;
+    int n_train, n_prior, n_val;
+    const char *identity;       /* hash over everything the result depends on; a checkpoint of another
+                                   identity is refused */
+    long stop_after;            /* tests: act as if a stop was requested after this step; 0 = never */
+    int  minutes;               /* stop cleanly after so many minutes; 0 = no limit */
+} LdmJob;
+
+Status ldm_train(const LdmJob *job, Device *d, Log *log);
+#endif
