@@ -3,6 +3,7 @@
 #define KERNELS_H
 #include "kernels_base.h"
 #include "kernels_matrix.h" /* convolution, linear layers, attention            */
-#include "kernels_point.h"  /* elementwise, norms, pools, joins, lookups        */
-#include "kernels_train.h"  /* losses, diffusion arithmetic, optimizers         */
+#include "kernels_point.h"  /* elementwise, norms                               */
+#include "kernels_shape.h"  /* joins, pools, lookups, diffusion arithmetic      */
+#include "kernels_train.h"  /* losses, optimizers                               */
 #endif

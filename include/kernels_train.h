@@ -1,5 +1,45 @@
-/* kernels_train.h - launchers, see kernels.h. */
+/* kernels_train.h - launchers of training: losses, and optimizer sweeps over parameter blocks.
+ * See kernels.h. */
 #ifndef KERNELS_TRAIN_H
 #define KERNELS_TRAIN_H
 #include "kernels_base.h"
+
+/* ---- losses ------------------------------------------------------------------------------ */
+/* loss[1] = sum over i of weight[i] * mean over per elements of (x-target)^2, divided by n. */
+Status cpu_weighted_mse_fwd(float *loss, const float *x, const float *target, const float *weight, int n,
+                            size_t per, Stream *s);
+Status cpu_weighted_mse_dx(float *dx, const float *dloss, const float *x, const float *target,
+                           const float *weight, int n, size_t per, Stream *s);
+/* loss[1], prob[n,k] = softmax of the rows; the formula is in loss.c. label -1: the row is left out; any
+ * other outside 0..k-1 is ERR_INPUT. No row left: loss and gradient are 0. */
+Status cpu_cross_entropy_fwd(float *loss, float *prob, const float *logits, const int32_t *label,
+                             const float *weight /* [k] or NULL */, int n, int k, float smoothing, Stream *s);
+Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *prob, const int32_t *label,
+                            const float *weight, int n, int k, float smoothing, Stream *s);
+
+/* ---- optimizers -------------------------------------------------------------------------- */
+/* Each sweeps `count` elements from the pointers given, so a caller can hand over a part of a block.
+ * grad_scale multiplies the gradient as it is read: clipping and the mean over micro-batches cost no
+ * sweep of their own. Every element is computed by itself: any split gives the same bits. */
+typedef struct {
+    double rate, beta1, beta2, eps, weight_decay; /* as torch.optim.AdamW: decay is decoupled */
+    double grad_scale;
+    double ema_decay;                             /* used when ema is given                   */
+    int64_t step;                                 /* of this update, counted from 1           */
+} Adamw;
+Status cpu_adamw(float *value, const float *grad, float *m, float *v, float *ema /* or NULL */, size_t count,
+                 Adamw a, Stream *s);
+
+typedef struct {
+    double rate, momentum, weight_decay; /* as torch.optim.SGD(nesterov=True): decay joins the gradient */
+    double grad_scale;
+} Sgd;
+Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zeros at first */, size_t count,
+                        Sgd a, Stream *s);
+
+/* *sum = sum of x[i]^2; x *= a; y += a*x; shadow -= (1-decay) * (shadow - x). */
+Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s);
+Status cpu_scale(float *x, float a, size_t count, Stream *s);
+Status cpu_axpy(float *y, float a, const float *x, size_t count, Stream *s);
+Status cpu_ema(float *shadow, const float *x, double decay, size_t count, Stream *s);
 #endif

@@ -15,7 +15,13 @@ static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (siz
 /* Every op of the engine: X(name) declares `extern const OpDef op_name`. Backward ops stand
  * behind the op they belong to. */
 #define OPS(X) \
-    X(add) X(fill) X(reshape)
+    X(add) X(fill) X(reshape) \
+    X(concat) X(slice) X(pad) \
+    X(upsample2) X(upsample2_dx) \
+    X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \
+    X(embedding) X(embedding_dw) \
+    X(timestep_embedding) X(mix_samples) X(mix_samples_dx) X(ddim_step) \
+    X(weighted_mse) X(weighted_mse_dx) X(cross_entropy) X(cross_entropy_dx)
 
 #define OP_DECLARE(name) extern const OpDef op_##name;
 OPS(OP_DECLARE)

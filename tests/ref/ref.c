@@ -7,7 +7,8 @@
 #include <string.h>
 
 extern const RefFamily ref_basic;
-const RefFamily *const ref_family[] = {&ref_basic};
+extern const RefFamily ref_shape, ref_loss;
+const RefFamily *const ref_family[] = {&ref_basic, &ref_shape, &ref_loss};
 const int ref_family_count = sizeof ref_family / sizeof *ref_family;
 
 const Twin *ref_find(const OpDef *op)

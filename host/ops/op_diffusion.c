@@ -1,0 +1,61 @@
+/* op_diffusion.c - mix_samples (noising and velocity targets) and the DDIM step. */
+#include "kernels.h"
+#include "ops/op.h"
+#include "ops/ops.h"
+
+static Status mix_samples_dx_cpu(const Tensor *dx, Stream *s)
+{
+    return cpu_mix_samples_dx(dx->data, dx->src[0]->data, dx->src[1]->data, *(const int *)dx->args, dx->dim[0],
+                              per_sample(dx), s);
+}
+
+const OpDef op_mix_samples_dx = {.name = "mix_samples_dx", .cpu = mix_samples_dx_cpu};
+
+static Status mix_samples_cpu(const Tensor *y, Stream *s)
+{
+    return cpu_mix_samples_fwd(y->data, y->src[0]->data, y->src[1]->data, y->src[2]->data, y->dim[0],
+                               per_sample(y), s);
+}
+
+static void mix_samples_vjp(Graph *g, Tensor *y, Tensor *dy)
+{
+    for (int which = 0; which < 2; which++)
+        if (y->src[which]->trainable)
+            grad_add(g, y->src[which], graph_node(g, &op_mix_samples_dx, y->ndim, y->dim, 2,
+                                                  (Tensor *[]){dy, y->src[2]}, &which, sizeof which));
+}
+
+const OpDef op_mix_samples = {.name = "mix_samples", .cpu = mix_samples_cpu, .vjp = mix_samples_vjp};
+
+Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c)
+{
+    if (!a || !b || !c) return NULL;
+    if (!tensor_same_shape(a, b)) return op_shapes_differ(g, "mix_samples", a, b);
+    char shape[64];
+    if (c->ndim != 2 || c->dim[0] != a->dim[0] || c->dim[1] != 2 || c->trainable)
+        return graph_fail(g, "mix_samples: coefficients %s%s, expected constants [%d,2]",
+                          c->trainable ? "trainable " : "", tensor_shape_text(c, shape), a->dim[0]);
+    return graph_node(g, &op_mix_samples, a->ndim, a->dim, 3, (Tensor *[]){a, b, c}, NULL, 0);
+}
+
+static Status ddim_step_cpu(const Tensor *y, Stream *s)
+{
+    const DdimArgs *a = y->args;
+    return cpu_ddim_step(y->data, y->src[0]->data, y->src[1]->data, y->src[3] ? y->src[3]->data : NULL,
+                         y->src[2]->data, tensor_count(y), a->guided, a->v_prediction, a->guidance, s);
+}
+
+const OpDef op_ddim_step = {.name = "ddim_step", .cpu = ddim_step_cpu};
+
+Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a)
+{
+    if (!x || !pred || !coef) return NULL;
+    bool fits = x->ndim == pred->ndim && pred->dim[0] == (a.guided ? 2 : 1) * x->dim[0];
+    for (int k = 1; fits && k < x->ndim; k++) fits = x->dim[k] == pred->dim[k];
+    if (!fits) return op_shapes_differ(g, a.guided ? "ddim_step, guided" : "ddim_step", x, pred);
+    if (noise && !tensor_same_shape(x, noise)) return op_shapes_differ(g, "ddim_step", x, noise);
+    char shape[64];
+    if (coef->ndim != 1 || coef->dim[0] != 6)
+        return graph_fail(g, "ddim_step: coefficients %s, expected [6]", tensor_shape_text(coef, shape));
+    return graph_node(g, &op_ddim_step, x->ndim, x->dim, 4, (Tensor *[]){x, pred, coef, noise}, &a, sizeof a);
+}

@@ -1,0 +1,88 @@
+/* op_loss.c - weighted_mse for diffusion and cross_entropy for classification, each a scalar [1]. */
+#include "kernels.h"
+#include "ops/op.h"
+#include "ops/ops.h"
+
+static Status weighted_mse_dx_cpu(const Tensor *dx, Stream *s)
+{
+    Tensor *const *src = dx->src;
+    return cpu_weighted_mse_dx(dx->data, src[0]->data, src[1]->data, src[2]->data, src[3]->data, dx->dim[0],
+                               per_sample(dx), s);
+}
+
+const OpDef op_weighted_mse_dx = {.name = "weighted_mse_dx", .cpu = weighted_mse_dx_cpu};
+
+static Status weighted_mse_cpu(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cpu_weighted_mse_fwd(y->data, x->data, y->src[1]->data, y->src[2]->data, x->dim[0], per_sample(x), s);
+}
+
+static void weighted_mse_vjp(Graph *g, Tensor *y, Tensor *dy)
+{
+    Tensor *x = y->src[0];
+    grad_add(g, x, graph_node(g, &op_weighted_mse_dx, x->ndim, x->dim, 4,
+                              (Tensor *[]){dy, x, y->src[1], y->src[2]}, NULL, 0));
+}
+
+const OpDef op_weighted_mse = {.name = "weighted_mse", .cpu = weighted_mse_cpu, .vjp = weighted_mse_vjp};
+
+Tensor *weighted_mse(Graph *g, Tensor *x, Tensor *target, Tensor *weight)
+{
+    if (!x || !target || !weight) return NULL;
+    if (!tensor_same_shape(x, target)) return op_shapes_differ(g, "weighted_mse", x, target);
+    char shape[64];
+    if (weight->ndim != 1 || weight->dim[0] != x->dim[0])
+        return graph_fail(g, "weighted_mse: weights %s, expected [%d]", tensor_shape_text(weight, shape),
+                          x->dim[0]);
+    if (target->trainable || weight->trainable)
+        return graph_fail(g, "weighted_mse: gradients flow into x only, target and weight must be constants");
+    return graph_node(g, &op_weighted_mse, 1, (int[]){1}, 3, (Tensor *[]){x, target, weight}, NULL, 0);
+}
+
+static Status cross_entropy_dx_cpu(const Tensor *dx, Stream *s)
+{
+    Tensor *const *src = dx->src;
+    return cpu_cross_entropy_dx(dx->data, src[0]->data, src[1]->data, src[2]->data, src[3] ? src[3]->data : NULL,
+                                dx->dim[0], dx->dim[1], ((const CrossEntropyArgs *)dx->args)->smoothing, s);
+}
+
+const OpDef op_cross_entropy_dx = {.name = "cross_entropy_dx", .cpu = cross_entropy_dx_cpu};
+
+static Status cross_entropy_cpu(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cpu_cross_entropy_fwd(y->data, y->side[0]->data, x->data, y->src[1]->data,
+                                 y->src[2] ? y->src[2]->data : NULL, x->dim[0], x->dim[1],
+                                 ((const CrossEntropyArgs *)y->args)->smoothing, s);
+}
+
+static void cross_entropy_vjp(Graph *g, Tensor *y, Tensor *dy)
+{
+    Tensor *x = y->src[0];
+    grad_add(g, x, graph_node(g, &op_cross_entropy_dx, 2, x->dim, 4,
+                              (Tensor *[]){dy, y->side[0], y->src[1], y->src[2]}, y->args,
+                              sizeof(CrossEntropyArgs)));
+}
+
+const OpDef op_cross_entropy = {.name = "cross_entropy", .cpu = cross_entropy_cpu, .vjp = cross_entropy_vjp};
+
+Tensor *cross_entropy(Graph *g, Tensor *logits, Tensor *label, Tensor *weight, float smoothing)
+{
+    if (!logits || !label) return NULL;
+    char sx[64], sl[64];
+    if (logits->ndim != 2 || label->dtype != DTYPE_I32 || label->ndim != 1 || label->dim[0] != logits->dim[0])
+        return graph_fail(g, "cross_entropy: logits %s and labels %s%s, expected [n,k] and I32 [n]",
+                          tensor_shape_text(logits, sx), label->dtype == DTYPE_I32 ? "I32 " : "",
+                          tensor_shape_text(label, sl));
+    if (weight && (weight->ndim != 1 || weight->dim[0] != logits->dim[1] || weight->trainable))
+        return graph_fail(g, "cross_entropy: weights %s%s, expected constants [%d]",
+                          weight->trainable ? "trainable " : "", tensor_shape_text(weight, sx), logits->dim[1]);
+    if (!(smoothing >= 0 && smoothing < 1))
+        return graph_fail(g, "cross_entropy: smoothing %g, expected 0 to below 1", (double)smoothing);
+    CrossEntropyArgs a = {smoothing};
+    Tensor *y = graph_node(g, &op_cross_entropy, 1, (int[]){1}, 3, (Tensor *[]){logits, label, weight}, &a,
+                           sizeof a);
+    if (y) graph_side(g, y, 2, logits->dim);
+    return y;
+}

@@ -1,0 +1,47 @@
+/* kernels_shape.h - launchers that move data: joins, pools, lookups, diffusion arithmetic. All are
+ * bound by memory: each reads its inputs and writes its outputs once. See kernels.h. */
+#ifndef KERNELS_SHAPE_H
+#define KERNELS_SHAPE_H
+#include "kernels_base.h"
+
+/* Rows of n parts side by side: y[rows, sum of c[k]] from x[k][rows, c[k]], n <= 6. */
+Status cpu_concat(float *y, const float *const *x, const int *c, int n, size_t rows, Stream *s);
+/* y[rows, count] = x[rows, c] from column `from` on. */
+Status cpu_slice(float *y, const float *x, size_t rows, int c, int from, int count, Stream *s);
+/* y[rows, c] = 0 but for columns from..from+count-1, which are x[rows, count]. */
+Status cpu_pad(float *y, const float *x, size_t rows, int c, int from, int count, Stream *s);
+
+/* x[n,h,w,c] -> y[n,2h,2w,c], nearest. */
+Status cpu_upsample2_fwd(float *y, const float *x, int n, int h, int w, int c, Stream *s);
+Status cpu_upsample2_dx(float *dx, const float *dy, int n, int h, int w, int c, Stream *s);
+
+/* Pools over size x size windows, moved by stride, of x[n,h,w,c] -> y[n,p,q,c]. Windows may reach over
+ * the border by pad pixels. 2*pad <= size, so that none lies outside. */
+typedef struct { int n, h, w, c, p, q, size, stride, pad; } PoolShape;
+/* index: h*w_total + w of the maximum in its plane; the first of equals, a NaN before all. */
+Status cpu_maxpool_fwd(float *y, int32_t *index, const float *x, PoolShape a, Stream *s);
+Status cpu_maxpool_dx(float *dx, const float *dy, const int32_t *index, PoolShape a, Stream *s);
+/* Divides by size*size everywhere: padding counts as zeros. */
+Status cpu_avgpool_fwd(float *y, const float *x, PoolShape a, Stream *s);
+Status cpu_avgpool_dx(float *dx, const float *dy, PoolShape a, Stream *s);
+/* Mean over hw positions: x[n,hw,c] -> y[n,c]. */
+Status cpu_global_avgpool_fwd(float *y, const float *x, int n, int hw, int c, Stream *s);
+Status cpu_global_avgpool_dx(float *dx, const float *dy, int n, int hw, int c, Stream *s);
+
+/* y[count,d] = table[ids[i], d]; ERR_INPUT for an id outside 0..rows-1. */
+Status cpu_embedding_fwd(float *y, const int32_t *ids, const float *table, size_t count, int rows, int d,
+                         Stream *s);
+/* dtable[rows,d]: rows of dy[count,d] summed in order of position. Bound by zeroing the table. */
+Status cpu_embedding_dw(float *dtable, const int32_t *ids, const float *dy, size_t count, int rows, int d,
+                        Stream *s);
+
+/* y[n,dim] = sin then cos (flip: cos then sin) of t[n] * 10000^(-i/(dim/2 - shift)), in double. */
+Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift, Stream *s);
+/* y[n,per] = c[i,0]*a + c[i,1]*b for sample i. */
+Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n, size_t per, Stream *s);
+/* dx = c[i,which] * dy: the gradient of a (which 0) or b (1). */
+Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n, size_t per, Stream *s);
+/* One DDIM step of count elements; pred holds 2*count when guided; coef[6] and noise as in ops.h. */
+Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise /* or NULL */,
+                     const float *coef, size_t count, int guided, int v_prediction, float guidance, Stream *s);
+#endif

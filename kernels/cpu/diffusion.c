@@ -1,0 +1,68 @@
+/* diffusion.c - time embedding, mixing of image and noise, and the DDIM step (Song et al., 2021).
+ *
+ * With a = sqrt(ab), b = sqrt(1-ab) of this step and a' = coef[2], b' = coef[3], s of the next:
+ *   noise prediction:    e = pred                x0 = (x - b*e) / a
+ *   velocity prediction: e = a*pred + b*x        x0 = a*x - b*pred
+ *   y = a'*x0 + b'*e + s*noise
+ * Guidance first makes pred = u + guidance*(c - u). */
+#include "cpu.h"
+#include "kernels_shape.h"
+#include <math.h>
+
+/* In double: the angle of t = 999 in fp32 would be off by 6e-5. n*dim is small. */
+Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift, Stream *s)
+{
+    (void)s;
+    int half = dim / 2;
+    if (dim % 2 || half <= (double)shift)
+        return FAIL(ERR_BUG, "timestep_embedding: width %d, shift %g", dim, (double)shift);
+    for (int i = 0; i < half; i++) {
+        double rate = pow(10000, -i / (half - (double)shift));
+        for (int k = 0; k < n; k++) {
+            float *row = y + (size_t)k * (size_t)dim;
+            row[flip ? half + i : i] = (float)sin(t[k] * rate);
+            row[flip ? i : half + i] = (float)cos(t[k] * rate);
+        }
+    }
+    return OK;
+}
+
+SIMD Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n, size_t per,
+                                Stream *s)
+{
+    (void)s;
+    for (int i = 0; i < n; i++) {
+        float p = c[2 * i], q = c[2 * i + 1];
+#pragma omp parallel for simd
+        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++) y[at] = p * a[at] + q * b[at];
+    }
+    return OK;
+}
+
+SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n, size_t per, Stream *s)
+{
+    (void)s;
+    for (int i = 0; i < n; i++) {
+        float scale = c[2 * i + which];
+#pragma omp parallel for simd
+        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++) dx[at] = scale * dy[at];
+    }
+    return OK;
+}
+
+SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise, const float *coef,
+                          size_t count, int guided, int v_prediction, float guidance, Stream *s)
+{
+    (void)s;
+    float a = coef[0], b = coef[1], next_a = coef[2], next_b = coef[3], spread = noise ? coef[4] : 0;
+    const float *cond = guided ? pred + count : pred, *extra = noise ? noise : x;
+#pragma omp parallel for simd
+    for (size_t i = 0; i < count; i++) {
+        float e = guided ? pred[i] + guidance * (cond[i] - pred[i]) : pred[i];
+        float x0 = v_prediction ? a * x[i] - b * e : (x[i] - b * e) / a;
+        float noise_now = v_prediction ? a * e + b * x[i] : e;
+        float v = next_a * x0 + next_b * noise_now;
+        y[i] = noise ? v + spread * extra[i] : v;
+    }
+    return OK;
+}

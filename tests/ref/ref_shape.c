@@ -1,0 +1,330 @@
+/* ref_shape.c - twins of joins, pools, lookups and diffusion arithmetic. */
+#include "ref/ref.h"
+#include "base/random.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- joins ------------------------------------------------------------------------------ */
+
+static void concat_twin(const Tensor *y)
+{
+    for (size_t row = 0, at = 0; row < rows_of(y); row++)
+        for (int i = 0; i < MAX_SRC && y->src[i]; i++)
+            for (int c = 0; c < last_dim(y->src[i]); c++)
+                ref_data(y)[at++] = ref_data(y->src[i])[row * (size_t)last_dim(y->src[i]) + (size_t)c];
+}
+
+static void slice_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[0];
+    int from = ((const SliceArgs *)y->args)->from;
+    for (size_t i = 0; i < tensor_count(x); i++) {
+        int column = (int)(i % (size_t)last_dim(x)) - from;
+        if (column < 0 || column >= last_dim(y)) continue;
+        ref_data(y)[i / (size_t)last_dim(x) * (size_t)last_dim(y) + (size_t)column] = ref_data(x)[i];
+    }
+}
+
+static void pad_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[0];
+    int from = ((const SliceArgs *)y->args)->from;
+    for (size_t i = 0; i < tensor_count(y); i++) ref_data(y)[i] = 0;
+    for (size_t i = 0; i < tensor_count(x); i++)
+        ref_data(y)[i / (size_t)last_dim(x) * (size_t)last_dim(y) + (size_t)from + i % (size_t)last_dim(x)] =
+            ref_data(x)[i];
+}
+
+/* ---- images ----------------------------------------------------------------------------- */
+
+static size_t pixel(const Tensor *t, int n, int h, int w, int c)
+{
+    return (((size_t)n * (size_t)t->dim[1] + (size_t)h) * (size_t)t->dim[2] + (size_t)w) * (size_t)t->dim[3] +
+           (size_t)c;
+}
+
+/* Calls f for every element [n,h,w,c] of t. */
+#define EACH_PIXEL(t)                                                                              \
+    for (int n = 0; n < (t)->dim[0]; n++)                                                          \
+        for (int h = 0; h < (t)->dim[1]; h++)                                                      \
+            for (int w = 0; w < (t)->dim[2]; w++)                                                  \
+                for (int c = 0; c < (t)->dim[3]; c++)
+
+static void upsample2_twin(const Tensor *y)
+{
+    EACH_PIXEL(y) ref_data(y)[pixel(y, n, h, w, c)] = ref_data(y->src[0])[pixel(y->src[0], n, h / 2, w / 2, c)];
+}
+
+static void clear(const Tensor *t) { memset(t->data, 0, tensor_count(t) * sizeof(double)); }
+
+static void upsample2_dx_twin(const Tensor *dx)
+{
+    const Tensor *dy = dx->src[0];
+    clear(dx);
+    EACH_PIXEL(dy) ref_data(dx)[pixel(dx, n, h / 2, w / 2, c)] += ref_data(dy)[pixel(dy, n, h, w, c)];
+}
+
+static bool inside(const Tensor *x, int h, int w) { return h >= 0 && h < x->dim[1] && w >= 0 && w < x->dim[2]; }
+
+static void maxpool_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[0];
+    const PoolArgs *a = y->args;
+    EACH_PIXEL(y)
+    {
+        double best = -INFINITY;
+        int where = -1;
+        for (int r = 0; r < a->size; r++)
+            for (int s = 0; s < a->size; s++) {
+                int row = h * a->stride - a->pad + r, column = w * a->stride - a->pad + s;
+                if (!inside(x, row, column) || !(ref_data(x)[pixel(x, n, row, column, c)] > best)) continue;
+                best = ref_data(x)[pixel(x, n, row, column, c)];
+                where = row * x->dim[2] + column;
+            }
+        ref_data(y)[pixel(y, n, h, w, c)] = best;
+        ((int32_t *)y->side[0]->data)[pixel(y, n, h, w, c)] = where;
+    }
+}
+
+static void maxpool_dx_twin(const Tensor *dx)
+{
+    const Tensor *dy = dx->src[0];
+    clear(dx);
+    EACH_PIXEL(dy)
+    {
+        int where = ((int32_t *)dx->src[1]->data)[pixel(dy, n, h, w, c)];
+        int row = where / dx->dim[2], column = where % dx->dim[2];
+        ref_data(dx)[pixel(dx, n, row, column, c)] += ref_data(dy)[pixel(dy, n, h, w, c)];
+    }
+}
+
+/* Mean over windows (to_y), or its transpose. */
+static void window_mean(const Tensor *x, const Tensor *y, const PoolArgs *a, bool to_y)
+{
+    EACH_PIXEL(y)
+    for (int r = 0; r < a->size; r++)
+        for (int s = 0; s < a->size; s++) {
+            int row = h * a->stride - a->pad + r, column = w * a->stride - a->pad + s;
+            if (!inside(x, row, column)) continue;
+            double *vx = &ref_data(x)[pixel(x, n, row, column, c)], *vy = &ref_data(y)[pixel(y, n, h, w, c)];
+            if (to_y) *vy += *vx / (a->size * a->size);
+            else *vx += *vy / (a->size * a->size);
+        }
+}
+
+static void avgpool_twin(const Tensor *y)
+{
+    clear(y);
+    window_mean(y->src[0], y, y->args, true);
+}
+
+static void avgpool_dx_twin(const Tensor *dx)
+{
+    clear(dx);
+    window_mean(dx, dx->src[0], dx->args, false);
+}
+
+static void global_avgpool_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[0];
+    clear(y);
+    EACH_PIXEL(x)
+    ref_data(y)[n * y->dim[1] + c] += ref_data(x)[pixel(x, n, h, w, c)] / (x->dim[1] * x->dim[2]);
+}
+
+static void global_avgpool_dx_twin(const Tensor *dx)
+{
+    EACH_PIXEL(dx)
+    ref_data(dx)[pixel(dx, n, h, w, c)] = ref_data(dx->src[0])[n * dx->dim[3] + c] / (dx->dim[1] * dx->dim[2]);
+}
+
+/* ---- lookups and diffusion -------------------------------------------------------------- */
+
+static void embedding_twin(const Tensor *y)
+{
+    const int32_t *ids = y->src[0]->data;
+    size_t d = (size_t)last_dim(y);
+    for (size_t i = 0; i < tensor_count(y); i++)
+        ref_data(y)[i] = ref_data(y->src[1])[(size_t)ids[i / d] * d + i % d];
+}
+
+static void embedding_dw_twin(const Tensor *dtable)
+{
+    const int32_t *ids = dtable->src[0]->data;
+    size_t d = (size_t)last_dim(dtable);
+    clear(dtable);
+    for (size_t i = 0; i < tensor_count(dtable->src[1]); i++)
+        ref_data(dtable)[(size_t)ids[i / d] * d + i % d] += ref_data(dtable->src[1])[i];
+}
+
+static void timestep_embedding_twin(const Tensor *y)
+{
+    const TimestepArgs *a = y->args;
+    for (int n = 0; n < y->dim[0]; n++)
+        for (int k = 0; k < a->dim; k++) {
+            int i = k % (a->dim / 2);
+            double angle = ref_data(y->src[0])[n] * exp(-log(10000) * i / (a->dim / 2 - (double)a->shift));
+            bool cosine = (k < a->dim / 2) == (a->flip != 0);
+            ref_data(y)[n * a->dim + k] = cosine ? cos(angle) : sin(angle);
+        }
+}
+
+static void mix_samples_twin(const Tensor *y)
+{
+    for (size_t i = 0; i < tensor_count(y); i++) {
+        const double *c = ref_data(y->src[2]) + 2 * (i / per_sample(y));
+        ref_data(y)[i] = c[0] * ref_data(y->src[0])[i] + c[1] * ref_data(y->src[1])[i];
+    }
+}
+
+static void mix_samples_dx_twin(const Tensor *dx)
+{
+    for (size_t i = 0; i < tensor_count(dx); i++)
+        ref_data(dx)[i] = ref_data(dx->src[1])[2 * (i / per_sample(dx)) + (size_t)(*(const int *)dx->args)] *
+                          ref_data(dx->src[0])[i];
+}
+
+static void ddim_step_twin(const Tensor *y)
+{
+    const DdimArgs *a = y->args;
+    const double *coef = ref_data(y->src[2]), *pred = ref_data(y->src[1]);
+    for (size_t i = 0; i < tensor_count(y); i++) {
+        double p = pred[i], x = ref_data(y->src[0])[i];
+        if (a->guided) p = pred[i] + (double)a->guidance * (pred[tensor_count(y) + i] - pred[i]);
+        double clean = (x - coef[1] * p) / coef[0], e = p;
+        if (a->v_prediction) {
+            clean = coef[0] * x - coef[1] * p;
+            e = coef[0] * p + coef[1] * x;
+        }
+        ref_data(y)[i] = coef[2] * clean + coef[3] * e + (y->src[3] ? coef[4] * ref_data(y->src[3])[i] : 0);
+    }
+}
+
+static const Twin twins[] = {
+    {&op_concat, concat_twin},
+    {&op_slice, slice_twin},
+    {&op_pad, pad_twin},
+    {&op_upsample2, upsample2_twin},
+    {&op_upsample2_dx, upsample2_dx_twin},
+    {&op_maxpool, maxpool_twin},
+    {&op_maxpool_dx, maxpool_dx_twin},
+    {&op_avgpool, avgpool_twin},
+    {&op_avgpool_dx, avgpool_dx_twin},
+    {&op_global_avgpool, global_avgpool_twin},
+    {&op_global_avgpool_dx, global_avgpool_dx_twin},
+    {&op_embedding, embedding_twin},
+    {&op_embedding_dw, embedding_dw_twin},
+    {&op_timestep_embedding, timestep_embedding_twin},
+    {&op_mix_samples, mix_samples_twin},
+    {&op_mix_samples_dx, mix_samples_dx_twin},
+    {&op_ddim_step, ddim_step_twin},
+};
+
+/* ---- cases ------------------------------------------------------------------------------ */
+
+static Tensor *concat_case(Graph *g)
+{
+    Tensor *a = case_leaf(g, "a", 3, (int[]){2, 3, 5}), *b = case_leaf(g, "b", 3, (int[]){2, 3, 1});
+    Tensor *c = case_const(g, "c", DTYPE_F32, 3, (int[]){2, 3, 7});
+    return concat(g, 6, (Tensor *[]){a, b, c, a, slice(g, a, 1, 3), b}); /* a thrice: summed */
+}
+
+static Tensor *slice_case(Graph *g)
+{
+    Tensor *x = case_leaf(g, "x", 4, (int[]){2, 1, 3, 7});
+    return add(g, slice(g, x, 0, 4), slice(g, x, 3, 4));
+}
+
+/* Values a tenth apart in keyed order, so that a difference quotient never changes the maximum. */
+static void distinct(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    RandomKey k = {seed, STREAM_TEST, 2, (uint64_t)leaf->id};
+    for (size_t i = 0; i < count; i++)
+        value[i] = 0.1 * (double)random_permute(k, (uint32_t)i, (uint32_t)count) - 0.05 * (double)count;
+}
+
+static Tensor *image(Graph *g, int n, int h, int w, int c) { return case_leaf(g, "x", 4, (int[]){n, h, w, c}); }
+static Tensor *maxpool_case(Graph *g) { return maxpool(g, image(g, 2, 7, 9, 5), 3, 2, 0); }
+static Tensor *maxpool_padded_case(Graph *g) { return maxpool(g, image(g, 1, 5, 4, 17), 3, 1, 1); }
+static Tensor *maxpool_gap_case(Graph *g) { return maxpool(g, image(g, 1, 8, 7, 3), 2, 3, 1); }
+static Tensor *avgpool_case(Graph *g) { return avgpool(g, image(g, 2, 5, 4, 17), 3, 1, 1); }
+static Tensor *avgpool_wide_case(Graph *g) { return avgpool(g, image(g, 1, 9, 8, 3), 5, 3, 0); }
+static Tensor *upsample2_case(Graph *g) { return upsample2(g, image(g, 2, 3, 5, 9)); }
+static Tensor *global_avgpool_case(Graph *g) { return global_avgpool(g, image(g, 3, 5, 7, 9)); }
+
+static Tensor *embedding_case(Graph *g)
+{
+    Tensor *ids = case_const(g, "ids", DTYPE_I32, 2, (int[]){3, 5});
+    return embedding(g, ids, case_leaf(g, "table", 2, (int[]){7, 67}));
+}
+
+/* Fifteen of seven rows: some repeat. The table gets normals. */
+static void ids_below_7(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    for (size_t i = 0; i < count; i++)
+        value[i] = leaf->dtype == DTYPE_I32 ? random_below((RandomKey){seed, STREAM_TEST, 3, 0}, (uint32_t)i, 7)
+                                            : case_normal(seed, leaf, i);
+}
+
+static void times(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    for (size_t i = 0; i < count; i++)
+        value[i] = random_below((RandomKey){seed, STREAM_TEST, 4, (uint64_t)leaf->id}, (uint32_t)i, 1000);
+}
+
+static Tensor *timestep_case(Graph *g)
+{
+    return timestep_embedding(g, case_const(g, "t", DTYPE_F32, 1, (int[]){5}), 38, true, 0);
+}
+static Tensor *timestep_plain_case(Graph *g)
+{
+    return timestep_embedding(g, case_const(g, "t", DTYPE_F32, 1, (int[]){3}), 10, false, 1);
+}
+
+static Tensor *mix_samples_case(Graph *g)
+{
+    Tensor *a = case_leaf(g, "a", 4, (int[]){3, 3, 5, 7}), *b = case_leaf(g, "b", 4, (int[]){3, 3, 5, 7});
+    return mix_samples(g, a, b, case_const(g, "c", DTYPE_F32, 2, (int[]){3, 2}));
+}
+
+static Tensor *ddim(Graph *g, DdimArgs a, bool noisy)
+{
+    int dim[] = {3, 5, 3, 4}, pred[] = {a.guided ? 6 : 3, 5, 3, 4};
+    return ddim_step(g, case_const(g, "x", DTYPE_F32, 4, dim), case_const(g, "pred", DTYPE_F32, 4, pred),
+                     noisy ? case_const(g, "noise", DTYPE_F32, 4, dim) : NULL,
+                     case_const(g, "coef", DTYPE_F32, 1, (int[]){6}), a);
+}
+static Tensor *ddim_case(Graph *g) { return ddim(g, (DdimArgs){0, 0, 0}, false); }
+static Tensor *ddim_guided_case(Graph *g) { return ddim(g, (DdimArgs){1, 0, 7.5f}, true); }
+static Tensor *ddim_v_case(Graph *g) { return ddim(g, (DdimArgs){0, 1, 0}, true); }
+static Tensor *ddim_guided_v_case(Graph *g) { return ddim(g, (DdimArgs){1, 1, 2.5f}, false); }
+
+/* The coefficients of a step from t = 981 to 961 with eta about a half: a division by 0.076. */
+static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    static const double coef[6] = {0.0759967, 0.9971081, 0.0860, 0.9905, 0.1065, 0};
+    for (size_t i = 0; i < count; i++)
+        value[i] = strcmp(leaf->name, "coef") ? case_normal(seed, leaf, i) : coef[i];
+}
+
+static const OpCase cases[] = {
+    {"concat", concat_case, NULL, 3},
+    {"slice", slice_case, NULL, 2},
+    {"upsample2", upsample2_case, NULL, 4},
+    {"maxpool 3/2", maxpool_case, distinct, 4},
+    {"maxpool 3/1 padded", maxpool_padded_case, distinct, 9},
+    {"maxpool 2/3 with gaps", maxpool_gap_case, distinct, 1},
+    {"avgpool 3/1 padded", avgpool_case, NULL, 9},
+    {"avgpool 5/3", avgpool_wide_case, NULL, 25},
+    {"global_avgpool", global_avgpool_case, NULL, 35},
+    {"embedding", embedding_case, ids_below_7, 15},
+    {"timestep_embedding cos first", timestep_case, times, 1},
+    {"timestep_embedding sin first", timestep_plain_case, times, 1},
+    {"mix_samples", mix_samples_case, NULL, 2},
+    {"ddim", ddim_case, steps, 2},
+    {"ddim guided, noise", ddim_guided_case, steps, 3},
+    {"ddim v, noise", ddim_v_case, steps, 3},
+    {"ddim v, guided", ddim_guided_v_case, steps, 3},
+};
+
+const RefFamily ref_shape = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
