@@ -1,0 +1,30 @@
+/* bpe.h - the merge table of a byte-pair encoding and the words it makes tokens of. */
+#ifndef BPE_H
+#define BPE_H
+#include "base/status.h"
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct { uint64_t pair; int32_t rank, id; } BpeMerge; /* pair: left << 32 | right; rank -1: free */
+
+typedef struct {
+    BpeMerge *merge;         /* owned: hash table, open addressing */
+    size_t    capacity;      /* power of two */
+    int32_t   byte[2][256];  /* token of a byte inside a word, at its end */
+    int       size;          /* tokens in the vocabulary */
+} Bpe;                       /* starts as {0} */
+
+enum { BPE_MAX_TOKENS = 1 << 20, BPE_MAX_TOKEN_BYTES = 512 };
+
+/* vocab: token -> id, checked to be the ids 0..n-1 once each. merges_path: one "left right" a
+ * line, best first. *vocab may be NULL: it is then made from the merges and owned by the caller. */
+Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, const char *merges_path);
+void   bpe_close(Bpe *b);
+
+/* The tokens of a word of n bytes: ids and rank (working space) have room for n; returns their number. */
+int bpe_word(const Bpe *b, int32_t *ids, int32_t *rank, const unsigned char *word, int n);
+
+#define BPE_START "<|startoftext|>"
+#define BPE_END   "<|endoftext|>"
+#endif

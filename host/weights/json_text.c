@@ -1,0 +1,73 @@
+/* json_text.c - a guard in front of jansson. */
+#include "weights/json_text.h"
+#include "base/file.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_VALUES = 1 << 22 }; /* jansson needs about 100 bytes for each */
+
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/* Where the first object ends, with bounded stack and no allocation. Whether what lies between
+ * is JSON is jansson's question. */
+static Status scan(size_t *end, const char *text, size_t size, const char *path, int max_depth)
+{
+    size_t at = 0, values = 0;
+    int depth = 0;
+    while (at < size && is_space(text[at])) at++;
+    if (at == size || text[at] != '{')
+        return FAIL(ERR_INPUT, "%s: JSON byte %zu: found %s, expected {", path, at,
+                    at == size ? "the end" : "something else");
+    for (; at < size; at++) {
+        char c = text[at];
+        if (c == '"') {
+            for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
+        } else if (c == '{' || c == '[') {
+            if (++depth > max_depth)
+                return FAIL(ERR_INPUT, "%s: JSON byte %zu: nested deeper than the expected %d", path,
+                            at, max_depth);
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
+        if ((c == ',' || c == '{' || c == '[') && ++values > MAX_VALUES)
+            return FAIL(ERR_INPUT, "%s: JSON byte %zu: found more than the expected %d values", path,
+                        at, MAX_VALUES);
+        if (!depth) {
+            *end = at + 1;
+            return OK;
+        }
+    }
+    return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected %s", path, size,
+                depth ? "a closing } or ]" : "a closing quote");
+}
+
+Status json_text_object(json_t **out, size_t *end, const char *text, size_t size, const char *path,
+                        int max_depth)
+{
+    json_error_t error;
+    *out = NULL;
+    TRY(scan(end, text, size, path, max_depth));
+    *out = json_loadb(text, *end, JSON_REJECT_DUPLICATES, &error);
+    if (*out) return OK;
+    if (json_error_code(&error) == json_error_out_of_memory)
+        return FAIL(ERR_SPACE, "%s: no memory for its %zu bytes of JSON", path, *end);
+    return FAIL(ERR_INPUT, "%s: JSON byte %d: found %s, expected valid JSON", path, error.position,
+                error.text);
+}
+
+Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int max_depth)
+{
+    char *text;
+    size_t size, end = 0;
+    *out = NULL;
+    TRY(file_read(&text, &size, path, limit_bytes));
+    Status s = json_text_object(out, &end, text, size, path, max_depth);
+    while (!s && end < size && is_space(text[end])) end++;
+    if (!s && end < size) {
+        s = FAIL(ERR_INPUT, "%s: JSON byte %zu: found more text, expected the end", path, end);
+        json_decref(*out);
+        *out = NULL;
+    }
+    free(text);
+    return s;
+}

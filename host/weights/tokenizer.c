@@ -1,0 +1,402 @@
+/* tokenizer.c - special tokens, Unicode clean-up, cutting into words.
+ *
+ * The order of work follows transformers' CLIPTokenizer (tokenizers library), since published
+ * models were trained on its output: (1) special tokens marked "normalized": false are found in
+ * the raw text, (2) the text between them is composed and lower-cased, (3) the other special
+ * tokens, treated likewise, are found in that, (4) what is left is cut into words.
+ */
+#include "weights/tokenizer.h"
+#include "base/file.h"
+#include "weights/bpe.h"
+#include "weights/json_text.h"
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum { MAX_VOCAB_BYTES = 1 << 26, MAX_CONFIG_BYTES = 1 << 20, JSON_DEPTH = 8, MAX_SPECIALS = 64 };
+
+typedef struct { int32_t *at; int n; } Codes; /* Unicode code points */
+
+typedef struct {
+    char   *text;      /* owned */
+    Codes   clean;     /* owned: as it looks after clean-up */
+    int32_t id;
+    bool    normalized;
+} Special;
+
+struct Tokenizer {
+    Bpe     bpe;
+    Special special[MAX_SPECIALS];
+    int     n_special;
+    int32_t start, end, pad;
+};
+
+/* ---- Unicode --------------------------------------------------------------------------- */
+
+/* A copy in valid UTF-8, each maximal broken piece replaced by U+FFFD. Heap. */
+static char *valid_utf8(const char *text)
+{
+    const utf8proc_uint8_t *in = (const utf8proc_uint8_t *)text;
+    utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text);
+    char *copy = malloc(3 * (size_t)left + 1), *out = copy;
+    CHECK(copy);
+    while (left) {
+        utf8proc_int32_t code;
+        utf8proc_ssize_t n = utf8proc_iterate(in, left, &code);
+        if (n > 0) {
+            memcpy(out, in, (size_t)n);
+            out += n;
+        } else {
+            /* A broken sequence ends before the first byte that cannot continue it. */
+            int need = in[0] >= 0xc2 && in[0] < 0xe0 ? 1 : in[0] >= 0xe0 && in[0] < 0xf0 ? 2
+                       : in[0] >= 0xf0 && in[0] < 0xf5 ? 3 : 0;
+            int low = in[0] == 0xe0 ? 0xa0 : in[0] == 0xf0 ? 0x90 : 0x80;
+            int high = in[0] == 0xed ? 0x9f : in[0] == 0xf4 ? 0x8f : 0xbf;
+            for (n = 1; n <= need && n < left && in[n] >= low && in[n] <= high; n++) low = 0x80, high = 0xbf;
+            memcpy(out, "\xef\xbf\xbd", 3);
+            out += 3;
+        }
+        in += n;
+        left -= n;
+    }
+    *out = 0;
+    return copy;
+}
+
+static bool is_space(int32_t c)
+{
+    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+           c == 0x3000;
+}
+
+typedef enum { KIND_SPACE, KIND_LETTER, KIND_NUMBER, KIND_OTHER } Kind;
+
+static Kind kind_of(int32_t c)
+{
+    utf8proc_category_t k = utf8proc_category(c);
+    if (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) return KIND_LETTER;
+    if (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO) return KIND_NUMBER;
+    return is_space(c) ? KIND_SPACE : KIND_OTHER;
+}
+
+/* Composed (NFC), then lower case, of n bytes of valid UTF-8. Owned by the caller. */
+static Status clean_up(Codes *out, const char *text, size_t n)
+{
+    const utf8proc_option_t nfc = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
+    const utf8proc_uint8_t *in = (const utf8proc_uint8_t *)text;
+    *out = (Codes){0};
+    utf8proc_ssize_t m = utf8proc_decompose(in, (utf8proc_ssize_t)n, NULL, 0, nfc);
+    if (m < 0) return FAIL(ERR_INPUT, "prompt: found text that cannot be composed, expected UTF-8");
+    int32_t *code = malloc(((size_t)m + 1) * sizeof *code), *lower = malloc((2 * (size_t)m + 1) * sizeof *lower);
+    CHECK(code && lower);
+    utf8proc_decompose(in, (utf8proc_ssize_t)n, code, m, nfc);
+    m = utf8proc_normalize_utf32(code, m, nfc);
+    for (utf8proc_ssize_t i = 0; i < m; i++) {
+        bool dotted = code[i] == 0x130; /* the one capital whose lower case is two characters */
+        lower[out->n++] = dotted ? 'i' : utf8proc_tolower(code[i]);
+        if (dotted) lower[out->n++] = 0x307;
+    }
+    free(code);
+    out->at = lower;
+    return OK;
+}
+
+/* ---- encoding -------------------------------------------------------------------------- */
+
+typedef struct {
+    const Tokenizer *t;
+    int32_t *ids;              /* the caller's */
+    int n, limit;
+    unsigned char *word;       /* [4 * codes] scratch of one piece of text, */
+    int32_t *tokens, *rank;    /* [4 * codes] as are these                  */
+} Encoder;
+
+static void emit(Encoder *e, int32_t id)
+{
+    if (e->n < e->limit) e->ids[e->n++] = id;
+}
+
+static void encode_word(Encoder *e, const int32_t *code, int n)
+{
+    utf8proc_ssize_t bytes = 0;
+    if (e->n == e->limit) return;
+    for (int i = 0; i < n; i++) bytes += utf8proc_encode_char(code[i], e->word + bytes);
+    int m = bpe_word(&e->t->bpe, e->tokens, e->rank, e->word, (int)bytes);
+    for (int i = 0; i < m; i++) emit(e, e->tokens[i]);
+}
+
+static bool starts_with(const int32_t *code, int n, const char *ascii)
+{
+    int i = 0;
+    for (; ascii[i]; i++)
+        if (i == n || code[i] != ascii[i]) return false;
+    return true;
+}
+
+static int contraction(const int32_t *code, int n)
+{
+    static const char *const known[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
+    for (int i = 0; i < 7; i++)
+        if (starts_with(code, n, known[i])) return (int)strlen(known[i]);
+    return 0;
+}
+
+/* The names of the special tokens are cut at their letters, where the tokens were not found. */
+static int marker(const int32_t *code, int n)
+{
+    return starts_with(code, n, BPE_START) ? (int)strlen(BPE_START)
+           : starts_with(code, n, BPE_END) ? (int)strlen(BPE_END) : 0;
+}
+
+static void encode_words(Encoder *e, const int32_t *code, int n)
+{
+    for (int at = 0, m; at < n; at += m) {
+        Kind kind = kind_of(code[at]);
+        m = 1;
+        if (kind == KIND_SPACE) continue;
+        if ((m = marker(code + at, n - at))) {
+            encode_word(e, code + at, 2);
+            encode_word(e, code + at + 2, m - 4);
+            encode_word(e, code + at + m - 2, 2);
+            continue;
+        }
+        if (!(m = contraction(code + at, n - at)))
+            for (m = 1; kind != KIND_NUMBER && at + m < n && kind_of(code[at + m]) == kind;) m++;
+        encode_word(e, code + at, m);
+    }
+}
+
+/* The longest special token of the later kind at this place, or NULL. */
+static const Special *clean_special(const Tokenizer *t, const int32_t *code, int n)
+{
+    const Special *best = NULL;
+    for (int i = 0; i < t->n_special; i++) {
+        const Special *s = &t->special[i];
+        if (s->normalized && s->clean.n && s->clean.n <= n && (!best || s->clean.n > best->clean.n) &&
+            !memcmp(s->clean.at, code, (size_t)s->clean.n * sizeof *code))
+            best = s;
+    }
+    return best;
+}
+
+static Status encode_piece(Encoder *e, const char *text, size_t n)
+{
+    Codes c;
+    if (!n || e->n == e->limit) return OK;
+    TRY(clean_up(&c, text, n));
+    size_t room = 4 * (size_t)c.n + 1;
+    e->word = malloc(room);
+    e->tokens = malloc(room * sizeof *e->tokens);
+    e->rank = malloc(room * sizeof *e->rank);
+    CHECK(e->word && e->tokens && e->rank);
+    int from = 0;
+    for (int at = 0; at < c.n;) {
+        const Special *s = clean_special(e->t, c.at + at, c.n - at);
+        if (!s) {
+            at++;
+            continue;
+        }
+        encode_words(e, c.at + from, at - from);
+        emit(e, s->id);
+        from = at += s->clean.n;
+    }
+    encode_words(e, c.at + from, c.n - from);
+    free(e->word);
+    free(e->tokens);
+    free(e->rank);
+    free(c.at);
+    return OK;
+}
+
+static const Special *raw_special(const Tokenizer *t, const char *text)
+{
+    const Special *best = NULL;
+    for (int i = 0; i < t->n_special; i++) {
+        const Special *s = &t->special[i];
+        if (!s->normalized && !strncmp(text, s->text, strlen(s->text)) &&
+            (!best || strlen(s->text) > strlen(best->text)))
+            best = s;
+    }
+    return best;
+}
+
+Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int length)
+{
+    CHECK(length >= 2);
+    size_t bytes = strlen(text);
+    if (bytes > TOKENIZER_MAX_TEXT)
+        return FAIL(ERR_INPUT, "prompt: found %zu bytes, expected at most %d", bytes, TOKENIZER_MAX_TEXT);
+    char *valid = valid_utf8(text), *from = valid;
+    Encoder e = {.t = t, .ids = ids, .n = 1, .limit = length - 1};
+    Status s = OK;
+    ids[0] = t->start;
+    for (char *at = valid; *at && !s;) {
+        const Special *special = raw_special(t, at);
+        if (!special) {
+            at++;
+            continue;
+        }
+        s = encode_piece(&e, from, (size_t)(at - from));
+        emit(&e, special->id);
+        from = at += strlen(special->text);
+    }
+    if (!s) s = encode_piece(&e, from, strlen(from));
+    free(valid);
+    ids[e.n] = t->end;
+    for (int i = e.n + 1; i < length; i++) ids[i] = t->pad;
+    return s;
+}
+
+int tokenizer_size(const Tokenizer *t) { return t->bpe.size; }
+int32_t tokenizer_start(const Tokenizer *t) { return t->start; }
+int32_t tokenizer_end(const Tokenizer *t) { return t->end; }
+int32_t tokenizer_pad(const Tokenizer *t) { return t->pad; }
+
+/* ---- loading --------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *folder;
+    json_t *vocab, *config, *map; /* owned; the last two NULL where the file is absent */
+    bool has_decoder;             /* config lists added_tokens_decoder: it then has the last word */
+} Loader;
+
+static Status load_json(json_t **out, const char *folder, const char *name, size_t limit)
+{
+    char *path = path_join(folder, name);
+    *out = NULL;
+    Status s = file_exists(path) ? json_file_object(out, path, limit, JSON_DEPTH) : OK;
+    free(path);
+    return s;
+}
+
+/* Adds a token, or changes whether the one of this text is found before or after clean-up. */
+static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool normalized, bool change)
+{
+    const json_t *id = json_object_get(l->vocab, text);
+    int at = 0;
+    if (!id || !*text)
+        return FAIL(ERR_INPUT, "%s: found the special token \"%.80s\", expected one of the vocabulary", l->folder, text);
+    while (at < t->n_special && strcmp(t->special[at].text, text)) at++;
+    if (at == MAX_SPECIALS)
+        return FAIL(ERR_INPUT, "%s: found more than %d special tokens, expected fewer", l->folder, MAX_SPECIALS);
+    Special *s = &t->special[at];
+    if (at < t->n_special) {
+        if (change) s->normalized = normalized;
+        return OK;
+    }
+    *s = (Special){.text = strdup(text), .id = (int32_t)json_integer_value(id), .normalized = normalized};
+    t->n_special++;
+    return clean_up(&s->clean, text, strlen(text));
+}
+
+/* A token in a config is its text, or an object with more to say. */
+static Status read_special(const char **text, bool *normalized, const Loader *l, const json_t *value, const char *key)
+{
+    const json_t *flag = json_object_get(value, "normalized");
+    *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+    *normalized = json_is_object(value) && !json_is_false(flag);
+    if (!*text)
+        return FAIL(ERR_INPUT, "%s: %s: found no text, expected a token of the vocabulary", l->folder, key);
+    if (json_is_true(json_object_get(value, "single_word")))
+        return FAIL(ERR_INPUT, "%s: %s: found single_word true, expected false", l->folder, key);
+    return OK;
+}
+
+static Status read_decoder(Tokenizer *t, Loader *l)
+{
+    json_t *list = json_object_get(l->config, "added_tokens_decoder"), *entry;
+    const char *key, *text;
+    bool normalized;
+    l->has_decoder = json_object_size(list) > 0;
+    json_object_foreach(list, key, entry) {
+        TRY(read_special(&text, &normalized, l, entry, "added_tokens_decoder"));
+        TRY(add_special(t, l, text, normalized, true));
+        char id[24];
+        snprintf(id, sizeof id, "%lld", (long long)json_integer_value(json_object_get(l->vocab, text)));
+        if (strcmp(id, key))
+            return FAIL(ERR_INPUT, "%s: added_tokens_decoder \"%.80s\": found id %.20s, expected %s as in the vocabulary",
+                        l->folder, text, key, id);
+    }
+    return OK;
+}
+
+static Status read_role(int32_t *id, Tokenizer *t, const Loader *l, const char *key, const char *otherwise)
+{
+    const json_t *value = l->has_decoder ? NULL : json_object_get(l->map, key);
+    const char *text = otherwise;
+    bool normalized = false;
+    if (!value || json_is_null(value)) value = json_object_get(l->config, key);
+    if (value && !json_is_null(value)) TRY(read_special(&text, &normalized, l, value, key));
+    TRY(add_special(t, l, text, normalized, !l->has_decoder));
+    *id = (int32_t)json_integer_value(json_object_get(l->vocab, text));
+    return OK;
+}
+
+static Status check_config(const Loader *l)
+{
+    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    const json_t *class = json_object_get(l->config, "tokenizer_class");
+    const char *name = json_string_value(class);
+    if (class && (!name || strncmp(name, "CLIPTokenizer", 13)))
+        return FAIL(ERR_INPUT, "%s: tokenizer_class: found %.80s, expected CLIPTokenizer", l->folder, name ? name : "no text");
+    for (int i = 0; i < 4; i++) {
+        const json_t *list = json_object_get(i % 2 ? l->map : l->config, lists[i / 2]);
+        if (json_array_size(list) || json_object_size(list))
+            return FAIL(ERR_INPUT, "%s: %s: found tokens, expected none", l->folder, lists[i / 2]);
+    }
+    return OK;
+}
+
+static Status load(Tokenizer *t, Loader *l)
+{
+    int32_t unknown;
+    Status s;
+    char *vocab_path = path_join(l->folder, "vocab.json"), *merges_path = path_join(l->folder, "merges.txt");
+    char *newer = path_join(l->folder, "tokenizer.json");
+    if (!file_exists(merges_path)) {
+        s = FAIL(ERR_INPUT, "%s: found no such file%s, expected CLIP's vocab.json and merges.txt", merges_path,
+                 file_exists(newer) ? " but tokenizer.json" : "");
+        goto done;
+    }
+    TRY_OR(done, s, load_json(&l->vocab, l->folder, "vocab.json", MAX_VOCAB_BYTES));
+    TRY_OR(done, s, load_json(&l->config, l->folder, "tokenizer_config.json", MAX_CONFIG_BYTES));
+    TRY_OR(done, s, load_json(&l->map, l->folder, "special_tokens_map.json", MAX_CONFIG_BYTES));
+    TRY_OR(done, s, bpe_open(&t->bpe, &l->vocab, vocab_path, merges_path));
+    TRY_OR(done, s, check_config(l));
+    TRY_OR(done, s, read_decoder(t, l));
+    TRY_OR(done, s, read_role(&t->start, t, l, "bos_token", BPE_START));
+    TRY_OR(done, s, read_role(&t->end, t, l, "eos_token", BPE_END));
+    TRY_OR(done, s, read_role(&unknown, t, l, "unk_token", BPE_END));
+    TRY_OR(done, s, read_role(&t->pad, t, l, "pad_token", BPE_END));
+done:
+    free(vocab_path);
+    free(merges_path);
+    free(newer);
+    return s;
+}
+
+Status tokenizer_open(Tokenizer **t, const char *folder)
+{
+    Loader l = {.folder = folder};
+    *t = calloc(1, sizeof **t);
+    CHECK(*t);
+    Status s = load(*t, &l);
+    json_decref(l.vocab);
+    json_decref(l.config);
+    json_decref(l.map);
+    if (s) tokenizer_close(t);
+    return s;
+}
+
+void tokenizer_close(Tokenizer **t)
+{
+    if (!*t) return;
+    bpe_close(&(*t)->bpe);
+    for (int i = 0; i < (*t)->n_special; i++) {
+        free((*t)->special[i].text);
+        free((*t)->special[i].clean.at);
+    }
+    free(*t);
+    *t = NULL;
+}

@@ -1,0 +1,35 @@
+/* tokenizer.h - CLIP's byte-pair encoding: text to token ids, as transformers' CLIPTokenizer does.
+ *
+ * Text is brought to Unicode's composed form (NFC) and lower case, then cut into words:
+ * 's 't 're 've 'm 'll 'd, runs of letters, single digits, runs of anything else but white space.
+ * Each word's UTF-8 bytes become symbols, the last one marked as the word's end, and neighbours
+ * are merged by the rank of their pair until no pair is known. Special tokens
+ * (<|startoftext|>, <|endoftext|>, the padding token) are recognised inside the text.
+ *
+ * Unicode data are utf8proc's (version 15 with Debian 12's); characters younger than that are cut
+ * as symbols. Invalid UTF-8 is read as U+FFFD. An open Tokenizer may be used by several threads.
+ */
+#ifndef TOKENIZER_H
+#define TOKENIZER_H
+#include "base/status.h"
+#include <stdint.h>
+
+typedef struct Tokenizer Tokenizer;
+
+enum { TOKENIZER_MAX_TEXT = 1 << 14 }; /* bytes; a prompt keeps 75 tokens */
+
+/* folder holds merges.txt and vocab.json; without vocab.json the vocabulary follows from the
+ * merges (256 bytes, 256 bytes that end a word, the merges, start, end). tokenizer_config.json
+ * and special_tokens_map.json, where present, name the special tokens, the latter winning unless
+ * the former lists added_tokens_decoder. Everything in the files is checked. */
+Status tokenizer_open(Tokenizer **t, const char *folder);
+void   tokenizer_close(Tokenizer **t);
+
+int     tokenizer_size(const Tokenizer *t);   /* must equal the rows of the embedding */
+int32_t tokenizer_start(const Tokenizer *t);
+int32_t tokenizer_end(const Tokenizer *t);
+int32_t tokenizer_pad(const Tokenizer *t);    /* differs between models: worth a line in the log */
+
+/* ids[length], length >= 2: start, at most length - 2 ids of the text, end, padding. */
+Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int length);
+#endif
