@@ -22,6 +22,8 @@ static Status scan(size_t *end, const char *text, size_t size, const char *path,
         char c = text[at];
         if (c == '"') {
             for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
+            if (at >= size)
+                return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected a closing quote", path, size);
         } else if (c == '{' || c == '[') {
             if (++depth > max_depth)
                 return FAIL(ERR_INPUT, "%s: JSON byte %zu: nested deeper than the expected %d", path,
@@ -37,8 +39,7 @@ static Status scan(size_t *end, const char *text, size_t size, const char *path,
             return OK;
         }
     }
-    return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected %s", path, size,
-                depth ? "a closing } or ]" : "a closing quote");
+    return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected a closing } or ]", path, size);
 }
 
 Status json_text_object(json_t **out, size_t *end, const char *text, size_t size, const char *path,
