@@ -1,0 +1,207 @@
+/* model_folder.c - paths, and what to say where they lead nowhere. */
+#include "weights/model_folder.h"
+#include "base/file.h"
+#include "weights/json_config.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const struct { const char *folder, *config, *weights; } layout[N_PARTS] = {
+    [PART_UNET] = {"unet", "config.json", "diffusion_pytorch_model.safetensors"},
+    [PART_VAE] = {"vae", "config.json", "diffusion_pytorch_model.safetensors"},
+    [PART_TEXT_ENCODER] = {"text_encoder", "config.json", "model.safetensors"},
+    [PART_TOKENIZER] = {"tokenizer", NULL, NULL},
+    [PART_SCHEDULER] = {"scheduler", "scheduler_config.json", NULL},
+};
+
+static const char *const tokenizer_file[] = {"merges.txt", "vocab.json", "tokenizer_config.json",
+                                             "special_tokens_map.json"};
+
+static char *inside(const char *root, const char *folder, const char *name)
+{
+    char *dir = path_join(root, folder), *path = path_join(dir, name);
+    free(dir);
+    return path;
+}
+
+char *model_part_folder(const char *root, ModelPart part) { return path_join(root, layout[part].folder); }
+
+char *model_part_config(const char *root, ModelPart part)
+{
+    CHECK(layout[part].config);
+    return inside(root, layout[part].folder, layout[part].config);
+}
+
+char *model_part_weights(const char *root, ModelPart part)
+{
+    CHECK(layout[part].weights);
+    return inside(root, layout[part].folder, layout[part].weights);
+}
+
+/* ---- finding --------------------------------------------------------------------------- */
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && !strcmp(s + n - m, end);
+}
+
+/* What a folder without the weights that we look for holds instead, or NULL. */
+static const char *instead(const char *name)
+{
+    if (ends_with(name, ".safetensors.index.json")) return "weights in several shards";
+    if (ends_with(name, ".fp16.safetensors")) return "a half-precision variant (rename it)";
+    if (ends_with(name, ".safetensors")) return "another safetensors file (rename it)";
+    if (ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".ckpt"))
+        return "pickled weights (convert them to safetensors)";
+    return NULL;
+}
+
+static Status no_weights(const char *folder, const char *expected)
+{
+    DirList l;
+    Status s = OK;
+    TRY(dir_list(&l, folder));
+    for (int i = 0; i < l.n && !s; i++) {
+        const char *what = instead(l.name[i]);
+        if (what) s = FAIL(ERR_INPUT, "%s: found %s, %s, expected %s", folder, l.name[i], what, expected);
+    }
+    dir_list_free(&l);
+    return s ? s : FAIL(ERR_INPUT, "%s: found no weights, expected %s", folder, expected);
+}
+
+static Status need_file(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    Status s = OK;
+    if (!file_exists(path)) s = FAIL(ERR_INPUT, "%s: found no such file, expected it in this kind of folder", path);
+    else if (dir_exists(path)) s = FAIL(ERR_INPUT, "%s: is a directory, expected a file", path);
+    free(path);
+    return s;
+}
+
+static Status check_part(const char *root, ModelPart part)
+{
+    char *folder = model_part_folder(root, part), *weights = NULL;
+    Status s = OK;
+    if (!dir_exists(folder)) {
+        s = FAIL(ERR_INPUT, "%s: found no such folder, expected diffusers' unet, vae, text_encoder, tokenizer and "
+                 "scheduler in %s", folder, root);
+        goto done;
+    }
+    if (layout[part].config) TRY_OR(done, s, need_file(folder, layout[part].config));
+    if (part == PART_TOKENIZER) TRY_OR(done, s, need_file(folder, tokenizer_file[0]));
+    if (layout[part].weights) {
+        weights = model_part_weights(root, part);
+        if (!file_exists(weights)) s = no_weights(folder, layout[part].weights);
+    }
+done:
+    free(folder);
+    free(weights);
+    return s;
+}
+
+/* A part's entry is [library, class]; parts that we do not use may be anything. */
+static Status check_class(const JsonConfig *index, const char *key, const char *const *known, int n)
+{
+    const json_t *pair = json_object_get(index->value, key);
+    const char *class = json_string_value(json_array_get(pair, 1));
+    for (int i = 0; class && i < n; i++)
+        if (!strcmp(class, known[i])) return OK;
+    return FAIL(ERR_INPUT, "%s: %s: found %.80s, expected %s%s", index->path, key, class ? class : "no class", known[0],
+                n > 1 ? " or a class like it" : "");
+}
+
+static Status check_index(const char *root)
+{
+    static const char *const unet[] = {"UNet2DConditionModel"}, *const text[] = {"CLIPTextModel"};
+    static const char *const vae[] = {"AutoencoderKL", "AutoencoderTiny"};
+    static const char *const tokenizer[] = {"CLIPTokenizer", "CLIPTokenizerFast"};
+    JsonConfig index;
+    Status s;
+    char *path = path_join(root, "model_index.json");
+    if (!file_exists(path)) {
+        free(path);
+        return OK;
+    }
+    TRY_OR(done, s, json_config_open(&index, path));
+    TRY_OR(close, s, check_class(&index, "unet", unet, 1));
+    TRY_OR(close, s, check_class(&index, "vae", vae, 2));
+    TRY_OR(close, s, check_class(&index, "text_encoder", text, 1));
+    TRY_OR(close, s, check_class(&index, "tokenizer", tokenizer, 2));
+close:
+    json_config_close(&index);
+done:
+    free(path);
+    return s;
+}
+
+Status model_folder_check(const char *root)
+{
+    if (!dir_exists(root)) return FAIL(ERR_INPUT, "%s: found no such folder, expected a model", root);
+    TRY(check_index(root));
+    for (int part = 0; part < N_PARTS; part++) TRY(check_part(root, (ModelPart)part));
+    return OK;
+}
+
+Status model_find(char **config, char **weights, const char *path)
+{
+    *config = *weights = NULL;
+    if (!file_exists(path)) return FAIL(ERR_INPUT, "%s: found no such file or folder, expected weights", path);
+    if (!dir_exists(path)) {
+        *weights = path_join("", path);
+        return OK;
+    }
+    TRY(need_file(path, "config.json"));
+    const char *const name[] = {layout[PART_UNET].weights, layout[PART_TEXT_ENCODER].weights};
+    for (int i = 0; i < 2 && !*weights; i++) {
+        *weights = path_join(path, name[i]);
+        if (file_exists(*weights)) break;
+        free(*weights);
+        *weights = NULL;
+    }
+    if (!*weights) return no_weights(path, "diffusion_pytorch_model.safetensors or model.safetensors");
+    *config = path_join(path, "config.json");
+    return OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------- */
+
+Status model_index_write(const char *root, const ModelClasses *classes)
+{
+    const char *const part[][3] = {
+        {"unet", "diffusers", "UNet2DConditionModel"}, {"vae", "diffusers", classes->vae},
+        {"text_encoder", "transformers", "CLIPTextModel"}, {"tokenizer", "transformers", "CLIPTokenizer"},
+        {"scheduler", "diffusers", classes->scheduler}, {"safety_checker", NULL, NULL},
+        {"feature_extractor", NULL, NULL},
+    };
+    JsonConfig c;
+    json_config_new(&c);
+    json_config_put_text(&c, "_class_name", "StableDiffusionPipeline");
+    json_config_put_text(&c, "_diffusers_version", "0.30.0");
+    json_config_put_bool(&c, "requires_safety_checker", false);
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) json_config_put_texts(&c, part[i][0], part[i] + 1, 2);
+    char *path = path_join(root, "model_index.json");
+    Status s = json_config_write(&c, path);
+    free(path);
+    json_config_close(&c);
+    return s;
+}
+
+Status model_copy_tokenizer(const char *to_root, const char *from_root)
+{
+    enum { MAX_BYTES = 1 << 26 };
+    Status s = OK;
+    for (size_t i = 0; i < sizeof tokenizer_file / sizeof *tokenizer_file && !s; i++) {
+        char *from = inside(from_root, "tokenizer", tokenizer_file[i]), *data = NULL;
+        char *to = inside(to_root, "tokenizer", tokenizer_file[i]);
+        size_t size;
+        if (file_exists(from)) {
+            s = file_read(&data, &size, from, MAX_BYTES);
+            if (!s) s = file_write(to, data, size);
+        }
+        free(data);
+        free(from);
+        free(to);
+    }
+    return s;
+}

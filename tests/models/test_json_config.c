@@ -1,0 +1,215 @@
+/* test_json_config.c - configs of published models read, refused and written; model folders. */
+#include "base/file.h"
+#include "weights/json_config.h"
+#include "weights/model_folder.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char folder[] = "/tmp/test_json_config-XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[2][256];
+    static int turn;
+    turn = !turn;
+    snprintf(path[turn], sizeof path[turn], "%s/%s", folder, name);
+    return path[turn];
+}
+
+static void put(const char *name, const char *text)
+{
+    assert_int_equal(file_write(in_folder(name), text, strlen(text)), OK);
+}
+
+static const char *const blocks[] = {"DownBlock2D", "CrossAttnDownBlock2D"};
+
+typedef struct {
+    int channels[4], n_channels, block[4], n_block, groups;
+    double eps, mean[4];
+    int n_mean;
+    bool flip;
+} Unet;
+
+static Status read_unet(Unet *u, const char *text)
+{
+    static const char *const classes[] = {"UNet2DConditionModel"};
+    static const JsonFixed fixed[] = {{"act_fn", "\"silu\""}, {"dual_cross_attention", "false"}, {"scale", "1"}};
+    static const char *const ignored[] = {"sample_size"};
+    JsonConfig c;
+    int class = 0;
+    Status s;
+    *u = (Unet){.groups = 32, .n_mean = -1};
+    put("unet/config.json", text);
+    TRY(json_config_open(&c, in_folder("unet/config.json")));
+    TRY_OR(done, s, json_config_need(&c, "block_out_channels"));
+    TRY_OR(done, s, json_config_choice(&class, &c, "_class_name", classes, 1));
+    TRY_OR(done, s, json_config_ints(u->channels, &u->n_channels, 4, &c, "block_out_channels", 1, 65536));
+    TRY_OR(done, s, json_config_choices(u->block, &u->n_block, 4, &c, "down_block_types", blocks, 2));
+    TRY_OR(done, s, json_config_int(&u->groups, &c, "norm_num_groups", 1, 64));
+    TRY_OR(done, s, json_config_real(&u->eps, &c, "norm_eps", 0, 1));
+    TRY_OR(done, s, json_config_reals(u->mean, &u->n_mean, 4, &c, "latents_mean", -9, 9));
+    TRY_OR(done, s, json_config_bool(&u->flip, &c, "flip"));
+    TRY_OR(done, s, json_config_fixed(&c, fixed, 3));
+    TRY_OR(done, s, json_config_finish(&c, ignored, 1));
+done:
+    json_config_close(&c);
+    return s;
+}
+
+static void good_configs_read(void **state)
+{
+    (void)state;
+    Unet u;
+    assert_int_equal(read_unet(&u, "{\"_class_name\": \"UNet2DConditionModel\", \"_diffusers_version\": \"0.6.0\", "
+                                   "\"block_out_channels\": [320, 640], \"down_block_types\": "
+                                   "[\"CrossAttnDownBlock2D\", \"DownBlock2D\"], \"norm_num_groups\": null, "
+                                   "\"norm_eps\": 1e-05, \"latents_mean\": [0, -1.5], \"flip\": true, "
+                                   "\"act_fn\": \"silu\", \"scale\": 1.0, \"sample_size\": 64, \"other\": null}"), OK);
+    assert_true(u.n_channels == 2 && u.channels[0] == 320 && u.channels[1] == 640);
+    assert_true(u.n_block == 2 && u.block[0] == 1 && u.block[1] == 0);
+    assert_true(u.groups == 32 && u.eps == 1e-5 && u.flip);
+    assert_true(u.n_mean == 2 && u.mean[0] == 0 && u.mean[1] == -1.5);
+    assert_int_equal(read_unet(&u, "{\"block_out_channels\": 8}"), OK);
+    assert_true(u.n_channels == 1 && u.channels[0] == 8 && u.n_block == 0 && u.n_mean == -1 && !u.flip);
+}
+
+static void bad_configs_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct { const char *text, *message; } bad[] = {
+#define C "\"block_out_channels\": [8], "
+        {"{}", "unet/config.json: block_out_channels: found nothing, expected a value"},
+        {"{\"block_out_channels\": [8, 8, -3]}", "block_out_channels[2]: found -3, expected 1..65536"},
+        {"{\"block_out_channels\": [8, 2.5]}", "block_out_channels[1]: found 2.5, expected 1..65536"},
+        {"{\"block_out_channels\": [8, 1e400]}", "unet/config.json: JSON byte"},
+        {"{\"block_out_channels\": [1,2,3,4,5]}", "found 5 values, expected at most 4"},
+        {"{\"block_out_channels\": [[1]]}", "block_out_channels[0]: found [1], expected 1..65536"},
+        {"{\"block_out_channels\": \"x\"}", "block_out_channels: found \"x\", expected 1..65536"},
+        {"{" C "\"_class_name\": \"UNet3D\"}", "_class_name: found \"UNet3D\", expected UNet2DConditionModel"},
+        {"{" C "\"down_block_types\": [\"SkipDownBlock2D\"]}",
+         "down_block_types[0]: found \"SkipDownBlock2D\", expected DownBlock2D or CrossAttnDownBlock2D"},
+        {"{" C "\"norm_num_groups\": true}", "norm_num_groups: found true, expected 1..64"},
+        {"{" C "\"norm_eps\": \"1e-5\"}", "norm_eps: found \"1e-5\", expected 0..1"},
+        {"{" C "\"norm_eps\": -1e-5}", "norm_eps: found -1e-5, expected 0..1"},
+        {"{" C "\"flip\": 1}", "flip: found 1, expected true or false"},
+        {"{" C "\"act_fn\": \"mish\"}", "act_fn: found \"mish\", expected \"silu\""},
+        {"{" C "\"dual_cross_attention\": true}", "dual_cross_attention: found true, expected false"},
+        {"{" C "\"scale\": 2}", "scale: found 2, expected 1"},
+        {"{" C "\"temporal\": 3}", "temporal: found 3, expected no such key"},
+        {"{" C "\"flip\": true, \"flip\": false}", "duplicate"},
+        {"{\"block_out_channels\": [8]} x", "found more text, expected the end"},
+        {"[]", "expected {"},
+#undef C
+    };
+    Unet u;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(read_unet(&u, bad[i].text), ERR_INPUT);
+        if (!strstr(status_message(), bad[i].message))
+            fail_msg("\"%s\" lacks \"%s\"", status_message(), bad[i].message);
+    }
+}
+
+static void written_configs_are_plain(void **state)
+{
+    (void)state;
+    const int ints[] = {3, 1};
+    const double reals[] = {0.00085, 1e-5, -2};
+    const char *const texts[] = {"b", NULL};
+    JsonConfig c;
+    char *text;
+    size_t n;
+    json_config_new(&c);
+    json_config_put_real(&c, "scaling_factor", 0.18215);
+    json_config_put_ints(&c, "ints", ints, 2);
+    json_config_put_reals(&c, "betas", reals, 3);
+    json_config_put_texts(&c, "kinds", texts, 2);
+    json_config_put_bool(&c, "a", true);
+    json_config_put_int(&c, "Z", -7);
+    json_config_put_text(&c, "none", NULL);
+    json_config_put_text(&c, "lung", "\xe8\x82\xba\n");
+    assert_int_equal(json_config_write(&c, in_folder("w/config.json")), OK);
+    json_config_close(&c);
+    assert_int_equal(file_read(&text, &n, in_folder("w/config.json"), 1000), OK);
+    assert_string_equal(text, "{\n  \"Z\": -7,\n  \"a\": true,\n  \"betas\": [\n    0.00085,\n    1e-5,\n    -2.0\n  ],\n"
+                              "  \"ints\": [\n    3,\n    1\n  ],\n  \"kinds\": [\n    \"b\",\n    null\n  ],\n"
+                              "  \"lung\": \"\\u80BA\\n\",\n  \"none\": null,\n  \"scaling_factor\": 0.18215\n}\n");
+    free(text);
+}
+
+/* ---- folders --------------------------------------------------------------------------- */
+
+static void expect_folder(Status want, const char *message)
+{
+    Status s = model_folder_check(in_folder("m"));
+    if (s != want || (want && !strstr(status_message(), message)))
+        fail_msg("%d \"%s\", expected %d \"%s\"", s, s ? status_message() : "", want, message);
+}
+
+static void folders_say_what_is_missing(void **state)
+{
+    (void)state;
+    static const ModelClasses classes = {"AutoencoderTiny", "DDIMScheduler"};
+    char *config, *weights;
+    expect_folder(ERR_INPUT, "/m: found no such folder");
+    assert_int_equal(model_index_write(in_folder("m"), &classes), OK);
+    expect_folder(ERR_INPUT, "m/unet: found no such folder, expected diffusers' unet, vae,");
+    put("m/unet/x", "");
+    expect_folder(ERR_INPUT, "m/unet/config.json: found no such file");
+    put("m/unet/config.json", "{}");
+    expect_folder(ERR_INPUT, "m/unet: found no weights, expected diffusion_pytorch_model.safetensors");
+    put("m/unet/diffusion_pytorch_model.bin", "");
+    expect_folder(ERR_INPUT, "found diffusion_pytorch_model.bin, pickled weights");
+    put("m/unet/a.safetensors.index.json", "");
+    expect_folder(ERR_INPUT, "found a.safetensors.index.json, weights in several shards");
+    put("m/unet/diffusion_pytorch_model.safetensors", "");
+    put("m/vae/config.json", "{}");
+    put("m/vae/diffusion_pytorch_model.fp16.safetensors", "");
+    expect_folder(ERR_INPUT, "m/vae: found diffusion_pytorch_model.fp16.safetensors, a half-precision variant");
+    put("m/vae/diffusion_pytorch_model.safetensors", "");
+    put("m/text_encoder/config.json", "{}");
+    put("m/text_encoder/model.safetensors", "");
+    put("m/tokenizer/vocab.json", "{}");
+    expect_folder(ERR_INPUT, "m/tokenizer/merges.txt: found no such file");
+    put("m/tokenizer/merges.txt", "a b\n");
+    put("m/scheduler/scheduler_config.json", "{}");
+    expect_folder(OK, "");
+    put("m/model_index.json", "{\"unet\": [\"diffusers\", \"UNet3DConditionModel\"]}");
+    expect_folder(ERR_INPUT, "m/model_index.json: unet: found UNet3DConditionModel, expected UNet2DConditionModel");
+    unlink(in_folder("m/model_index.json"));
+    expect_folder(OK, "");
+
+    assert_int_equal(model_find(&config, &weights, in_folder("m/text_encoder")), OK);
+    assert_string_equal(config, in_folder("m/text_encoder/config.json"));
+    assert_string_equal(weights, in_folder("m/text_encoder/model.safetensors"));
+    free(config);
+    free(weights);
+    assert_int_equal(model_find(&config, &weights, in_folder("m/unet/x")), OK);
+    assert_null(config);
+    free(weights);
+    assert_int_equal(model_find(&config, &weights, in_folder("m/none")), ERR_INPUT);
+    assert_int_equal(model_find(&config, &weights, in_folder("m/tokenizer")), ERR_INPUT);
+    assert_null(weights);
+
+    assert_int_equal(model_copy_tokenizer(in_folder("copy"), in_folder("m")), OK);
+    assert_true(file_exists(in_folder("copy/tokenizer/merges.txt")));
+    assert_false(file_exists(in_folder("copy/tokenizer/tokenizer_config.json")));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(good_configs_read),
+        cmocka_unit_test(bad_configs_are_refused_by_name),
+        cmocka_unit_test(written_configs_are_plain),
+        cmocka_unit_test(folders_say_what_is_missing),
+    };
+    if (!mkdtemp(folder)) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dir_remove(folder);
+    return failed;
+}
