@@ -10,7 +10,8 @@ typedef struct {
 
 /*    name, function, help in one line */
 #define COMMANDS(X)                                                                                \
-    X("devices", cmd_devices, "list the processors and accelerators that it can use")
+    X("devices", cmd_devices, "list the processors and accelerators that it can use")              \
+    X("weights", cmd_weights, "list the tensors of weight files, or convert their precision")
 
 /* argv[0] is the command's name. */
 #define COMMAND_PROTOTYPE(name, run, help) Status run(App *app, int argc, char **argv);

@@ -1,0 +1,102 @@
+#!/bin/bash
+# test_weights.sh - equipoise weights: inspect and convert, files and folders, and their failures.
+set -u
+program=$1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch" || exit 1
+failed=0
+
+check() { # check WHAT COMMAND...
+    local what=$1
+    shift
+    "$@" || { echo "FAIL: $what"; failed=1; }
+}
+
+# expect CODE TEXT-IN-STDERR ARGUMENTS...: exit code, and one line of error that holds the text
+expect() {
+    local code=$1 text=$2
+    shift 2
+    "$program" weights "$@" >out 2>err
+    local got=$?
+    if [ $got -ne "$code" ] || [ "$(grep -c '^equipoise: ' err)" -ne 1 ] || ! grep -qF -- "$text" err; then
+        echo "FAIL: weights $* gave $got, expected $code and: $text"
+        cat err
+        failed=1
+    fi
+}
+
+# file NAME HEADER DATA-AS-PRINTF-TEXT
+file() {
+    local n=${#2}
+    { printf "\\x$(printf %02x $((n % 256)))\\x$(printf %02x $((n / 256)))\\0\\0\\0\\0\\0\\0"; printf %s "$2"; printf "$3"; } >"$1"
+}
+
+header='{"__metadata__":{"note":"two\nlines"},"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"n":{"dtype":"I64","shape":[],"data_offsets":[8,16]}}'
+data='\0\0\300\77\0\0\0\300\7\0\0\0\0\0\0\0' # 1.5, -2, 7
+file a.safetensors "$header" "$data"
+file large.safetensors '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' '\0\0\200\110' # 2^18
+file nan.safetensors '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' '\0\0\300\177'
+
+"$program" weights inspect a.safetensors >out 2>err
+check "inspect succeeds" test $? -eq 0
+check "inspect is quiet" test ! -s err
+check "its sum" grep -q "sha256 $(sha256sum a.safetensors | cut -d' ' -f1)" out
+check "metadata stay on a line" grep -qxF '  metadata note: two\x0alines' out
+check "tensors" grep -qxF '  w  F32 [2]  max 2' out
+check "scalars" grep -qxF '  n  I64 []' out
+check "totals" grep -qxF '  2 tensors, 3 values, 16 bytes' out
+
+"$program" weights inspect large.safetensors >out 2>err
+check "large values are warned about" grep -q 'is F32 its true dtype' err
+"$program" weights inspect nan.safetensors >out 2>err
+check "NaN is warned about" grep -q '1 values are NaN or infinite' err
+
+"$program" weights convert a.safetensors half.safetensors --dtype f16 2>err
+check "to f16" test $? -eq 0
+"$program" weights inspect half.safetensors >out
+check "f16 inside" grep -qxF '  w  F16 [2]  max 2' out
+check "integers stay" grep -qxF '  n  I64 []' out
+"$program" weights convert half.safetensors back.safetensors --dtype f32 2>err
+"$program" weights inspect back.safetensors | sed 1,2d >back.txt
+"$program" weights inspect a.safetensors | sed 1,2d | sort >a.txt
+check "there and back" test "$(sort back.txt)" = "$(cat a.txt)"
+
+mkdir -p model/unet
+cp a.safetensors model/unet/
+echo '{"a": 1}' >model/unet/config.json
+echo x >model/unet/notes.bin
+"$program" weights convert model half --dtype f16 2>err
+check "folder" test $? -eq 0
+check "its weights" cmp -s half/unet/a.safetensors half.safetensors
+check "its config" cmp -s half/unet/config.json model/unet/config.json
+check "what it leaves out is said" grep -q 'notes.bin: is left out' err
+"$program" weights inspect half >out
+check "folder inspected" grep -qxF '1 files, 3 values, 12 bytes' out
+
+expect 2 "nothing is overwritten" convert a.safetensors half.safetensors --dtype f16
+expect 2 "nothing is overwritten" convert model half --dtype f16
+expect 2 "--dtype is missing" convert a.safetensors x
+expect 2 "expected f16 or f32" convert a.safetensors x --dtype f64
+expect 2 "expected inspect or convert" show a.safetensors
+expect 3 "absent: cannot open it" inspect absent
+expect 7 'tensor "w": found the value 262144, expected F16' convert large.safetensors x --dtype f16
+head -c 100 a.safetensors >cut.safetensors
+expect 3 "cut.safetensors: found a header length of" inspect cut.safetensors
+head -c -1 a.safetensors >model/unet/z.safetensors
+expect 3 "z.safetensors: tensor \"n\": found data_offsets" convert model x --dtype f16
+echo '{}' >model/model_index.json
+expect 3 "model_index.json: unet: found no class" inspect model
+mkdir empty
+expect 3 "found no safetensors file" inspect empty
+expect 3 "found no safetensors file" convert empty x --dtype f16
+
+dd if=/dev/zero of=zeros bs=1000 count=400 2>/dev/null
+wide='{"w":{"dtype":"F32","shape":[100000],"data_offsets":[0,400000]}}'
+file wide.safetensors "$wide" ''
+cat zeros >>wide.safetensors
+(ulimit -f 100; trap '' XFSZ; "$program" weights convert wide.safetensors x --dtype f32) >out 2>err
+check "a full disk is exit code 5" test $? -eq 5
+check "and said in a line" grep -q '^equipoise: x: cannot write it' err
+check "nothing half-written is left" test -z "$(find . -name 'x*')"
+exit $failed
