@@ -79,6 +79,6 @@ Tensor *slice(Graph *g, Tensor *x, int from, int count)
     if (!x) return NULL;
     char shape[64];
     if (from < 0 || count < 1 || count > last_dim(x) - from)
-        return graph_fail(g, "slice: columns %d to %d of %s", from, from + count - 1, tensor_shape_text(x, shape));
+        return graph_fail(g, "slice: %d columns from %d of %s", count, from, tensor_shape_text(x, shape));
     return along_last(g, &op_slice, x, count, from);
 }
