@@ -15,7 +15,8 @@
 
 enum { PIECE = 1 << 14, MAX_DEPTH = 4, MAX_COPY_BYTES = 1 << 26 };
 
-static const double suspicious = 1e4; /* weights are small; more hints at bytes read as another dtype */
+static const double suspicious =
+    1e4; /* weights are small; more hints at bytes read as another dtype */
 
 static const Option option[] = {
     {"dtype", "f16|f32", "convert: precision of the numbers in OUT", NULL},
@@ -23,7 +24,8 @@ static const Option option[] = {
 static const Usage usage = {
     .command = "weights",
     .arguments = "inspect PATH | convert IN OUT",
-    .help = "inspect: lists the tensors, metadata and SHA-256 of a safetensors file or of all in a folder.\n"
+    .help = "inspect: lists the tensors, metadata and SHA-256 of a safetensors file or of all in a "
+            "folder.\n"
             "convert: writes a file, or a model's folder, with its numbers in another precision.",
     .least = 2,
     .most = 3,
@@ -45,7 +47,7 @@ struct Walk {
     const char *from, *to; /* roots; to: NULL when inspecting */
     SafeDtype dtype;
     Status (*visit)(Walk *w, const char *path, const char *relative);
-    int n_files;           /* safetensors seen */
+    int n_files; /* safetensors seen */
     size_t n_values;
     uint64_t bytes;
 };
@@ -54,8 +56,10 @@ static Status walk(Walk *w, const char *relative, int depth)
 {
     DirList l;
     char *dir = path_join(w->from, relative);
-    Status s = depth > MAX_DEPTH ? FAIL(ERR_INPUT, "%s: lies deeper than %d folders, expected a model", dir, MAX_DEPTH)
-                                 : dir_list(&l, dir);
+    Status s =
+        depth > MAX_DEPTH
+            ? FAIL(ERR_INPUT, "%s: lies deeper than %d folders, expected a model", dir, MAX_DEPTH)
+            : dir_list(&l, dir);
     for (int i = 0; !s && i < l.n; i++) {
         if (strstr(l.name[i], ".tmp-")) continue; /* unfinished, perhaps our own */
         char *inner = path_join(relative, l.name[i]), *path = path_join(w->from, inner);
@@ -78,7 +82,10 @@ static void print_text(const char *text)
         else putchar(*c);
 }
 
-typedef struct { double largest; size_t n_bad; } Range;
+typedef struct {
+    double largest;
+    size_t n_bad;
+} Range;
 
 static Status measure(Range *r, const SafeFile *f, const SafeTensor *t)
 {
@@ -108,10 +115,11 @@ static Status print_tensor(Walk *w, const SafeFile *f, const SafeTensor *t)
         printf("  max %.4g", r.largest);
         if (r.n_bad) printf(", %zu not finite", r.n_bad);
         if (r.n_bad)
-            log_warn(w->log, "%s: tensor \"%s\": %zu values are NaN or infinite", f->path, t->name, r.n_bad);
+            log_warn(w->log, "%s: tensor \"%s\": %zu values are NaN or infinite", f->path, t->name,
+                     r.n_bad);
         else if (r.largest > suspicious)
-            log_warn(w->log, "%s: tensor \"%s\": largest value %.3g, is %s its true dtype?", f->path, t->name,
-                     r.largest, safe_dtype_name(t->dtype));
+            log_warn(w->log, "%s: tensor \"%s\": largest value %.3g, is %s its true dtype?",
+                     f->path, t->name, r.largest, safe_dtype_name(t->dtype));
     }
     printf("\n");
     return OK;
@@ -138,7 +146,8 @@ static Status inspect_file(Walk *w, const char *path)
         n_values += f.tensor[i].count;
         bytes += f.tensor[i].bytes;
     }
-    if (!s) printf("  %d tensors, %zu values, %llu bytes\n", f.n, n_values, (unsigned long long)bytes);
+    if (!s)
+        printf("  %d tensors, %zu values, %llu bytes\n", f.n, n_values, (unsigned long long)bytes);
     st_close(&f);
     w->n_files++;
     w->n_values += n_values;
@@ -161,7 +170,8 @@ static Status inspect(App *app, const char *path)
     TRY(s);
     TRY(walk(&w, "", 0));
     if (!w.n_files) return FAIL(ERR_INPUT, "%s: found no safetensors file, expected one", path);
-    printf("%d files, %zu values, %llu bytes\n", w.n_files, w.n_values, (unsigned long long)w.bytes);
+    printf("%d files, %zu values, %llu bytes\n", w.n_files, w.n_values,
+           (unsigned long long)w.bytes);
     return OK;
 }
 
@@ -171,7 +181,8 @@ static Status convert_tensor(SafeWriter *out, const SafeFile *f, const SafeTenso
 {
     float v[PIECE];
     bool number = safe_dtype_kind(t->dtype) == 'f';
-    size_t width = number ? 1 : (size_t)safe_dtype_bits(t->dtype) / 8, total = number ? t->count : (size_t)t->bytes;
+    size_t width = number ? 1 : (size_t)safe_dtype_bits(t->dtype) / 8,
+           total = number ? t->count : (size_t)t->bytes;
     size_t room = number ? PIECE : sizeof v / width * width;
     for (size_t at = 0; at < total; at += room) {
         size_t n = total - at < room ? total - at : room;
@@ -188,9 +199,10 @@ static Status make_specs(SafeSpec **spec, const SafeFile *f, SafeDtype dtype)
     for (int i = 0; i < f->n; i++) {
         const SafeTensor *t = &f->tensor[i];
         if (safe_dtype_bits(t->dtype) < 8)
-            return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype %s, expected whole bytes", f->path, t->name,
-                        safe_dtype_name(t->dtype));
-        (*spec)[i] = (SafeSpec){.name = t->name, .ndim = t->ndim,
+            return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype %s, expected whole bytes",
+                        f->path, t->name, safe_dtype_name(t->dtype));
+        (*spec)[i] = (SafeSpec){.name = t->name,
+                                .ndim = t->ndim,
                                 .dtype = safe_dtype_kind(t->dtype) == 'f' ? dtype : t->dtype};
         memcpy((*spec)[i].dim, t->dim, sizeof t->dim);
     }
@@ -248,7 +260,8 @@ static Status convert_folder(Walk *w, const char *to)
     sprintf(temp, "%.*s.tmp-%ld", (int)n, to, (long)getpid());
     w->to = temp;
     Status s = walk(w, "", 0);
-    if (!s && !w->n_files) s = FAIL(ERR_INPUT, "%s: found no safetensors file, expected one", w->from);
+    if (!s && !w->n_files)
+        s = FAIL(ERR_INPUT, "%s: found no safetensors file, expected one", w->from);
     if (!s) s = dir_rename(temp, to);
     if (s) {
         char *message = strdup(status_message());

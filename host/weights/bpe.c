@@ -46,20 +46,24 @@ static Status check_vocab(Bpe *b, const json_t *vocab, const char *path)
     json_t *value;
     Status s = OK;
     if (n > BPE_MAX_TOKENS)
-        return FAIL(ERR_INPUT, "%s: found %zu tokens, expected at most %d", path, n, BPE_MAX_TOKENS);
+        return FAIL(ERR_INPUT, "%s: found %zu tokens, expected at most %d", path, n,
+                    BPE_MAX_TOKENS);
     char *seen = calloc(n + 1, 1);
     CHECK(seen);
-    json_object_foreach((json_t *)vocab, token, value) {
+    json_object_foreach((json_t *)vocab, token, value)
+    {
         json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
         if (id < 0 || id >= (json_int_t)n)
-            s = FAIL(ERR_INPUT, "%s: token \"%.80s\": found %s, expected an id of 0..%zu", path, token,
-                     json_is_integer(value) ? "an id out of range" : "no whole number", n - 1);
+            s = FAIL(ERR_INPUT, "%s: token \"%.80s\": found %s, expected an id of 0..%zu", path,
+                     token, json_is_integer(value) ? "an id out of range" : "no whole number",
+                     n - 1);
         else if (seen[id]++)
-            s = FAIL(ERR_INPUT, "%s: token \"%.80s\": found id %lld a second time, expected each id once", path,
-                     token, (long long)id);
+            s = FAIL(ERR_INPUT,
+                     "%s: token \"%.80s\": found id %lld a second time, expected each id once",
+                     path, token, (long long)id);
         else if (strlen(token) > BPE_MAX_TOKEN_BYTES)
-            s = FAIL(ERR_INPUT, "%s: id %lld: found a token of %zu bytes, expected at most %d", path,
-                     (long long)id, strlen(token), BPE_MAX_TOKEN_BYTES);
+            s = FAIL(ERR_INPUT, "%s: id %lld: found a token of %zu bytes, expected at most %d",
+                     path, (long long)id, strlen(token), BPE_MAX_TOKEN_BYTES);
         if (s) break;
     }
     free(seen);
@@ -75,8 +79,9 @@ static Status find_bytes(Bpe *b, const json_t *vocab, const char *path)
             byte_symbol(symbol, byte, end);
             const json_t *id = json_object_get(vocab, symbol);
             if (!id)
-                return FAIL(ERR_INPUT, "%s: found no token \"%s\", expected one for each of the 256 bytes", path,
-                            symbol);
+                return FAIL(ERR_INPUT,
+                            "%s: found no token \"%s\", expected one for each of the 256 bytes",
+                            path, symbol);
             b->byte[end][byte] = (int32_t)json_integer_value(id);
         }
     return OK;
@@ -90,7 +95,11 @@ static void add_token(json_t *vocab, const char *token)
 
 /* ---- merges ---------------------------------------------------------------------------- */
 
-typedef struct { const char *path; char *at; int line; } Lines;
+typedef struct {
+    const char *path;
+    char *at;
+    int line;
+} Lines;
 
 /* The next line, cut at its end without CR; NULL behind the last. */
 static char *next_line(Lines *l)
@@ -109,13 +118,13 @@ static Status cut(const Lines *l, char *line, char **right, char joined[BPE_MAX_
 {
     char *space = strchr(line, ' ');
     if (!space || space == line || !space[1] || strchr(space + 1, ' '))
-        return FAIL(ERR_INPUT, "%s:%d: found \"%.80s\", expected two symbols with a space between", l->path,
-                    l->line, line);
+        return FAIL(ERR_INPUT, "%s:%d: found \"%.80s\", expected two symbols with a space between",
+                    l->path, l->line, line);
     *space = 0;
     *right = space + 1;
     if (snprintf(joined, BPE_MAX_TOKEN_BYTES + 1, "%s%s", line, *right) > BPE_MAX_TOKEN_BYTES)
-        return FAIL(ERR_INPUT, "%s:%d: found a token of more than %d bytes, expected fewer", l->path, l->line,
-                    BPE_MAX_TOKEN_BYTES);
+        return FAIL(ERR_INPUT, "%s:%d: found a token of more than %d bytes, expected fewer",
+                    l->path, l->line, BPE_MAX_TOKEN_BYTES);
     return OK;
 }
 
@@ -131,13 +140,16 @@ static Status token_id(int32_t *id, const json_t *vocab, const Lines *l, const c
 {
     const json_t *value = json_object_get(vocab, token);
     if (!value)
-        return FAIL(ERR_INPUT, "%s:%d: found the token \"%.80s\" that is not in the vocabulary, expected one that is",
-                    l->path, l->line, token);
+        return FAIL(
+            ERR_INPUT,
+            "%s:%d: found the token \"%.80s\" that is not in the vocabulary, expected one that is",
+            l->path, l->line, token);
     *id = (int32_t)json_integer_value(value);
     return OK;
 }
 
-static Status add_merge(Bpe *b, json_t *vocab, const Lines *l, char *line, int rank, bool make_vocab)
+static Status add_merge(Bpe *b, json_t *vocab, const Lines *l, char *line, int rank,
+                        bool make_vocab)
 {
     char *right = line, joined[BPE_MAX_TOKEN_BYTES + 1];
     int32_t a = 0, c = 0, id = 0;
@@ -149,8 +161,9 @@ static Status add_merge(Bpe *b, json_t *vocab, const Lines *l, char *line, int r
     BpeMerge m = {(uint64_t)(uint32_t)a << 32 | (uint32_t)c, rank, id};
     size_t at = slot_of(b, m.pair);
     if (b->merge[at].rank >= 0)
-        return FAIL(ERR_INPUT, "%s:%d: found the merge \"%.80s %.80s\" a second time, expected each once", l->path,
-                    l->line, line, right);
+        return FAIL(ERR_INPUT,
+                    "%s:%d: found the merge \"%.80s %.80s\" a second time, expected each once",
+                    l->path, l->line, line, right);
     b->merge[at] = m;
     return OK;
 }
@@ -165,14 +178,16 @@ static Status table_new(Bpe *b, size_t n_lines)
     return OK;
 }
 
-static Status read_merges(Bpe *b, json_t *vocab, char *text, size_t size, const char *path, bool make_vocab)
+static Status read_merges(Bpe *b, json_t *vocab, char *text, size_t size, const char *path,
+                          bool make_vocab)
 {
     Lines l = {.path = path, .at = text};
     size_t n_lines = 1;
     if (memchr(text, 0, size)) return FAIL(ERR_INPUT, "%s: found a NUL byte, expected text", path);
     for (size_t i = 0; i < size; i++) n_lines += text[i] == '\n';
     if (n_lines > BPE_MAX_TOKENS)
-        return FAIL(ERR_INPUT, "%s: found %zu lines, expected at most %d", path, n_lines, BPE_MAX_TOKENS);
+        return FAIL(ERR_INPUT, "%s: found %zu lines, expected at most %d", path, n_lines,
+                    BPE_MAX_TOKENS);
     TRY(table_new(b, n_lines));
     int rank = 0;
     for (char *line; (line = next_line(&l));) {
@@ -238,8 +253,8 @@ static void drop(int32_t *v, int at, int n)
     memmove(v + at, v + at + 1, (size_t)(n - at - 1) * sizeof *v);
 }
 
-/* Merges the leftmost pair of the best rank, again and again. rank[i] is that of ids[i], ids[i + 1];
- * words are short, so looking through all of them each time beats a heap. */
+/* Merges the leftmost pair of the best rank, again and again. rank[i] is that of ids[i], ids[i +
+ * 1]; words are short, so looking through all of them each time beats a heap. */
 int bpe_word(const Bpe *b, int32_t *ids, int32_t *rank, const unsigned char *word, int n)
 {
     for (int i = 0; i < n; i++) ids[i] = b->byte[i == n - 1][word[i]];
@@ -249,7 +264,8 @@ int bpe_word(const Bpe *b, int32_t *ids, int32_t *rank, const unsigned char *wor
         for (int i = 1; i + 1 < n; i++)
             if (rank[i] < rank[at]) at = i;
         if (rank[at] == INT32_MAX) break;
-        ids[at] = b->merge[slot_of(b, (uint64_t)(uint32_t)ids[at] << 32 | (uint32_t)ids[at + 1])].id;
+        ids[at] =
+            b->merge[slot_of(b, (uint64_t)(uint32_t)ids[at] << 32 | (uint32_t)ids[at + 1])].id;
         drop(ids, at + 1, n);
         drop(rank, at, n - 1);
         n--;

@@ -6,7 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct { uint64_t pair; int32_t rank, id; } BpeMerge; /* pair: left << 32 | right; rank -1: free */
+typedef struct {
+    uint64_t pair;     /* left << 32 | right */
+    int32_t  rank, id; /* rank -1: a free slot */
+} BpeMerge;
 
 typedef struct {
     BpeMerge *merge;         /* owned: hash table, open addressing */
@@ -22,7 +25,7 @@ enum { BPE_MAX_TOKENS = 1 << 20, BPE_MAX_TOKEN_BYTES = 512 };
 Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, const char *merges_path);
 void   bpe_close(Bpe *b);
 
-/* The tokens of a word of n bytes: ids and rank (working space) have room for n; returns their number. */
+/* The tokens of a word of n bytes: ids and rank (working space) have room for n; returns how many. */
 int bpe_word(const Bpe *b, int32_t *ids, int32_t *rank, const unsigned char *word, int n);
 
 #define BPE_START "<|startoftext|>"

@@ -43,19 +43,23 @@ bool json_config_has(const JsonConfig *c, const char *key)
 
 Status json_config_need(const JsonConfig *c, const char *key)
 {
-    return json_config_has(c, key) ? OK : FAIL(ERR_INPUT, "%s: %s: found nothing, expected a value", c->path, key);
+    return json_config_has(c, key)
+               ? OK
+               : FAIL(ERR_INPUT, "%s: %s: found nothing, expected a value", c->path, key);
 }
 
 /* The value as it stands in the file, cut to a length that an error can hold. */
 static void show(char text[SHOWN], const json_t *v)
 {
-    char *all = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
+    char *all =
+        json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
     snprintf(text, SHOWN, "%.90s%s", all ? all : "?", all && strlen(all) > 90 ? "..." : "");
     free(all);
 }
 
 /* at: place in the list, or -1 where the value is no list */
-static Status wrong(const JsonConfig *c, const char *key, int at, const json_t *v, const char *expected)
+static Status wrong(const JsonConfig *c, const char *key, int at, const json_t *v,
+                    const char *expected)
 {
     char found[SHOWN], place[16] = "";
     show(found, v);
@@ -66,14 +70,16 @@ static Status wrong(const JsonConfig *c, const char *key, int at, const json_t *
 /* One value into slot i of what `want` describes. */
 typedef struct Want Want;
 struct Want {
-    Status (*take)(const Want *w, const JsonConfig *c, const char *key, int at, const json_t *v, int i);
+    Status (*take)(const Want *w, const JsonConfig *c, const char *key, int at, const json_t *v,
+                   int i);
     void *out;
     double least, most;
     const char *const *name;
     int n_name;
 };
 
-static Status take_int(const Want *w, const JsonConfig *c, const char *key, int at, const json_t *v, int i)
+static Status take_int(const Want *w, const JsonConfig *c, const char *key, int at, const json_t *v,
+                       int i)
 {
     char range[64];
     snprintf(range, sizeof range, "%.0f..%.0f", w->least, w->most);
@@ -84,17 +90,20 @@ static Status take_int(const Want *w, const JsonConfig *c, const char *key, int 
     return OK;
 }
 
-static Status take_real(const Want *w, const JsonConfig *c, const char *key, int at, const json_t *v, int i)
+static Status take_real(const Want *w, const JsonConfig *c, const char *key, int at,
+                        const json_t *v, int i)
 {
     char range[64];
     snprintf(range, sizeof range, "%g..%g", w->least, w->most);
     double real = json_number_value(v);
-    if (!json_is_number(v) || !(real >= w->least && real <= w->most)) return wrong(c, key, at, v, range);
+    if (!json_is_number(v) || !(real >= w->least && real <= w->most))
+        return wrong(c, key, at, v, range);
     ((double *)w->out)[i] = real;
     return OK;
 }
 
-static Status take_choice(const Want *w, const JsonConfig *c, const char *key, int at, const json_t *v, int i)
+static Status take_choice(const Want *w, const JsonConfig *c, const char *key, int at,
+                          const json_t *v, int i)
 {
     const char *text = json_string_value(v);
     for (int k = 0; text && k < w->n_name; k++)
@@ -134,7 +143,8 @@ static Status many(int *n, int room, JsonConfig *c, const char *key, Want w)
         return OK;
     }
     if (json_array_size(v) > (size_t)room)
-        return FAIL(ERR_INPUT, "%s: %s: found %zu values, expected at most %d", c->path, key, json_array_size(v), room);
+        return FAIL(ERR_INPUT, "%s: %s: found %zu values, expected at most %d", c->path, key,
+                    json_array_size(v), room);
     for (int i = 0; i < (int)json_array_size(v); i++)
         TRY(w.take(&w, c, key, i, json_array_get(v, (size_t)i), i));
     *n = (int)json_array_size(v);
@@ -159,17 +169,20 @@ Status json_config_bool(bool *v, JsonConfig *c, const char *key)
     return OK;
 }
 
-Status json_config_choice(int *v, JsonConfig *c, const char *key, const char *const *name, int n_name)
+Status json_config_choice(int *v, JsonConfig *c, const char *key, const char *const *name,
+                          int n_name)
 {
     return one(c, key, (Want){take_choice, v, 0, 0, name, n_name});
 }
 
-Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key, int least, int most)
+Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key, int least,
+                        int most)
 {
     return many(n, room, c, key, (Want){take_int, v, least, most, NULL, 0});
 }
 
-Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least, double most)
+Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least,
+                         double most)
 {
     return many(n, room, c, key, (Want){take_real, v, least, most, NULL, 0});
 }
@@ -205,7 +218,8 @@ Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n
 {
     const char *key;
     json_t *v;
-    json_object_foreach(c->left, key, v) {
+    json_object_foreach(c->left, key, v)
+    {
         bool known = key[0] == '_' || json_is_null(v);
         for (int i = 0; i < n && !known; i++) known = !strcmp(key, ignored[i]);
         if (!known) return wrong(c, key, -1, v, "no such key");
@@ -246,7 +260,8 @@ void json_config_put_reals(JsonConfig *c, const char *key, const double *v, int 
 void json_config_put_texts(JsonConfig *c, const char *key, const char *const *v, int n)
 {
     json_t *list = json_array();
-    for (int i = 0; i < n; i++) CHECK(!json_array_append_new(list, v[i] ? json_string(v[i]) : json_null()));
+    for (int i = 0; i < n; i++)
+        CHECK(!json_array_append_new(list, v[i] ? json_string(v[i]) : json_null()));
     put(c, key, list);
 }
 
@@ -257,7 +272,8 @@ static int digits(const json_t *v)
     const char *key;
     json_t *inner;
     if (json_is_object(v))
-        json_object_foreach((json_t *)v, key, inner) most = digits(inner) > most ? digits(inner) : most;
+        json_object_foreach((json_t *)v, key, inner) most =
+            digits(inner) > most ? digits(inner) : most;
     for (size_t i = 0; i < json_array_size(v); i++) {
         int d = digits(json_array_get(v, i));
         most = d > most ? d : most;
@@ -273,7 +289,8 @@ static int digits(const json_t *v)
 
 Status json_config_write(const JsonConfig *c, const char *path)
 {
-    size_t flags = JSON_INDENT(2) | JSON_SORT_KEYS | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits(c->value));
+    size_t flags =
+        JSON_INDENT(2) | JSON_SORT_KEYS | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits(c->value));
     char *text = json_dumps(c->value, flags);
     CHECK(text);
     OutFile o;

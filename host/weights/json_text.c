@@ -23,23 +23,25 @@ static Status scan(size_t *end, const char *text, size_t size, const char *path,
         if (c == '"') {
             for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
             if (at >= size)
-                return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected a closing quote", path, size);
+                return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected a closing quote",
+                            path, size);
         } else if (c == '{' || c == '[') {
             if (++depth > max_depth)
-                return FAIL(ERR_INPUT, "%s: JSON byte %zu: nested deeper than the expected %d", path,
-                            at, max_depth);
+                return FAIL(ERR_INPUT, "%s: JSON byte %zu: nested deeper than the expected %d",
+                            path, at, max_depth);
         } else if (c == '}' || c == ']') {
             depth--;
         }
         if ((c == ',' || c == '{' || c == '[') && ++values > MAX_VALUES)
-            return FAIL(ERR_INPUT, "%s: JSON byte %zu: found more than the expected %d values", path,
-                        at, MAX_VALUES);
+            return FAIL(ERR_INPUT, "%s: JSON byte %zu: found more than the expected %d values",
+                        path, at, MAX_VALUES);
         if (!depth) {
             *end = at + 1;
             return OK;
         }
     }
-    return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected a closing } or ]", path, size);
+    return FAIL(ERR_INPUT, "%s: JSON byte %zu: found the end, expected a closing } or ]", path,
+                size);
 }
 
 Status json_text_object(json_t **out, size_t *end, const char *text, size_t size, const char *path,

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct { const char *folder, *config, *weights; } layout[N_PARTS] = {
+static const struct {
+    const char *folder, *config, *weights;
+} layout[N_PARTS] = {
     [PART_UNET] = {"unet", "config.json", "diffusion_pytorch_model.safetensors"},
     [PART_VAE] = {"vae", "config.json", "diffusion_pytorch_model.safetensors"},
     [PART_TEXT_ENCODER] = {"text_encoder", "config.json", "model.safetensors"},
@@ -23,7 +25,10 @@ static char *inside(const char *root, const char *folder, const char *name)
     return path;
 }
 
-char *model_part_folder(const char *root, ModelPart part) { return path_join(root, layout[part].folder); }
+char *model_part_folder(const char *root, ModelPart part)
+{
+    return path_join(root, layout[part].folder);
+}
 
 char *model_part_config(const char *root, ModelPart part)
 {
@@ -51,7 +56,8 @@ static const char *instead(const char *name)
     if (ends_with(name, ".safetensors.index.json")) return "weights in several shards";
     if (ends_with(name, ".fp16.safetensors")) return "a half-precision variant (rename it)";
     if (ends_with(name, ".safetensors")) return "another safetensors file (rename it)";
-    if (ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".ckpt"))
+    if (ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") ||
+        ends_with(name, ".ckpt"))
         return "pickled weights (convert them to safetensors)";
     return NULL;
 }
@@ -63,7 +69,8 @@ static Status no_weights(const char *folder, const char *expected)
     TRY(dir_list(&l, folder));
     for (int i = 0; i < l.n && !s; i++) {
         const char *what = instead(l.name[i]);
-        if (what) s = FAIL(ERR_INPUT, "%s: found %s, %s, expected %s", folder, l.name[i], what, expected);
+        if (what)
+            s = FAIL(ERR_INPUT, "%s: found %s, %s, expected %s", folder, l.name[i], what, expected);
     }
     dir_list_free(&l);
     return s ? s : FAIL(ERR_INPUT, "%s: found no weights, expected %s", folder, expected);
@@ -73,7 +80,8 @@ static Status need_file(const char *folder, const char *name)
 {
     char *path = path_join(folder, name);
     Status s = OK;
-    if (!file_exists(path)) s = FAIL(ERR_INPUT, "%s: found no such file, expected it in this kind of folder", path);
+    if (!file_exists(path))
+        s = FAIL(ERR_INPUT, "%s: found no such file, expected it in this kind of folder", path);
     else if (dir_exists(path)) s = FAIL(ERR_INPUT, "%s: is a directory, expected a file", path);
     free(path);
     return s;
@@ -84,8 +92,11 @@ static Status check_part(const char *root, ModelPart part)
     char *folder = model_part_folder(root, part), *weights = NULL;
     Status s = OK;
     if (!dir_exists(folder)) {
-        s = FAIL(ERR_INPUT, "%s: found no such folder, expected diffusers' unet, vae, text_encoder, tokenizer and "
-                 "scheduler in %s", folder, root);
+        s = FAIL(
+            ERR_INPUT,
+            "%s: found no such folder, expected diffusers' unet, vae, text_encoder, tokenizer and "
+            "scheduler in %s",
+            folder, root);
         goto done;
     }
     if (layout[part].config) TRY_OR(done, s, need_file(folder, layout[part].config));
@@ -107,8 +118,8 @@ static Status check_class(const JsonConfig *index, const char *key, const char *
     const char *class = json_string_value(json_array_get(pair, 1));
     for (int i = 0; class && i < n; i++)
         if (!strcmp(class, known[i])) return OK;
-    return FAIL(ERR_INPUT, "%s: %s: found %.80s, expected %s%s", index->path, key, class ? class : "no class", known[0],
-                n > 1 ? " or a class like it" : "");
+    return FAIL(ERR_INPUT, "%s: %s: found %.80s, expected %s%s", index->path, key,
+                class ? class : "no class", known[0], n > 1 ? " or a class like it" : "");
 }
 
 static Status check_index(const char *root)
@@ -137,7 +148,8 @@ done:
 
 Status model_folder_check(const char *root)
 {
-    if (!dir_exists(root)) return FAIL(ERR_INPUT, "%s: found no such folder, expected a model", root);
+    if (!dir_exists(root))
+        return FAIL(ERR_INPUT, "%s: found no such folder, expected a model", root);
     TRY(check_index(root));
     for (int part = 0; part < N_PARTS; part++) TRY(check_part(root, (ModelPart)part));
     return OK;
@@ -146,7 +158,8 @@ Status model_folder_check(const char *root)
 Status model_find(char **config, char **weights, const char *path)
 {
     *config = *weights = NULL;
-    if (!file_exists(path)) return FAIL(ERR_INPUT, "%s: found no such file or folder, expected weights", path);
+    if (!file_exists(path))
+        return FAIL(ERR_INPUT, "%s: found no such file or folder, expected weights", path);
     if (!dir_exists(path)) {
         *weights = path_join("", path);
         return OK;
@@ -159,7 +172,8 @@ Status model_find(char **config, char **weights, const char *path)
         free(*weights);
         *weights = NULL;
     }
-    if (!*weights) return no_weights(path, "diffusion_pytorch_model.safetensors or model.safetensors");
+    if (!*weights)
+        return no_weights(path, "diffusion_pytorch_model.safetensors or model.safetensors");
     *config = path_join(path, "config.json");
     return OK;
 }
@@ -169,9 +183,12 @@ Status model_find(char **config, char **weights, const char *path)
 Status model_index_write(const char *root, const ModelClasses *classes)
 {
     const char *const part[][3] = {
-        {"unet", "diffusers", "UNet2DConditionModel"}, {"vae", "diffusers", classes->vae},
-        {"text_encoder", "transformers", "CLIPTextModel"}, {"tokenizer", "transformers", "CLIPTokenizer"},
-        {"scheduler", "diffusers", classes->scheduler}, {"safety_checker", NULL, NULL},
+        {"unet", "diffusers", "UNet2DConditionModel"},
+        {"vae", "diffusers", classes->vae},
+        {"text_encoder", "transformers", "CLIPTextModel"},
+        {"tokenizer", "transformers", "CLIPTokenizer"},
+        {"scheduler", "diffusers", classes->scheduler},
+        {"safety_checker", NULL, NULL},
         {"feature_extractor", NULL, NULL},
     };
     JsonConfig c;
@@ -179,7 +196,8 @@ Status model_index_write(const char *root, const ModelClasses *classes)
     json_config_put_text(&c, "_class_name", "StableDiffusionPipeline");
     json_config_put_text(&c, "_diffusers_version", "0.30.0");
     json_config_put_bool(&c, "requires_safety_checker", false);
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++) json_config_put_texts(&c, part[i][0], part[i] + 1, 2);
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+        json_config_put_texts(&c, part[i][0], part[i] + 1, 2);
     char *path = path_join(root, "model_index.json");
     Status s = json_config_write(&c, path);
     free(path);

@@ -1,7 +1,6 @@
 /* safetensors.c - opening: the header and its rules; looking up. Reading of values is in
  * safetensors_read.c, writing in safetensors_write.c. */
 #include "weights/safetensors.h"
-#include "base/text.h"
 #include "weights/json_text.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +12,11 @@
 
 enum { MAX_HEADER = 100000000, LENGTH_BYTES = 8, HEADER_DEPTH = 3 };
 
-static const struct { const char *name; int bits; char kind; } dtype_row[N_SAFE_DTYPES] = {
+static const struct {
+    const char *name;
+    int bits;
+    char kind;
+} dtype_row[N_SAFE_DTYPES] = {
 #define ROW(name, bits, kind) {#name, bits, kind},
     SAFE_DTYPES(ROW)
 #undef ROW
@@ -38,7 +41,11 @@ void st_shape_text(char text[SAFE_SHAPE_TEXT], int ndim, const int64_t *dim)
  * safetensors: the first bytes are its length and may by chance look like anything. */
 static const char *disguise(const unsigned char *b, size_t n)
 {
-    static const struct { const char *magic; size_t n; const char *what; } known[] = {
+    static const struct {
+        const char *magic;
+        size_t n;
+        const char *what;
+    } known[] = {
         {"PK\3\4", 4, "a zip archive (PyTorch .pt, .pth, .ckpt or .bin)"},
         {"GGUF", 4, "a GGUF file"},
         {"version https://git-lfs", 23, "a git-lfs pointer (the file itself was never downloaded)"},
@@ -52,7 +59,8 @@ static const char *disguise(const unsigned char *b, size_t n)
     if (n >= 2 && b[0] == 0x80 && b[1] >= 1 && b[1] <= 5)
         return "a Python pickle (loading one runs code)";
     while (n && strchr(" \t\r\n", *b) && *b) b++, n--;
-    if (n >= 5 && (!strncasecmp((const char *)b, "<!doc", 5) || !strncasecmp((const char *)b, "<html", 5)))
+    if (n >= 5 &&
+        (!strncasecmp((const char *)b, "<!doc", 5) || !strncasecmp((const char *)b, "<html", 5)))
         return "an HTML page (an error page saved as the file?)";
     return NULL;
 }
@@ -72,21 +80,26 @@ static bool multiply(uint64_t *product, uint64_t a, uint64_t b)
     return true;
 }
 
-static Status entry_fail(const SafeFile *f, const char *name, const char *found, const char *expected)
+static Status entry_fail(const SafeFile *f, const char *name, const char *found,
+                         const char *expected)
 {
-    return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %s, expected %s", f->path, name, found, expected);
+    return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %s, expected %s", f->path, name, found,
+                expected);
 }
 
 static Status read_dtype(SafeTensor *t, const SafeFile *f, const json_t *value)
 {
-    if (!json_is_string(value)) return entry_fail(f, t->name, "no dtype text", "a dtype like \"F32\"");
+    if (!json_is_string(value))
+        return entry_fail(f, t->name, "no dtype text", "a dtype like \"F32\"");
     for (int d = 0; d < N_SAFE_DTYPES; d++)
         if (!strcmp(dtype_row[d].name, json_string_value(value))) {
             t->dtype = (SafeDtype)d;
             return OK;
         }
-    return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype \"%.40s\", expected F32, F16, BF16, "
-                "F64, I64, I32 or another that the format knows", f->path, t->name, json_string_value(value));
+    return FAIL(ERR_INPUT,
+                "%s: tensor \"%.200s\": found dtype \"%.40s\", expected F32, F16, BF16, "
+                "F64, I64, I32 or another that the format knows",
+                f->path, t->name, json_string_value(value));
 }
 
 static Status read_shape(SafeTensor *t, const SafeFile *f, const json_t *value)
@@ -94,20 +107,23 @@ static Status read_shape(SafeTensor *t, const SafeFile *f, const json_t *value)
     if (!json_is_array(value)) return entry_fail(f, t->name, "no shape", "a shape like [320, 768]");
     size_t n = json_array_size(value);
     if (n > SAFE_MAX_DIMS)
-        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %zu dimensions, expected at most %d", f->path,
-                    t->name, n, SAFE_MAX_DIMS);
+        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %zu dimensions, expected at most %d",
+                    f->path, t->name, n, SAFE_MAX_DIMS);
     uint64_t count = 1, bits;
     t->ndim = (int)n;
     for (size_t i = 0; i < n; i++) {
         const json_t *d = json_array_get(value, i);
         if (!json_is_integer(d) || json_integer_value(d) < 0)
-            return entry_fail(f, t->name, "a dimension that is no whole number from 0 up", "sizes only");
+            return entry_fail(f, t->name, "a dimension that is no whole number from 0 up",
+                              "sizes only");
         t->dim[i] = json_integer_value(d);
         if (!multiply(&count, count, (uint64_t)t->dim[i]))
-            return entry_fail(f, t->name, "more elements than 64 bits count", "a shape that fits the file");
+            return entry_fail(f, t->name, "more elements than 64 bits count",
+                              "a shape that fits the file");
     }
     if (!multiply(&bits, count, (uint64_t)dtype_row[t->dtype].bits) || count > SIZE_MAX)
-        return entry_fail(f, t->name, "more bytes than 64 bits count", "a shape that fits the file");
+        return entry_fail(f, t->name, "more bytes than 64 bits count",
+                          "a shape that fits the file");
     if (bits % 8) return entry_fail(f, t->name, "data that end inside a byte", "whole bytes");
     t->count = (size_t)count;
     t->bytes = bits / 8;
@@ -115,7 +131,8 @@ static Status read_shape(SafeTensor *t, const SafeFile *f, const json_t *value)
 }
 
 /* Offsets count from the first byte behind the header. */
-static Status read_offsets(SafeTensor *t, const SafeFile *f, const json_t *value, uint64_t data_bytes)
+static Status read_offsets(SafeTensor *t, const SafeFile *f, const json_t *value,
+                           uint64_t data_bytes)
 {
     const json_t *from = json_array_get(value, 0), *to = json_array_get(value, 1);
     if (json_array_size(value) != 2 || !json_is_integer(from) || !json_is_integer(to) ||
@@ -123,27 +140,33 @@ static Status read_offsets(SafeTensor *t, const SafeFile *f, const json_t *value
         return entry_fail(f, t->name, "no pair of data_offsets", "data_offsets like [0, 64]");
     long long begin = json_integer_value(from), end = json_integer_value(to);
     if (end < begin || (uint64_t)end > data_bytes)
-        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found data_offsets [%lld, %lld], expected begin <= "
-                    "end <= %llu", f->path, t->name, begin, end, (unsigned long long)data_bytes);
+        return FAIL(ERR_INPUT,
+                    "%s: tensor \"%.200s\": found data_offsets [%lld, %lld], expected begin <= "
+                    "end <= %llu",
+                    f->path, t->name, begin, end, (unsigned long long)data_bytes);
     if ((uint64_t)(end - begin) != t->bytes) {
         char shape[SAFE_SHAPE_TEXT];
         st_shape_text(shape, t->ndim, t->dim);
-        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %lld bytes, expected %llu for %s %s", f->path,
-                    t->name, end - begin, (unsigned long long)t->bytes, safe_dtype_name(t->dtype), shape);
+        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %lld bytes, expected %llu for %s %s",
+                    f->path, t->name, end - begin, (unsigned long long)t->bytes,
+                    safe_dtype_name(t->dtype), shape);
     }
     t->offset = (uint64_t)begin;
     return OK;
 }
 
-static Status read_entry(SafeTensor *t, SafeFile *f, const char *name, const json_t *entry, uint64_t data_bytes)
+static Status read_entry(SafeTensor *t, SafeFile *f, const char *name, const json_t *entry,
+                         uint64_t data_bytes)
 {
     size_t length = strlen(name);
     t->name = name;
     if (length > SAFE_MAX_NAME)
-        return FAIL(ERR_INPUT, "%s: tensor \"%.40s...\": found a name of %zu bytes, expected at most %d",
+        return FAIL(ERR_INPUT,
+                    "%s: tensor \"%.40s...\": found a name of %zu bytes, expected at most %d",
                     f->path, name, length, SAFE_MAX_NAME);
     t->name = arena_strdup(&f->arena, name);
-    if (!json_is_object(entry)) return entry_fail(f, name, "no object", "{dtype, shape, data_offsets}");
+    if (!json_is_object(entry))
+        return entry_fail(f, name, "no object", "{dtype, shape, data_offsets}");
     TRY(read_dtype(t, f, json_object_get(entry, "dtype")));
     TRY(read_shape(t, f, json_object_get(entry, "shape")));
     TRY(read_offsets(t, f, json_object_get(entry, "data_offsets"), data_bytes));
@@ -162,11 +185,15 @@ static Status read_metadata(SafeFile *f, json_t *meta)
     const char *key;
     json_t *value;
     if (!json_is_object(meta))
-        return FAIL(ERR_INPUT, "%s: header: found __metadata__ that is no object, expected {key: text}", f->path);
+        return FAIL(ERR_INPUT,
+                    "%s: header: found __metadata__ that is no object, expected {key: text}",
+                    f->path);
     f->meta = arena_alloc(&f->arena, (json_object_size(meta) + 1) * sizeof *f->meta);
-    json_object_foreach(meta, key, value) {
+    json_object_foreach(meta, key, value)
+    {
         if (!json_is_string(value))
-            return FAIL(ERR_INPUT, "%s: header: found __metadata__ \"%.200s\" that is no text, expected text",
+            return FAIL(ERR_INPUT,
+                        "%s: header: found __metadata__ \"%.200s\" that is no text, expected text",
                         f->path, key);
         f->meta[f->n_meta++] = (SafeMeta){arena_strdup(&f->arena, key),
                                           arena_strdup(&f->arena, json_string_value(value))};
@@ -197,13 +224,15 @@ static Status check_layout(const SafeFile *f, uint64_t data_bytes)
     for (int i = 0; i < f->n; i++) {
         const SafeTensor *t = &f->tensor[i];
         if (t->offset != end)
-            return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found its data at %llu, expected at %llu (%s)",
+            return FAIL(ERR_INPUT,
+                        "%s: tensor \"%.200s\": found its data at %llu, expected at %llu (%s)",
                         f->path, t->name, (unsigned long long)t->offset, (unsigned long long)end,
                         t->offset < end ? "it overlaps another" : "there is a hole before it");
         end += t->bytes;
     }
     if (end == data_bytes) return OK;
-    return FAIL(ERR_INPUT, "%s: found %llu bytes behind the header, expected %llu as its tensors have",
+    return FAIL(ERR_INPUT,
+                "%s: found %llu bytes behind the header, expected %llu as its tensors have",
                 f->path, (unsigned long long)data_bytes, (unsigned long long)end);
 }
 
@@ -212,7 +241,8 @@ static Status read_entries(SafeFile *f, json_t *header, uint64_t data_start, uin
     const char *name;
     json_t *entry;
     f->tensor = arena_alloc(&f->arena, (json_object_size(header) + 1) * sizeof *f->tensor);
-    json_object_foreach(header, name, entry) {
+    json_object_foreach(header, name, entry)
+    {
         if (!strcmp(name, "__metadata__")) {
             TRY(read_metadata(f, entry));
             continue;
@@ -238,7 +268,8 @@ static Status read_at(const SafeFile *f, void *to, size_t n, uint64_t at)
         if (more < 0 && errno == EINTR) continue;
         if (more < 0) return FAIL(ERR_INPUT, "%s: cannot read it: %s", f->path, strerror(errno));
         if (!more)
-            return FAIL(ERR_INPUT, "%s: found its end at byte %llu, expected %llu bytes more (did it change?)",
+            return FAIL(ERR_INPUT,
+                        "%s: found its end at byte %llu, expected %llu bytes more (did it change?)",
                         f->path, (unsigned long long)(at + got), (unsigned long long)(n - got));
         got += (size_t)more;
     }
@@ -264,12 +295,13 @@ static Status check_start(const SafeFile *f, uint64_t *length, uint64_t size)
 
     TRY(wrong_kind(f->path, b, n));
     if (size < LENGTH_BYTES)
-        return FAIL(ERR_INPUT, "%s: found %llu bytes, expected at least the %d of a length", f->path,
-                    (unsigned long long)size, LENGTH_BYTES);
+        return FAIL(ERR_INPUT, "%s: found %llu bytes, expected at least the %d of a length",
+                    f->path, (unsigned long long)size, LENGTH_BYTES);
     if (!fits || *length < 2)
         return FAIL(ERR_INPUT, "%s: found a header length of %llu, expected 2..%llu", f->path,
                     (unsigned long long)*length,
-                    (unsigned long long)(size - LENGTH_BYTES < MAX_HEADER ? size - LENGTH_BYTES : MAX_HEADER));
+                    (unsigned long long)(size - LENGTH_BYTES < MAX_HEADER ? size - LENGTH_BYTES
+                                                                          : MAX_HEADER));
     return FAIL(ERR_INPUT, "%s: found byte 0x%02x at the start of the header, expected {", f->path,
                 b[LENGTH_BYTES]);
 }
@@ -287,7 +319,8 @@ static Status parse(SafeFile *f, uint64_t size)
     TRY_OR(done, s, json_text_object(&header, &end, text, (size_t)length, f->path, HEADER_DEPTH));
     for (; end < length; end++)
         if (text[end] != ' ') {
-            s = FAIL(ERR_INPUT, "%s: header byte %zu: found text behind the closing }, expected spaces",
+            s = FAIL(ERR_INPUT,
+                     "%s: header byte %zu: found text behind the closing }, expected spaces",
                      f->path, end);
             goto done;
         }
@@ -304,7 +337,8 @@ Status st_open(SafeFile *f, const char *path)
     Status s;
     SafeFile r = {.fd = -1};
     *f = (SafeFile){0};
-    if (dir_exists(path)) return FAIL(ERR_INPUT, "%s: is a directory, expected a safetensors file", path);
+    if (dir_exists(path))
+        return FAIL(ERR_INPUT, "%s: is a directory, expected a safetensors file", path);
     r.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block */
     if (r.fd < 0) return FAIL(ERR_INPUT, "%s: cannot open it: %s", path, strerror(errno));
     r.path = path_join("", path);
@@ -354,13 +388,16 @@ static bool same_shape(const SafeTensor *t, int ndim, const int64_t *dim)
     return t->ndim == ndim && (!ndim || !memcmp(t->dim, dim, (size_t)ndim * sizeof *dim));
 }
 
-Status st_expect(const SafeTensor **t, const SafeFile *f, const char *name, int ndim, const int64_t *dim)
+Status st_expect(const SafeTensor **t, const SafeFile *f, const char *name, int ndim,
+                 const int64_t *dim)
 {
     char found[SAFE_SHAPE_TEXT], expected[SAFE_SHAPE_TEXT];
     *t = NULL;
     const SafeTensor *it = st_find(f, name);
     st_shape_text(expected, ndim, dim);
-    if (!it) return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found none, expected %s", f->path, name, expected);
+    if (!it)
+        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found none, expected %s", f->path, name,
+                    expected);
     st_shape_text(found, it->ndim, it->dim);
     if (!same_shape(it, ndim, dim)) return entry_fail(f, name, found, expected);
     *t = it;

@@ -50,7 +50,7 @@ typedef enum {
 
 const char *safe_dtype_name(SafeDtype d);
 int         safe_dtype_bits(SafeDtype d);
-char        safe_dtype_kind(SafeDtype d); /* 'f': st_read_f32 takes it, 'i': st_read_i32 does, else 0 */
+char        safe_dtype_kind(SafeDtype d); /* 'f': for st_read_f32, 'i': for st_read_i32, else 0 */
 
 enum { SAFE_MAX_DIMS = 8, SAFE_MAX_NAME = 1024, SAFE_SHAPE_TEXT = 200 };
 
@@ -83,7 +83,8 @@ const char       *st_metadata(const SafeFile *f, const char *key);      /* NULL 
 void st_shape_text(char text[SAFE_SHAPE_TEXT], int ndim, const int64_t *dim); /* "[320, 768]" */
 
 /* The tensor of this name, which must be there and have this shape. */
-Status st_expect(const SafeTensor **t, const SafeFile *f, const char *name, int ndim, const int64_t *dim);
+Status st_expect(const SafeTensor **t, const SafeFile *f, const char *name, int ndim,
+                 const int64_t *dim);
 
 /* Whole tensors (count elements, file order) or elements first .. first + n - 1 of one. Floats
  * from F32, F16, BF16, F64; integers from I32, I64, refused where they do not fit. */

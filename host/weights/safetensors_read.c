@@ -7,21 +7,23 @@
 #include <string.h>
 
 /* The format is little endian and so is every machine this is built for. */
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are copied as they lie in the file");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "values are copied as they lie in the file");
 
 enum { PIECE = 1 << 14 }; /* elements a turn */
 
 typedef union {
-    double   f64[PIECE];
-    int64_t  i64[PIECE];
+    double f64[PIECE];
+    int64_t i64[PIECE];
     uint16_t u16[PIECE];
 } Piece;
 
 Status st_read_f32_part(const SafeFile *f, const SafeTensor *t, size_t first, size_t n, float *out)
 {
     if (safe_dtype_kind(t->dtype) != 'f')
-        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype %s, expected F32, F16, BF16 or F64", f->path,
-                    t->name, safe_dtype_name(t->dtype));
+        return FAIL(ERR_INPUT,
+                    "%s: tensor \"%.200s\": found dtype %s, expected F32, F16, BF16 or F64",
+                    f->path, t->name, safe_dtype_name(t->dtype));
     CHECK(first <= t->count && n <= t->count - first);
     size_t width = (size_t)safe_dtype_bits(t->dtype) / 8;
     if (t->dtype == SAFE_F32) return st_read_bytes(f, t, first * width, n * width, out);
@@ -47,12 +49,13 @@ Status st_read_f32(const SafeFile *f, const SafeTensor *t, float *out)
     return st_read_f32_part(f, t, 0, t->count, out);
 }
 
-static Status narrow(const SafeFile *f, const SafeTensor *t, int32_t *out, const int64_t *in, size_t n)
+static Status narrow(const SafeFile *f, const SafeTensor *t, int32_t *out, const int64_t *in,
+                     size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (in[i] < INT32_MIN || in[i] > INT32_MAX)
-            return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found the value %lld, expected 32 bits", f->path,
-                        t->name, (long long)in[i]);
+            return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found the value %lld, expected 32 bits",
+                        f->path, t->name, (long long)in[i]);
         out[i] = (int32_t)in[i];
     }
     return OK;
@@ -61,8 +64,8 @@ static Status narrow(const SafeFile *f, const SafeTensor *t, int32_t *out, const
 Status st_read_i32(const SafeFile *f, const SafeTensor *t, int32_t *out)
 {
     if (safe_dtype_kind(t->dtype) != 'i')
-        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype %s, expected I32 or I64", f->path, t->name,
-                    safe_dtype_name(t->dtype));
+        return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype %s, expected I32 or I64",
+                    f->path, t->name, safe_dtype_name(t->dtype));
     if (t->dtype == SAFE_I32) return st_read_bytes(f, t, 0, (size_t)t->bytes, out);
     Piece *p = malloc(sizeof *p);
     if (!p) return FAIL(ERR_SPACE, "%s: no memory to read a tensor", f->path);
@@ -80,7 +83,10 @@ Status st_read_i32(const SafeFile *f, const SafeTensor *t, int32_t *out)
 
 enum { LISTED = 4 };
 
-typedef struct { Text text; int n; } Complaint;
+typedef struct {
+    Text text;
+    int n;
+} Complaint;
 
 static void complain(Complaint *c, const char *name, int ndim, const int64_t *dim)
 {
@@ -125,7 +131,8 @@ Status st_match(const SafeFile *f, int n, const SafeSpec *want, bool (*ignore)(c
     for (int i = 0; i < n; i++) {
         const SafeTensor *t = st_find(f, want[i].name);
         if (!t) complain(&missing, want[i].name, want[i].ndim, want[i].dim);
-        else if (t->ndim != want[i].ndim || memcmp(t->dim, want[i].dim, (size_t)t->ndim * sizeof *t->dim)) {
+        else if (t->ndim != want[i].ndim ||
+                 memcmp(t->dim, want[i].dim, (size_t)t->ndim * sizeof *t->dim)) {
             char expected[SAFE_SHAPE_TEXT];
             complain(&misshapen, t->name, t->ndim, t->dim);
             st_shape_text(expected, want[i].ndim, want[i].dim);
@@ -136,8 +143,11 @@ Status st_match(const SafeFile *f, int n, const SafeSpec *want, bool (*ignore)(c
     report(&line, &missing, "missing");
     report(&line, &misshapen, "of another shape");
     report(&line, &unexpected, "unexpected");
-    Status s = line.n ? FAIL(ERR_INPUT, "%s: found tensors that do not fit the model, expected all of its %d: %s",
-                             f->path, n, line.s) : OK;
+    Status s = line.n
+                   ? FAIL(ERR_INPUT,
+                          "%s: found tensors that do not fit the model, expected all of its %d: %s",
+                          f->path, n, line.s)
+                   : OK;
     free(line.s);
     return s;
 }

@@ -10,9 +10,9 @@
 enum { PIECE = 4096 };
 
 struct SafeSlot {
-    char     *name;          /* owned */
+    char *name; /* owned */
     SafeDtype dtype;
-    uint64_t  begin, bytes;  /* begin: in the data, then in the file */
+    uint64_t begin, bytes; /* begin: in the data, then in the file */
 };
 
 /* Larger elements first: offsets then divide by their element size without padding. */
@@ -32,16 +32,18 @@ static json_t *entry_json(const SafeSpec *spec, const SafeSlot *slot)
     json_t *shape = json_array();
     for (int i = 0; i < spec->ndim; i++) json_array_append_new(shape, json_integer(spec->dim[i]));
     return json_pack("{s:s, s:o, s:[I,I]}", "dtype", safe_dtype_name(spec->dtype), "shape", shape,
-                     "data_offsets", (json_int_t)slot->begin, (json_int_t)(slot->begin + slot->bytes));
+                     "data_offsets", (json_int_t)slot->begin,
+                     (json_int_t)(slot->begin + slot->bytes));
 }
 
 /* The header's text, padded so that the data begin at a multiple of 8; NULL on a bad name. */
-static char *header_text(size_t *length, const SafeSlot *slot, int n, const SafeSpec *spec, int n_meta,
-                         const SafeMeta *meta)
+static char *header_text(size_t *length, const SafeSlot *slot, int n, const SafeSpec *spec,
+                         int n_meta, const SafeMeta *meta)
 {
     json_t *header = json_object(), *about = json_object();
     bool good = true;
-    for (int i = 0; i < n_meta; i++) good &= !json_object_set_new(about, meta[i].key, json_string(meta[i].value));
+    for (int i = 0; i < n_meta; i++)
+        good &= !json_object_set_new(about, meta[i].key, json_string(meta[i].value));
     if (n_meta) json_object_set(header, "__metadata__", about);
     for (int i = 0; i < n; i++)
         good &= !json_object_get(header, spec[i].name) &&
@@ -63,7 +65,8 @@ static Status write_header(SafeWriter *w, const SafeSpec *spec, int n_meta, cons
     size_t length;
     char *text = header_text(&length, w->slot, w->n, spec, n_meta, meta);
     if (!text)
-        return FAIL(ERR_BUG, "%s: found a tensor name twice or text that is no UTF-8, expected neither",
+        return FAIL(ERR_BUG,
+                    "%s: found a tensor name twice or text that is no UTF-8, expected neither",
                     w->out.path);
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (unsigned char)((uint64_t)length >> 8 * i);
@@ -83,7 +86,8 @@ Status st_write_begin(SafeWriter *w, const char *path, int n, const SafeSpec *sp
         uint64_t bytes = (uint64_t)safe_dtype_bits(spec[i].dtype) / 8;
         CHECK(bytes && spec[i].ndim <= SAFE_MAX_DIMS);
         for (int d = 0; d < spec[i].ndim; d++) bytes *= (uint64_t)spec[i].dim[d];
-        w->slot[i] = (SafeSlot){.name = strdup(spec[i].name), .dtype = spec[i].dtype, .bytes = bytes};
+        w->slot[i] =
+            (SafeSlot){.name = strdup(spec[i].name), .dtype = spec[i].dtype, .bytes = bytes};
     }
     lay_out(w->slot, n);
     Status s = out_open(&w->out, path);
@@ -121,7 +125,8 @@ static Status write_half(SafeWriter *w, const SafeSlot *slot, const float *v, si
     float_to_half(half, v, n);
     for (size_t i = 0; i < n; i++)
         if ((half[i] & 0x7fff) == 0x7c00 && isfinite(v[i]))
-            return FAIL(ERR_NUMERIC, "%s: tensor \"%.200s\": found the value %g, expected F16's range of 65504",
+            return FAIL(ERR_NUMERIC,
+                        "%s: tensor \"%.200s\": found the value %g, expected F16's range of 65504",
                         w->out.path, slot->name, (double)v[i]);
     return st_write_bytes(w, half, n * sizeof *half);
 }
@@ -132,7 +137,8 @@ Status st_write_f32(SafeWriter *w, const float *v, size_t n)
     const SafeSlot *slot = current(w);
     CHECK(slot && (slot->dtype == SAFE_F32 || slot->dtype == SAFE_F16));
     if (slot->dtype == SAFE_F32) return st_write_bytes(w, v, n * sizeof *v);
-    for (size_t at = 0; at < n; at += PIECE) TRY(write_half(w, slot, v + at, n - at < PIECE ? n - at : PIECE));
+    for (size_t at = 0; at < n; at += PIECE)
+        TRY(write_half(w, slot, v + at, n - at < PIECE ? n - at : PIECE));
     return OK;
 }
 

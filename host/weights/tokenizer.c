@@ -15,19 +15,22 @@
 
 enum { MAX_VOCAB_BYTES = 1 << 26, MAX_CONFIG_BYTES = 1 << 20, JSON_DEPTH = 8, MAX_SPECIALS = 64 };
 
-typedef struct { int32_t *at; int n; } Codes; /* Unicode code points */
+typedef struct {
+    int32_t *at;
+    int n;
+} Codes; /* Unicode code points */
 
 typedef struct {
-    char   *text;      /* owned */
-    Codes   clean;     /* owned: as it looks after clean-up */
+    char *text;  /* owned */
+    Codes clean; /* owned: as it looks after clean-up */
     int32_t id;
-    bool    normalized;
+    bool normalized;
 } Special;
 
 struct Tokenizer {
-    Bpe     bpe;
+    Bpe bpe;
     Special special[MAX_SPECIALS];
-    int     n_special;
+    int n_special;
     int32_t start, end, pad;
 };
 
@@ -48,11 +51,14 @@ static char *valid_utf8(const char *text)
             out += n;
         } else {
             /* A broken sequence ends before the first byte that cannot continue it. */
-            int need = in[0] >= 0xc2 && in[0] < 0xe0 ? 1 : in[0] >= 0xe0 && in[0] < 0xf0 ? 2
-                       : in[0] >= 0xf0 && in[0] < 0xf5 ? 3 : 0;
+            int need = in[0] >= 0xc2 && in[0] < 0xe0   ? 1
+                       : in[0] >= 0xe0 && in[0] < 0xf0 ? 2
+                       : in[0] >= 0xf0 && in[0] < 0xf5 ? 3
+                                                       : 0;
             int low = in[0] == 0xe0 ? 0xa0 : in[0] == 0xf0 ? 0x90 : 0x80;
             int high = in[0] == 0xed ? 0x9f : in[0] == 0xf4 ? 0x8f : 0xbf;
-            for (n = 1; n <= need && n < left && in[n] >= low && in[n] <= high; n++) low = 0x80, high = 0xbf;
+            for (n = 1; n <= need && n < left && in[n] >= low && in[n] <= high; n++)
+                low = 0x80, high = 0xbf;
             memcpy(out, "\xef\xbf\xbd", 3);
             out += 3;
         }
@@ -66,8 +72,8 @@ static char *valid_utf8(const char *text)
 static bool is_space(int32_t c)
 {
     return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-           c == 0x3000;
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
 }
 
 typedef enum { KIND_SPACE, KIND_LETTER, KIND_NUMBER, KIND_OTHER } Kind;
@@ -88,7 +94,8 @@ static Status clean_up(Codes *out, const char *text, size_t n)
     *out = (Codes){0};
     utf8proc_ssize_t m = utf8proc_decompose(in, (utf8proc_ssize_t)n, NULL, 0, nfc);
     if (m < 0) return FAIL(ERR_INPUT, "prompt: found text that cannot be composed, expected UTF-8");
-    int32_t *code = malloc(((size_t)m + 1) * sizeof *code), *lower = malloc((2 * (size_t)m + 1) * sizeof *lower);
+    int32_t *code = malloc(((size_t)m + 1) * sizeof *code),
+            *lower = malloc((2 * (size_t)m + 1) * sizeof *lower);
     CHECK(code && lower);
     utf8proc_decompose(in, (utf8proc_ssize_t)n, code, m, nfc);
     m = utf8proc_normalize_utf32(code, m, nfc);
@@ -106,10 +113,10 @@ static Status clean_up(Codes *out, const char *text, size_t n)
 
 typedef struct {
     const Tokenizer *t;
-    int32_t *ids;              /* the caller's */
+    int32_t *ids; /* the caller's */
     int n, limit;
-    unsigned char *word;       /* [4 * codes] scratch of one piece of text, */
-    int32_t *tokens, *rank;    /* [4 * codes] as are these                  */
+    unsigned char *word;    /* [4 * codes] scratch of one piece of text, */
+    int32_t *tokens, *rank; /* [4 * codes] as are these                  */
 } Encoder;
 
 static void emit(Encoder *e, int32_t id)
@@ -146,7 +153,8 @@ static int contraction(const int32_t *code, int n)
 static int marker(const int32_t *code, int n)
 {
     return starts_with(code, n, BPE_START) ? (int)strlen(BPE_START)
-           : starts_with(code, n, BPE_END) ? (int)strlen(BPE_END) : 0;
+           : starts_with(code, n, BPE_END) ? (int)strlen(BPE_END)
+                                           : 0;
 }
 
 static void encode_words(Encoder *e, const int32_t *code, int n)
@@ -173,7 +181,8 @@ static const Special *clean_special(const Tokenizer *t, const int32_t *code, int
     const Special *best = NULL;
     for (int i = 0; i < t->n_special; i++) {
         const Special *s = &t->special[i];
-        if (s->normalized && s->clean.n && s->clean.n <= n && (!best || s->clean.n > best->clean.n) &&
+        if (s->normalized && s->clean.n && s->clean.n <= n &&
+            (!best || s->clean.n > best->clean.n) &&
             !memcmp(s->clean.at, code, (size_t)s->clean.n * sizeof *code))
             best = s;
     }
@@ -226,7 +235,8 @@ Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int 
     CHECK(length >= 2);
     size_t bytes = strlen(text);
     if (bytes > TOKENIZER_MAX_TEXT)
-        return FAIL(ERR_INPUT, "prompt: found %zu bytes, expected at most %d", bytes, TOKENIZER_MAX_TEXT);
+        return FAIL(ERR_INPUT, "prompt: found %zu bytes, expected at most %d", bytes,
+                    TOKENIZER_MAX_TEXT);
     char *valid = valid_utf8(text), *from = valid;
     Encoder e = {.t = t, .ids = ids, .n = 1, .limit = length - 1};
     Status s = OK;
@@ -271,33 +281,40 @@ static Status load_json(json_t **out, const char *folder, const char *name, size
 }
 
 /* Adds a token, or changes whether the one of this text is found before or after clean-up. */
-static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool normalized, bool change)
+static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool normalized,
+                          bool change)
 {
     const json_t *id = json_object_get(l->vocab, text);
     int at = 0;
     if (!id || !*text)
-        return FAIL(ERR_INPUT, "%s: found the special token \"%.80s\", expected one of the vocabulary", l->folder, text);
+        return FAIL(ERR_INPUT,
+                    "%s: found the special token \"%.80s\", expected one of the vocabulary",
+                    l->folder, text);
     while (at < t->n_special && strcmp(t->special[at].text, text)) at++;
     if (at == MAX_SPECIALS)
-        return FAIL(ERR_INPUT, "%s: found more than %d special tokens, expected fewer", l->folder, MAX_SPECIALS);
+        return FAIL(ERR_INPUT, "%s: found more than %d special tokens, expected fewer", l->folder,
+                    MAX_SPECIALS);
     Special *s = &t->special[at];
     if (at < t->n_special) {
         if (change) s->normalized = normalized;
         return OK;
     }
-    *s = (Special){.text = strdup(text), .id = (int32_t)json_integer_value(id), .normalized = normalized};
+    *s = (Special){
+        .text = strdup(text), .id = (int32_t)json_integer_value(id), .normalized = normalized};
     t->n_special++;
     return clean_up(&s->clean, text, strlen(text));
 }
 
 /* A token in a config is its text, or an object with more to say. */
-static Status read_special(const char **text, bool *normalized, const Loader *l, const json_t *value, const char *key)
+static Status read_special(const char **text, bool *normalized, const Loader *l,
+                           const json_t *value, const char *key)
 {
     const json_t *flag = json_object_get(value, "normalized");
     *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
     *normalized = json_is_object(value) && !json_is_false(flag);
     if (!*text)
-        return FAIL(ERR_INPUT, "%s: %s: found no text, expected a token of the vocabulary", l->folder, key);
+        return FAIL(ERR_INPUT, "%s: %s: found no text, expected a token of the vocabulary",
+                    l->folder, key);
     if (json_is_true(json_object_get(value, "single_word")))
         return FAIL(ERR_INPUT, "%s: %s: found single_word true, expected false", l->folder, key);
     return OK;
@@ -309,19 +326,24 @@ static Status read_decoder(Tokenizer *t, Loader *l)
     const char *key, *text;
     bool normalized;
     l->has_decoder = json_object_size(list) > 0;
-    json_object_foreach(list, key, entry) {
+    json_object_foreach(list, key, entry)
+    {
         TRY(read_special(&text, &normalized, l, entry, "added_tokens_decoder"));
         TRY(add_special(t, l, text, normalized, true));
         char id[24];
-        snprintf(id, sizeof id, "%lld", (long long)json_integer_value(json_object_get(l->vocab, text)));
+        snprintf(id, sizeof id, "%lld",
+                 (long long)json_integer_value(json_object_get(l->vocab, text)));
         if (strcmp(id, key))
-            return FAIL(ERR_INPUT, "%s: added_tokens_decoder \"%.80s\": found id %.20s, expected %s as in the vocabulary",
+            return FAIL(ERR_INPUT,
+                        "%s: added_tokens_decoder \"%.80s\": found id %.20s, expected %s as in the "
+                        "vocabulary",
                         l->folder, text, key, id);
     }
     return OK;
 }
 
-static Status read_role(int32_t *id, Tokenizer *t, const Loader *l, const char *key, const char *otherwise)
+static Status read_role(int32_t *id, Tokenizer *t, const Loader *l, const char *key,
+                        const char *otherwise)
 {
     const json_t *value = l->has_decoder ? NULL : json_object_get(l->map, key);
     const char *text = otherwise;
@@ -339,7 +361,8 @@ static Status check_config(const Loader *l)
     const json_t *class = json_object_get(l->config, "tokenizer_class");
     const char *name = json_string_value(class);
     if (class && (!name || strncmp(name, "CLIPTokenizer", 13)))
-        return FAIL(ERR_INPUT, "%s: tokenizer_class: found %.80s, expected CLIPTokenizer", l->folder, name ? name : "no text");
+        return FAIL(ERR_INPUT, "%s: tokenizer_class: found %.80s, expected CLIPTokenizer",
+                    l->folder, name ? name : "no text");
     for (int i = 0; i < 4; i++) {
         const json_t *list = json_object_get(i % 2 ? l->map : l->config, lists[i / 2]);
         if (json_array_size(list) || json_object_size(list))
@@ -352,11 +375,12 @@ static Status load(Tokenizer *t, Loader *l)
 {
     int32_t unknown;
     Status s;
-    char *vocab_path = path_join(l->folder, "vocab.json"), *merges_path = path_join(l->folder, "merges.txt");
+    char *vocab_path = path_join(l->folder, "vocab.json"),
+         *merges_path = path_join(l->folder, "merges.txt");
     char *newer = path_join(l->folder, "tokenizer.json");
     if (!file_exists(merges_path)) {
-        s = FAIL(ERR_INPUT, "%s: found no such file%s, expected CLIP's vocab.json and merges.txt", merges_path,
-                 file_exists(newer) ? " but tokenizer.json" : "");
+        s = FAIL(ERR_INPUT, "%s: found no such file%s, expected CLIP's vocab.json and merges.txt",
+                 merges_path, file_exists(newer) ? " but tokenizer.json" : "");
         goto done;
     }
     TRY_OR(done, s, load_json(&l->vocab, l->folder, "vocab.json", MAX_VOCAB_BYTES));

@@ -1,6 +1,7 @@
 /* test_half.c - 16-bit floats: all patterns widened, narrowing against rint() in double. */
 #include "base/random.h"
 #include "weights/half.h"
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <cmocka.h>
 
 static RandomKey key; /* fresh each run; printed */
 
@@ -33,7 +33,8 @@ static uint32_t widened(uint32_t pattern, int ebits, int mbits)
 {
     int bias = (1 << (ebits - 1)) - 1, e = (int)(pattern >> mbits) & ((1 << ebits) - 1);
     uint32_t m = pattern & ((1u << mbits) - 1), sign = (pattern >> (ebits + mbits)) << 31;
-    if (e == (1 << ebits) - 1) return sign | 0x7f800000u | (m ? 0x00400000u | m << (23 - mbits) : 0);
+    if (e == (1 << ebits) - 1)
+        return sign | 0x7f800000u | (m ? 0x00400000u | m << (23 - mbits) : 0);
     double v = e ? ldexp(1 + ldexp(m, -mbits), e - bias) : ldexp(m, 1 - bias - mbits);
     return sign | bits_of((float)v);
 }
@@ -87,8 +88,10 @@ static void floats_narrow_to_the_nearest(void **state)
 {
     (void)state;
     for (int i = 0; i < 1000000; i++) check_narrow(float_of(random_bits(key, (uint32_t)i)));
-    for (uint32_t h = 0; h < 0x7c00; h++) { /* around and at each midpoint: ties, carries, overflow */
-        double a = float_of(widened(h, 5, 10)), b = h == 0x7bff ? 65536 : float_of(widened(h + 1, 5, 10));
+    for (uint32_t h = 0; h < 0x7c00;
+         h++) { /* around and at each midpoint: ties, carries, overflow */
+        double a = float_of(widened(h, 5, 10)),
+               b = h == 0x7bff ? 65536 : float_of(widened(h + 1, 5, 10));
         uint32_t mid = bits_of((float)((a + b) / 2));
         for (uint32_t u = mid - 1; u <= mid + 1; u++) {
             check_narrow(float_of(u));

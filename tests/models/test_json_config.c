@@ -2,13 +2,13 @@
 #include "base/file.h"
 #include "weights/json_config.h"
 #include "weights/model_folder.h"
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 static char folder[] = "/tmp/test_json_config-XXXXXX";
 
@@ -38,7 +38,8 @@ typedef struct {
 static Status read_unet(Unet *u, const char *text)
 {
     static const char *const classes[] = {"UNet2DConditionModel"};
-    static const JsonFixed fixed[] = {{"act_fn", "\"silu\""}, {"dual_cross_attention", "false"}, {"scale", "1"}};
+    static const JsonFixed fixed[] = {
+        {"act_fn", "\"silu\""}, {"dual_cross_attention", "false"}, {"scale", "1"}};
     static const char *const ignored[] = {"sample_size"};
     JsonConfig c;
     int class = 0;
@@ -48,8 +49,10 @@ static Status read_unet(Unet *u, const char *text)
     TRY(json_config_open(&c, in_folder("unet/config.json")));
     TRY_OR(done, s, json_config_need(&c, "block_out_channels"));
     TRY_OR(done, s, json_config_choice(&class, &c, "_class_name", classes, 1));
-    TRY_OR(done, s, json_config_ints(u->channels, &u->n_channels, 4, &c, "block_out_channels", 1, 65536));
-    TRY_OR(done, s, json_config_choices(u->block, &u->n_block, 4, &c, "down_block_types", blocks, 2));
+    TRY_OR(done, s,
+           json_config_ints(u->channels, &u->n_channels, 4, &c, "block_out_channels", 1, 65536));
+    TRY_OR(done, s,
+           json_config_choices(u->block, &u->n_block, 4, &c, "down_block_types", blocks, 2));
     TRY_OR(done, s, json_config_int(&u->groups, &c, "norm_num_groups", 1, 64));
     TRY_OR(done, s, json_config_real(&u->eps, &c, "norm_eps", 0, 1));
     TRY_OR(done, s, json_config_reals(u->mean, &u->n_mean, 4, &c, "latents_mean", -9, 9));
@@ -65,40 +68,51 @@ static void good_configs_read(void **state)
 {
     (void)state;
     Unet u;
-    assert_int_equal(read_unet(&u, "{\"_class_name\": \"UNet2DConditionModel\", \"_diffusers_version\": \"0.6.0\", "
-                                   "\"block_out_channels\": [320, 640], \"down_block_types\": "
-                                   "[\"CrossAttnDownBlock2D\", \"DownBlock2D\"], \"norm_num_groups\": null, "
-                                   "\"norm_eps\": 1e-05, \"latents_mean\": [0, -1.5], \"flip\": true, "
-                                   "\"act_fn\": \"silu\", \"scale\": 1.0, \"sample_size\": 64, \"other\": null}"), OK);
+    assert_int_equal(
+        read_unet(&u,
+                  "{\"_class_name\": \"UNet2DConditionModel\", \"_diffusers_version\": \"0.6.0\", "
+                  "\"block_out_channels\": [320, 640], \"down_block_types\": "
+                  "[\"CrossAttnDownBlock2D\", \"DownBlock2D\"], \"norm_num_groups\": null, "
+                  "\"norm_eps\": 1e-05, \"latents_mean\": [0, -1.5], \"flip\": true, "
+                  "\"act_fn\": \"silu\", \"scale\": 1.0, \"sample_size\": 64, \"other\": null}"),
+        OK);
     assert_true(u.n_channels == 2 && u.channels[0] == 320 && u.channels[1] == 640);
     assert_true(u.n_block == 2 && u.block[0] == 1 && u.block[1] == 0);
     assert_true(u.groups == 32 && u.eps == 1e-5 && u.flip);
     assert_true(u.n_mean == 2 && u.mean[0] == 0 && u.mean[1] == -1.5);
     assert_int_equal(read_unet(&u, "{\"block_out_channels\": 8}"), OK);
-    assert_true(u.n_channels == 1 && u.channels[0] == 8 && u.n_block == 0 && u.n_mean == -1 && !u.flip);
+    assert_true(u.n_channels == 1 && u.channels[0] == 8 && u.n_block == 0 && u.n_mean == -1 &&
+                !u.flip);
 }
 
 static void bad_configs_are_refused_by_name(void **state)
 {
     (void)state;
-    static const struct { const char *text, *message; } bad[] = {
+    static const struct {
+        const char *text, *message;
+    } bad[] = {
 #define C "\"block_out_channels\": [8], "
         {"{}", "unet/config.json: block_out_channels: found nothing, expected a value"},
-        {"{\"block_out_channels\": [8, 8, -3]}", "block_out_channels[2]: found -3, expected 1..65536"},
-        {"{\"block_out_channels\": [8, 2.5]}", "block_out_channels[1]: found 2.5, expected 1..65536"},
+        {"{\"block_out_channels\": [8, 8, -3]}",
+         "block_out_channels[2]: found -3, expected 1..65536"},
+        {"{\"block_out_channels\": [8, 2.5]}",
+         "block_out_channels[1]: found 2.5, expected 1..65536"},
         {"{\"block_out_channels\": [8, 1e400]}", "unet/config.json: JSON byte"},
         {"{\"block_out_channels\": [1,2,3,4,5]}", "found 5 values, expected at most 4"},
         {"{\"block_out_channels\": [[1]]}", "block_out_channels[0]: found [1], expected 1..65536"},
         {"{\"block_out_channels\": \"x\"}", "block_out_channels: found \"x\", expected 1..65536"},
-        {"{" C "\"_class_name\": \"UNet3D\"}", "_class_name: found \"UNet3D\", expected UNet2DConditionModel"},
+        {"{" C "\"_class_name\": \"UNet3D\"}",
+         "_class_name: found \"UNet3D\", expected UNet2DConditionModel"},
         {"{" C "\"down_block_types\": [\"SkipDownBlock2D\"]}",
-         "down_block_types[0]: found \"SkipDownBlock2D\", expected DownBlock2D or CrossAttnDownBlock2D"},
+         "down_block_types[0]: found \"SkipDownBlock2D\", expected DownBlock2D or "
+         "CrossAttnDownBlock2D"},
         {"{" C "\"norm_num_groups\": true}", "norm_num_groups: found true, expected 1..64"},
         {"{" C "\"norm_eps\": \"1e-5\"}", "norm_eps: found \"1e-5\", expected 0..1"},
         {"{" C "\"norm_eps\": -1e-5}", "norm_eps: found -1e-5, expected 0..1"},
         {"{" C "\"flip\": 1}", "flip: found 1, expected true or false"},
         {"{" C "\"act_fn\": \"mish\"}", "act_fn: found \"mish\", expected \"silu\""},
-        {"{" C "\"dual_cross_attention\": true}", "dual_cross_attention: found true, expected false"},
+        {"{" C "\"dual_cross_attention\": true}",
+         "dual_cross_attention: found true, expected false"},
         {"{" C "\"scale\": 2}", "scale: found 2, expected 1"},
         {"{" C "\"temporal\": 3}", "temporal: found 3, expected no such key"},
         {"{" C "\"flip\": true, \"flip\": false}", "duplicate"},
@@ -135,9 +149,11 @@ static void written_configs_are_plain(void **state)
     assert_int_equal(json_config_write(&c, in_folder("w/config.json")), OK);
     json_config_close(&c);
     assert_int_equal(file_read(&text, &n, in_folder("w/config.json"), 1000), OK);
-    assert_string_equal(text, "{\n  \"Z\": -7,\n  \"a\": true,\n  \"betas\": [\n    0.00085,\n    1e-5,\n    -2.0\n  ],\n"
-                              "  \"ints\": [\n    3,\n    1\n  ],\n  \"kinds\": [\n    \"b\",\n    null\n  ],\n"
-                              "  \"lung\": \"\\u80BA\\n\",\n  \"none\": null,\n  \"scaling_factor\": 0.18215\n}\n");
+    assert_string_equal(
+        text,
+        "{\n  \"Z\": -7,\n  \"a\": true,\n  \"betas\": [\n    0.00085,\n    1e-5,\n    -2.0\n  ],\n"
+        "  \"ints\": [\n    3,\n    1\n  ],\n  \"kinds\": [\n    \"b\",\n    null\n  ],\n"
+        "  \"lung\": \"\\u80BA\\n\",\n  \"none\": null,\n  \"scaling_factor\": 0.18215\n}\n");
     free(text);
 }
 
@@ -161,7 +177,8 @@ static void folders_say_what_is_missing(void **state)
     put("m/unet/x", "");
     expect_folder(ERR_INPUT, "m/unet/config.json: found no such file");
     put("m/unet/config.json", "{}");
-    expect_folder(ERR_INPUT, "m/unet: found no weights, expected diffusion_pytorch_model.safetensors");
+    expect_folder(ERR_INPUT,
+                  "m/unet: found no weights, expected diffusion_pytorch_model.safetensors");
     put("m/unet/diffusion_pytorch_model.bin", "");
     expect_folder(ERR_INPUT, "found diffusion_pytorch_model.bin, pickled weights");
     put("m/unet/a.safetensors.index.json", "");
@@ -169,7 +186,9 @@ static void folders_say_what_is_missing(void **state)
     put("m/unet/diffusion_pytorch_model.safetensors", "");
     put("m/vae/config.json", "{}");
     put("m/vae/diffusion_pytorch_model.fp16.safetensors", "");
-    expect_folder(ERR_INPUT, "m/vae: found diffusion_pytorch_model.fp16.safetensors, a half-precision variant");
+    expect_folder(
+        ERR_INPUT,
+        "m/vae: found diffusion_pytorch_model.fp16.safetensors, a half-precision variant");
     put("m/vae/diffusion_pytorch_model.safetensors", "");
     put("m/text_encoder/config.json", "{}");
     put("m/text_encoder/model.safetensors", "");
@@ -179,7 +198,9 @@ static void folders_say_what_is_missing(void **state)
     put("m/scheduler/scheduler_config.json", "{}");
     expect_folder(OK, "");
     put("m/model_index.json", "{\"unet\": [\"diffusers\", \"UNet3DConditionModel\"]}");
-    expect_folder(ERR_INPUT, "m/model_index.json: unet: found UNet3DConditionModel, expected UNet2DConditionModel");
+    expect_folder(
+        ERR_INPUT,
+        "m/model_index.json: unet: found UNet3DConditionModel, expected UNet2DConditionModel");
     unlink(in_folder("m/model_index.json"));
     expect_folder(OK, "");
 

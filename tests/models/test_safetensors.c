@@ -1,6 +1,7 @@
 /* test_safetensors.c - round trips; every rule of the format broken once; damage. */
 #include "base/random.h"
 #include "weights/safetensors.h"
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,10 +12,9 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 static char folder[] = "/tmp/test_safetensors-XXXXXX";
-static RandomKey key;           /* fresh each run; printed */
+static RandomKey key; /* fresh each run; printed */
 static uint32_t drawn;
 
 static uint32_t draw(uint32_t below) { return random_below(key, drawn++, below); }
@@ -28,7 +28,8 @@ static const char *scratch(const char *name)
     return path[turn];
 }
 
-/* The nearest half, as a float: a multiple of the last place at x's magnitude; rint() ties to even. */
+/* The nearest half, as a float: a multiple of the last place at x's magnitude; rint() ties to even.
+ */
 static float rounded(double x)
 {
     int e;
@@ -70,7 +71,9 @@ static void write_random(const char *path, const SafeSpec *spec, int n, const fl
         for (size_t at = 0; left; at += piece, left -= piece) {
             piece = 1 + draw((uint32_t)left);
             bool integer = safe_dtype_kind(spec[i].dtype) == 'i';
-            assert_int_equal(integer ? st_write_i32(&w, whole + at, piece) : st_write_f32(&w, v + at, piece), OK);
+            assert_int_equal(integer ? st_write_i32(&w, whole + at, piece)
+                                     : st_write_f32(&w, v + at, piece),
+                             OK);
         }
     }
     assert_int_equal(st_write_commit(&w), OK);
@@ -104,7 +107,8 @@ static void random_tensors_come_back(void **state)
 {
     (void)state;
     float *v = malloc(MOST_VALUES * sizeof *v);
-    for (int i = 0; i < MOST_VALUES; i++) v[i] = (float)(1000 * random_normal(key, 5000000u + (uint32_t)i));
+    for (int i = 0; i < MOST_VALUES; i++)
+        v[i] = (float)(1000 * random_normal(key, 5000000u + (uint32_t)i));
     for (int turn = 0; turn < 50; turn++) {
         SafeSpec spec[MOST];
         char name[MOST][32];
@@ -146,7 +150,8 @@ static void expect_refusal(const void *bytes, size_t n, const char *fragment)
 {
     SafeFile f;
     assert_int_equal(open_bytes(&f, bytes, n), ERR_INPUT);
-    if (!strstr(status_message(), fragment)) fail_msg("\"%s\" lacks \"%s\"", status_message(), fragment);
+    if (!strstr(status_message(), fragment))
+        fail_msg("\"%s\" lacks \"%s\"", status_message(), fragment);
     assert_non_null(strstr(status_message(), "b.safetensors: "));
     assert_null(strchr(status_message(), '\n'));
     assert_null(f.path);
@@ -155,10 +160,12 @@ static void expect_refusal(const void *bytes, size_t n, const char *fragment)
 /* What Python's safetensors 0.8 writes for b = int64 7, a.weight = float32 [[1.5, -2]] and
  * h = float16 [0.5, 65504, 2^-24]. */
 static const char published[] =
-    "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+    "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":["
+    "0,8]},"
     "\"a.weight\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[8,16]},"
     "\"h\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[16,22]}}       ";
-static const unsigned char published_data[] = "\7\0\0\0\0\0\0\0\0\0\xc0\x3f\0\0\0\xc0\0\x38\xff\x7b\1\0";
+static const unsigned char published_data[] =
+    "\7\0\0\0\0\0\0\0\0\0\xc0\x3f\0\0\0\xc0\0\x38\xff\x7b\1\0";
 
 static void published_file_reads(void **state)
 {
@@ -173,7 +180,8 @@ static void published_file_reads(void **state)
     assert_int_equal(st_read_i32(&f, st_find(&f, "b"), &b), OK);
     assert_int_equal(st_read_f32(&f, st_find(&f, "a.weight"), a), OK);
     assert_int_equal(st_read_f32(&f, st_find(&f, "h"), h), OK);
-    assert_true(b == 7 && a[0] == 1.5f && a[1] == -2 && h[0] == 0.5f && h[1] == 65504 && h[2] == 0x1p-24f);
+    assert_true(b == 7 && a[0] == 1.5f && a[1] == -2 && h[0] == 0.5f && h[1] == 65504 &&
+                h[2] == 0x1p-24f);
     assert_string_equal(f.tensor[0].name, "b");
     assert_true(truncate(scratch("b.safetensors"), (off_t)n - 1) == 0); /* under an open file */
     assert_int_equal(st_read_f32(&f, st_find(&f, "h"), h), ERR_INPUT);
@@ -184,7 +192,11 @@ static void published_file_reads(void **state)
 static void rules_are_kept(void **state)
 {
     (void)state;
-    static const struct { const char *header; int data; const char *message; } bad[] = {
+    static const struct {
+        const char *header;
+        int data;
+        const char *message;
+    } bad[] = {
 #define T "{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"
         {"[]", 0, "found byte 0x5b at the start of the header, expected {"},
         {" {}", 0, "found byte 0x20 at the start of the header"},
@@ -194,7 +206,8 @@ static void rules_are_kept(void **state)
         {"{\"a\":" T ",}", 8, "expected valid JSON"},
         {"{\"a\":" T ",\"a\":" T "}", 8, "duplicate"},
         {"{\"a\":" T ",\"\\u0061\":" T "}", 8, "duplicate"},
-        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "duplicate"},
+        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+         "duplicate"},
         {"{\"\xff\":" T "}", 8, "expected valid JSON"},
         {"{\"a\\u0000b\":" T "}", 8, "expected valid JSON"},
         {"{\"__metadata__\":[]}", 0, "__metadata__ that is no object"},
@@ -202,35 +215,50 @@ static void rules_are_kept(void **state)
         {"{\"__metadata__\":{\"a\":{}}}", 0, "__metadata__ \"a\" that is no text"},
         {"{\"a\":7}", 0, "tensor \"a\": found no object"},
         {"{\"a\":{}}", 0, "tensor \"a\": found no dtype text"},
-        {"{\"a\":{\"dtype\":\"f32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "found dtype \"f32\""},
+        {"{\"a\":{\"dtype\":\"f32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+         "found dtype \"f32\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, "found no shape"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "no whole number"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8, "no whole number"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, "found 9 dimensions"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, "more elements"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0, "more bytes"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.0],\"data_offsets\":[0,8]}}", 8,
+         "no whole number"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8,
+         "found 9 dimensions"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
+         "more elements"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}", 0,
+         "more bytes"},
         {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "end inside a byte"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, "no pair of data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "no pair of data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "found data_offsets [8, 0]"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,18446744073709551615]}}", 8, "expected valid JSON"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9223372036854775800,9223372036854775807]}}", 8,
-         "expected begin <= end <= 8"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "found 8 bytes, expected 12 for F32 [3]"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8,
+         "no pair of data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8,
+         "no pair of data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8,
+         "found data_offsets [8, 0]"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,18446744073709551615]}}", 8,
+         "expected valid JSON"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9223372036854775800,"
+         "9223372036854775807]}}",
+         8, "expected begin <= end <= 8"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8,
+         "found 8 bytes, expected 12 for F32 [3]"},
         {"{\"a\":" T "}", 7, "expected begin <= end <= 7"},
         {"{\"a\":" T "}", 9, "found 9 bytes behind the header, expected 8"},
         {"{}", 1, "found 1 bytes behind the header, expected 0"},
         {"{\"a\":" T ",\"b\":" T "}", 8, "it overlaps another"},
-        {"{\"a\":" T ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9,17]}}", 17, "a hole before it"},
-        {"{\"a\":" T ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "it overlaps another"},
+        {"{\"a\":" T ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9,17]}}", 17,
+         "a hole before it"},
+        {"{\"a\":" T ",\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12,
+         "it overlaps another"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "a hole before it"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"scale\":2}}", 8, "further fields"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"scale\":2}}", 8,
+         "further fields"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", 8, "nested deeper"},
 #undef T
     };
     unsigned char file[1024];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        expect_refusal(file, build(file, bad[i].header, strlen(bad[i].header), (size_t)bad[i].data), bad[i].message);
+        expect_refusal(file, build(file, bad[i].header, strlen(bad[i].header), (size_t)bad[i].data),
+                       bad[i].message);
     SafeFile f; /* nothing at all is a file, too */
     assert_int_equal(open_bytes(&f, file, build(file, "{}    ", 6, 0)), OK);
     assert_int_equal(f.n, 0);
@@ -253,18 +281,24 @@ static void lengths_are_checked_first(void **state)
 static void disguises_are_named(void **state)
 {
     (void)state;
-    static const struct { const char *bytes; size_t n; const char *what; } other[] = {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *what;
+    } other[] = {
         {"PK\3\4\0\0\x08\x08\0\0\0\0\0\0", 14, "zip archive"},
         {"\x80\2\x8a\nl\xfc\x9c\x46\xf9\x20", 10, "Python pickle"},
         {"\x80\4\x95\0\0\0\0\0\0\0", 10, "Python pickle"},
         {"GGUF\3\0\0\0\1\0\0\0", 12, "GGUF"},
-        {"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", 64, "git-lfs pointer"},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", 64,
+         "git-lfs pointer"},
         {"<!DOCTYPE html><html>", 21, "HTML page"},
         {"\n <HTML lang=en>", 15, "HTML page"},
         {"{\"weight_map\": {}}", 18, "JSON text"},
         {"\x89HDF\r\n\x1a\n\0\0", 10, "HDF5"},
     };
-    for (size_t i = 0; i < sizeof other / sizeof *other; i++) expect_refusal(other[i].bytes, other[i].n, other[i].what);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        expect_refusal(other[i].bytes, other[i].n, other[i].what);
     SafeFile f;
     assert_int_equal(st_open(&f, "/dev/zero"), ERR_INPUT);
     assert_int_equal(st_open(&f, folder), ERR_INPUT);
@@ -297,7 +331,8 @@ static void floods_are_refused_quickly(void **state)
     enum { N = 20000 };
     char *header = malloc(N * 80), *at = header;
     for (int i = 0; i < N; i++)
-        at += sprintf(at, "%c\"%d\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? ',' : '{', i);
+        at += sprintf(at, "%c\"%d\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                      i ? ',' : '{', i);
     *at++ = '}';
     unsigned char *file = malloc(N * 80);
     SafeFile f;
@@ -357,9 +392,11 @@ static bool is_old(const char *name) { return strstr(name, "position_ids") != NU
 static void misfits_are_listed(void **state)
 {
     (void)state;
-    const SafeSpec have[] = {{.name = "a", .ndim = 2, .dim = {2, 3}}, {.name = "position_ids", .ndim = 1, .dim = {1}},
+    const SafeSpec have[] = {{.name = "a", .ndim = 2, .dim = {2, 3}},
+                             {.name = "position_ids", .ndim = 1, .dim = {1}},
                              {.name = "extra", .ndim = 1, .dim = {4}}};
-    const SafeSpec want[] = {{.name = "a", .ndim = 2, .dim = {3, 2}}, {.name = "gone", .ndim = 1, .dim = {5}}};
+    const SafeSpec want[] = {{.name = "a", .ndim = 2, .dim = {3, 2}},
+                             {.name = "gone", .ndim = 1, .dim = {5}}};
     const float zero[6] = {0};
     const SafeTensor *t;
     SafeWriter w;
@@ -370,12 +407,14 @@ static void misfits_are_listed(void **state)
     assert_int_equal(st_open(&f, scratch("m.safetensors")), OK);
 
     assert_int_equal(st_match(&f, 2, want, is_old), ERR_INPUT);
-    assert_non_null(strstr(status_message(), "1 missing: gone [5]; 1 of another shape: a [2, 3] not [3, 2]; "
-                                             "1 unexpected: extra [4]"));
+    assert_non_null(strstr(status_message(),
+                           "1 missing: gone [5]; 1 of another shape: a [2, 3] not [3, 2]; "
+                           "1 unexpected: extra [4]"));
     assert_int_equal(st_match(&f, 2, want, NULL), ERR_INPUT);
     assert_non_null(strstr(status_message(), "2 unexpected: extra [4], position_ids [1]"));
     assert_int_equal(st_expect(&t, &f, "a", 2, want[0].dim), ERR_INPUT);
-    assert_non_null(strstr(status_message(), "m.safetensors: tensor \"a\": found [2, 3], expected [3, 2]"));
+    assert_non_null(
+        strstr(status_message(), "m.safetensors: tensor \"a\": found [2, 3], expected [3, 2]"));
     assert_int_equal(st_expect(&t, &f, "gone", 1, want[1].dim), ERR_INPUT);
     assert_non_null(strstr(status_message(), "tensor \"gone\": found none, expected [5]"));
     st_close(&f);
@@ -417,10 +456,14 @@ static void failed_writes_leave_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_tensors_come_back),  cmocka_unit_test(published_file_reads),
-        cmocka_unit_test(rules_are_kept),            cmocka_unit_test(lengths_are_checked_first),
-        cmocka_unit_test(disguises_are_named),       cmocka_unit_test(floods_are_refused_quickly),
-        cmocka_unit_test(damage_is_survived),        cmocka_unit_test(misfits_are_listed),
+        cmocka_unit_test(random_tensors_come_back),
+        cmocka_unit_test(published_file_reads),
+        cmocka_unit_test(rules_are_kept),
+        cmocka_unit_test(lengths_are_checked_first),
+        cmocka_unit_test(disguises_are_named),
+        cmocka_unit_test(floods_are_refused_quickly),
+        cmocka_unit_test(damage_is_survived),
+        cmocka_unit_test(misfits_are_listed),
         cmocka_unit_test(failed_writes_leave_nothing),
     };
     key = (RandomKey){.seed = (uint32_t)time(NULL), .stream = STREAM_TEST};

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "weights/json_text.h"
 #include "weights/tokenizer.h"
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -15,7 +16,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #define BASE SOURCE_DIR "/samples/base/tokenizer"
 enum { LENGTH = 77, N_VOCAB = 49408 };
@@ -67,8 +67,10 @@ static void check_row(const Tokenizer *t, const json_t *row)
     int n = (int)json_array_size(want), ids[LENGTH];
     assert_int_equal(tokenizer_encode(t, text, ids, LENGTH), OK);
     for (int i = 0; i < LENGTH; i++) {
-        int expected = i < n ? (int)json_integer_value(json_array_get(want, (size_t)i)) : tokenizer_pad(t);
-        if (ids[i] != expected) fail_msg("\"%s\": id %d is %d, expected %d", text, i, ids[i], expected);
+        int expected =
+            i < n ? (int)json_integer_value(json_array_get(want, (size_t)i)) : tokenizer_pad(t);
+        if (ids[i] != expected)
+            fail_msg("\"%s\": id %d is %d, expected %d", text, i, ids[i], expected);
     }
 }
 
@@ -79,9 +81,11 @@ static void check_variant(const json_t *v)
     Tokenizer *t;
     put_all();
     if (strcmp(json_string_value(json_object_get(v, "pad")), "<|endoftext|>")) {
-        snprintf(map, sizeof map, "{\"bos_token\":{\"content\":\"<|startoftext|>\",\"normalized\":true},"
+        snprintf(map, sizeof map,
+                 "{\"bos_token\":{\"content\":\"<|startoftext|>\",\"normalized\":true},"
                  "\"eos_token\":{\"content\":\"<|endoftext|>\",\"normalized\":true},"
-                 "\"unk_token\":{\"content\":\"<|endoftext|>\",\"normalized\":true},\"pad_token\":\"%s\"}",
+                 "\"unk_token\":{\"content\":\"<|endoftext|>\",\"normalized\":true},\"pad_token\":"
+                 "\"%s\"}",
                  json_string_value(json_object_get(v, "pad")));
         put("special_tokens_map.json", map);
     }
@@ -96,11 +100,14 @@ static void ids_equal_the_goldens(void **state)
 {
     (void)state;
     json_t *golden;
-    assert_int_equal(json_file_object(&golden, SOURCE_DIR "/tests/golden/tokenizer/golden.json", 1 << 24, 8), OK);
+    assert_int_equal(
+        json_file_object(&golden, SOURCE_DIR "/tests/golden/tokenizer/golden.json", 1 << 24, 8),
+        OK);
     const json_t *variants = json_object_get(golden, "variants");
     assert_int_equal(json_array_size(variants), 2);
     assert_true(json_array_size(json_object_get(json_array_get(variants, 0), "rows")) >= 300);
-    for (size_t i = 0; i < json_array_size(variants); i++) check_variant(json_array_get(variants, i));
+    for (size_t i = 0; i < json_array_size(variants); i++)
+        check_variant(json_array_get(variants, i));
     json_decref(golden);
 }
 
@@ -167,8 +174,9 @@ static void decoder_has_the_last_word(void **state)
     int ids[5];
     put_all();
     put("special_tokens_map.json", "{\"pad_token\": \"!\"}");
-    put("tokenizer_config.json", "{\"pad_token\": \"<|endoftext|>\", \"added_tokens_decoder\": {\"320\": {\"content\": "
-                                 "\"a</w>\", \"normalized\": false, \"special\": false}}}");
+    put("tokenizer_config.json",
+        "{\"pad_token\": \"<|endoftext|>\", \"added_tokens_decoder\": {\"320\": {\"content\": "
+        "\"a</w>\", \"normalized\": false, \"special\": false}}}");
     assert_int_equal(tokenizer_open(&t, folder), OK);
     assert_int_equal(tokenizer_pad(t), 49407);
     assert_int_equal(tokenizer_encode(t, "a</w>!", ids, 5), OK);
@@ -181,12 +189,23 @@ static void decoder_has_the_last_word(void **state)
 static void broken_text_is_replaced(void **state)
 {
     (void)state;
-    static const struct { const char *broken, *meant; } pair[] = {
+    static const struct {
+        const char *broken, *meant;
+    } pair[] = {
 #define R "\xef\xbf\xbd"
-        {"a\xff" "b", "a" R "b"},       {"\xc3", R},                         {"\xe8\x82", R},
-        {"\xe8\x82x", R "x"},           {"\xf0\x9f\xa9", R},                 {"\xed\xa0\x80", R R R},
-        {"\xc0\xaf", R R},              {"\xf4\x90\x80\x80", R R R R},       {"\x80\xbf", R R},
-        {"\xf8\x88\x80\x80", R R R R},  {"\xe0\x80\x80", R R R},
+        {"a\xff"
+         "b",
+         "a" R "b"},
+        {"\xc3", R},
+        {"\xe8\x82", R},
+        {"\xe8\x82x", R "x"},
+        {"\xf0\x9f\xa9", R},
+        {"\xed\xa0\x80", R R R},
+        {"\xc0\xaf", R R},
+        {"\xf4\x90\x80\x80", R R R R},
+        {"\x80\xbf", R R},
+        {"\xf8\x88\x80\x80", R R R R},
+        {"\xe0\x80\x80", R R R},
 #undef R
     };
     Tokenizer *t;
@@ -211,7 +230,8 @@ static void broken_text_is_replaced(void **state)
 static void long_text_is_quick_or_refused(void **state)
 {
     (void)state;
-    static const char *const unit[] = {"a", "\xff", "\xcc\x81", "!", "\xf0\x9f\xa9\xbb", "ab ", "<|endoftext|>"};
+    static const char *const unit[] = {"a",   "\xff",         "\xcc\x81", "!", "\xf0\x9f\xa9\xbb",
+                                       "ab ", "<|endoftext|>"};
     Tokenizer *t;
     assert_int_equal(tokenizer_open(&t, BASE), OK);
     for (size_t i = 0; i < sizeof unit / sizeof *unit; i++) {
@@ -236,14 +256,17 @@ static void expect_refusal(const char *fragment)
     Tokenizer *t;
     assert_int_equal(tokenizer_open(&t, folder), ERR_INPUT);
     assert_null(t);
-    if (!strstr(status_message(), fragment)) fail_msg("\"%s\" lacks \"%s\"", status_message(), fragment);
+    if (!strstr(status_message(), fragment))
+        fail_msg("\"%s\" lacks \"%s\"", status_message(), fragment);
     assert_null(strchr(status_message(), '\n'));
 }
 
 static void damaged_files_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *name, *text, *message; } bad[] = {
+    static const struct {
+        const char *name, *text, *message;
+    } bad[] = {
         {"merges.txt", NULL, "merges.txt: found no such file, expected CLIP's"},
         {"vocab.json", "{\"a\": 0, \"b\": 0}", "a second time"},
         {"vocab.json", "{\"a\": -1}", "an id out of range"},
@@ -253,20 +276,27 @@ static void damaged_files_are_refused(void **state)
         {"vocab.json", "{}", "expected one for each of the 256 bytes"},
         {"vocab.json", "[]", "expected {"},
         {"vocab.json", "{\"a\": 0", "expected a closing }"},
-        {"vocab.json", "{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":0}}}}}}}}}", "nested deeper"},
-        {"merges.txt", "#version: 0.2\na b c\n", "merges.txt:2: found \"a b c\", expected two symbols"},
+        {"vocab.json", "{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":{\"a\":0}}}}}}}}}",
+         "nested deeper"},
+        {"merges.txt", "#version: 0.2\na b c\n",
+         "merges.txt:2: found \"a b c\", expected two symbols"},
         {"merges.txt", "ab\n", "merges.txt:1: found \"ab\""},
         {"merges.txt", "a \n", "expected two symbols"},
         {"merges.txt", "i n\ni n\n", "merges.txt:2: found the merge \"i n\" a second time"},
-        {"merges.txt", "q zzz\n", "merges.txt:1: found the token \"zzz\" that is not in the vocabulary"},
+        {"merges.txt", "q zzz\n",
+         "merges.txt:1: found the token \"zzz\" that is not in the vocabulary"},
         {"merges.txt", "\xf0\x9f\xa9\xbb x\n", "not in the vocabulary"},
-        {"tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}", "found BertTokenizer, expected CLIPTokenizer"},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
+         "found BertTokenizer, expected CLIPTokenizer"},
         {"tokenizer_config.json", "{\"additional_special_tokens\": [\"<cat>\"]}", "expected none"},
-        {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}", "special token \"<pad>\", expected one of the vocabulary"},
+        {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}",
+         "special token \"<pad>\", expected one of the vocabulary"},
         {"special_tokens_map.json", "{\"bos_token\": 7}", "bos_token: found no text"},
         {"special_tokens_map.json", "{\"bos_token\": \"\"}", "special token \"\""},
-        {"special_tokens_map.json", "{\"eos_token\": {\"content\": \"a\", \"single_word\": true}}", "single_word true"},
-        {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"5\": {\"content\": \"a\"}}}", "found id 5, expected 64"},
+        {"special_tokens_map.json", "{\"eos_token\": {\"content\": \"a\", \"single_word\": true}}",
+         "single_word true"},
+        {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"5\": {\"content\": \"a\"}}}",
+         "found id 5, expected 64"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         put_all();
@@ -306,7 +336,9 @@ static void hostile_files_are_survived(void **state)
         s ? refused++ : opened++;
         if (s) continue;
         int ids[LENGTH];
-        assert_int_equal(tokenizer_encode(t, "Chest X-ray, \xe8\x82\xba <|endoftext|> it's 2.5 cm!", ids, LENGTH), OK);
+        assert_int_equal(tokenizer_encode(t, "Chest X-ray, \xe8\x82\xba <|endoftext|> it's 2.5 cm!",
+                                          ids, LENGTH),
+                         OK);
         for (int i = 0; i < LENGTH; i++) assert_in_range(ids[i], 0, tokenizer_size(t) - 1);
         tokenizer_close(&t);
     }
@@ -316,10 +348,14 @@ static void hostile_files_are_survived(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ids_equal_the_goldens),      cmocka_unit_test(opens_from_merges_alone),
-        cmocka_unit_test(windows_line_ends_change_nothing), cmocka_unit_test(decoder_has_the_last_word),
-        cmocka_unit_test(broken_text_is_replaced),    cmocka_unit_test(long_text_is_quick_or_refused),
-        cmocka_unit_test(damaged_files_are_refused),  cmocka_unit_test(hostile_files_are_survived),
+        cmocka_unit_test(ids_equal_the_goldens),
+        cmocka_unit_test(opens_from_merges_alone),
+        cmocka_unit_test(windows_line_ends_change_nothing),
+        cmocka_unit_test(decoder_has_the_last_word),
+        cmocka_unit_test(broken_text_is_replaced),
+        cmocka_unit_test(long_text_is_quick_or_refused),
+        cmocka_unit_test(damaged_files_are_refused),
+        cmocka_unit_test(hostile_files_are_survived),
     };
     key = (RandomKey){.seed = (uint32_t)time(NULL), .stream = STREAM_TEST};
     printf("seed %u\n", key.seed);
