@@ -1,7 +1,6 @@
 /* test_half.c - 16-bit floats: all patterns widened, narrowing against rint() in double. */
 #include "base/random.h"
 #include "weights/half.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include <cmocka.h> /* needs those above */
 
 static RandomKey key; /* fresh each run; printed */
 

@@ -2,13 +2,14 @@
 #include "base/file.h"
 #include "weights/json_config.h"
 #include "weights/model_folder.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h> /* needs those above */
 
 static char folder[] = "/tmp/test_json_config-XXXXXX";
 

@@ -1,7 +1,6 @@
 /* test_safetensors.c - round trips; every rule of the format broken once; damage. */
 #include "base/random.h"
 #include "weights/safetensors.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,6 +11,8 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <cmocka.h> /* needs those above */
 
 static char folder[] = "/tmp/test_safetensors-XXXXXX";
 static RandomKey key; /* fresh each run; printed */

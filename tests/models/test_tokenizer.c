@@ -8,7 +8,6 @@
 #include "base/text.h"
 #include "weights/json_text.h"
 #include "weights/tokenizer.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -16,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <cmocka.h> /* needs those above */
 
 #define BASE SOURCE_DIR "/samples/base/tokenizer"
 enum { LENGTH = 77, N_VOCAB = 49408 };
