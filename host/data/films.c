@@ -1,5 +1,6 @@
 /* films.c - class table, checks of every file, ids. */
 #include "data/films.h"
+#include "base/signal.h"
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,11 +185,16 @@ static Status tell_problems(const Films *f, Log *log)
         if (film->status == ERR_SPACE) return FAIL(ERR_SPACE, "%s", film->problem);
         if (!film->status) continue;
         if (!n++) first = film;
-        if (n <= TOLD) log_warn(log, "%s", film->problem);
     }
     if (!n) return OK;
-    if (n > TOLD) log_warn(log, "... and %d more", n - TOLD);
     if (n == 1) return FAIL(first->status, "%s", first->problem);
+    int told = 0;
+    for (int i = 0; i < f->n && told < TOLD; i++)
+        if (f->film[i].status) {
+            log_warn(log, "%s", f->film[i].problem);
+            told++;
+        }
+    if (n > TOLD) log_warn(log, "... and %d more", n - TOLD);
     return FAIL(first->status, "%s: %d of %d films cannot be used, expected none; the first: %s",
                 f->table ? f->table : f->root, n, f->n, first->problem);
 }
@@ -211,6 +217,7 @@ Status films_check(Films *f, const FilmsSource *s, Log *log)
     if (!root) return FAIL(ERR_INPUT, "%s: cannot find it, expected a folder", f->root);
 #pragma omp parallel for schedule(dynamic, 4)
     for (int i = 0; i < f->n; i++) {
+        if (signal_stop_requested()) continue;
         if (!f->film[i].status) check_one(f, &f->film[i], root, s->allow_synthetic);
         int n;
 #pragma omp atomic capture
@@ -219,6 +226,7 @@ Status films_check(Films *f, const FilmsSource *s, Log *log)
     }
     log_progress_end(log);
     free(root);
+    if (signal_stop_requested()) return FAIL(ERR_STOPPED, "stopped while checking films, nothing was written");
     TRY(tell_problems(f, log));
     warn_of_dark(f, log);
     return OK;

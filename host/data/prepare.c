@@ -1,6 +1,7 @@
 /* prepare.c - the steps of a preparation, in order, and its files. */
 #include "data/prepare.h"
 #include "base/csv.h"
+#include "base/signal.h"
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,7 +256,7 @@ static Status write_films(Manifest *m, const Films *f, const char *out, int size
     for (int i = 0; i < f->n; i++) {
         const Film *film = &f->film[i];
         char path[256];
-        if (film->left_out) continue;
+        if (film->left_out || signal_stop_requested()) continue;
         snprintf(path, sizeof path, "images/%s.png", film->id);
         row[i] = (ManifestRow){.id = film->id, .path = path, .label_name = film->label_name,
                                .patient = film->patient, .source = film->path, .split = film->split,
@@ -275,13 +276,14 @@ static Status write_films(Manifest *m, const Films *f, const char *out, int size
     log_progress_end(log);
     for (int i = 0; i < f->n && !status; i++) {
         char path[256];
-        if (f->film[i].left_out) continue;
+        if (!row[i].id) continue;
         snprintf(path, sizeof path, "images/%s.png", f->film[i].id);
         row[i].path = path;
         manifest_add(m, &row[i]);
     }
     free(row);
     if (status) return FAIL(status, "%s", message);
+    if (signal_stop_requested()) return FAIL(ERR_STOPPED, "stopped while writing films, which are removed");
     TRY(manifest_finish(m));
     return manifest_write(m);
 }
@@ -372,6 +374,7 @@ static Status check_options(const PrepareOptions *o)
     if (o->train_ratio < 0) return FAIL(ERR_USAGE, "train ratio %g, expected 0 or more", o->train_ratio);
     DirList there = {0};
     if (!file_exists(o->out)) return OK;
+    if (!dir_exists(o->out)) return FAIL(ERR_USAGE, "%s: is a file, expected a new folder", o->out);
     TRY(dir_list(&there, o->out));
     int n = there.n;
     dir_list_free(&there);

@@ -138,6 +138,7 @@ Status split_imbalance(SplitFilm *film, int n, int normal, double ratio, uint32_
     CHECK(ratio > 0);
     Patients p = patients_of(film, n, seed, STEP_IMBALANCE);
     qsort(p.patient, (size_t)p.n_patient, sizeof *p.patient, by_order);
+    for (int i = 0; i < n; i++) film[i].left_out = false;
     for (Split split = SPLIT_TRAIN; split <= SPLIT_VAL && !s; split++) {
         int kept[SPLIT_MAX_LABELS] = {0}, there[SPLIT_MAX_LABELS] = {0};
         for (int i = 0; i < n; i++)
