@@ -1,4 +1,5 @@
-/* cmd_prepare.c - equipoise prepare: from films as they were published to a data set with splits. */
+/* cmd_prepare.c - equipoise prepare: from films as they were published to a data set with splits.
+ */
 #include "app/commands.h"
 #include "app/options.h"
 #include "data/prepare.h"
@@ -8,24 +9,31 @@ static const Option option[] = {
     {"size", "PX", "side of the square films; they are fitted whole, padded with black", "256"},
     {"train-share", "S", "of the films, by patients", "0.7"},
     {"val-share", "S", "of the films, by patients", "0.1"},
-    {"pool-share", "S", "of the films, by patients, for no classifier's eyes; what is left tests", "0"},
-    {"train-ratio", "R", "normal films per film of each disease in train and val, by leaving out "
-     "diseased patients; 0 keeps all", "0"},
+    {"pool-share", "S", "of the films, by patients, for no classifier's eyes; what is left tests",
+     "0"},
+    {"train-ratio", "R",
+     "normal films per film of each disease in train and val, by leaving out "
+     "diseased patients; 0 keeps all",
+     "0"},
     {"normal", "CLASS", "the class without disease, for --train-ratio", "normal"},
     {"seed", "N", "of the split", "0"},
     {"keep-split", NULL, "take the source's own splits; refused if a patient is in two", NULL},
-    {"patient-regex", "RE", "folders: the first group, matched to the file's name, is the patient", NULL},
-    {"classes", "A,B,..", "the classes there may be; without it, names that look like slips are refused", NULL},
+    {"patient-regex", "RE", "folders: the first group, matched to the file's name, is the patient",
+     NULL},
+    {"classes", "A,B,..",
+     "the classes there may be; without it, names that look like slips are refused", NULL},
     {"allow-synthetic", NULL, "take films that are marked as synthetic", NULL},
 };
 
 static const Usage usage = {
     .command = "prepare",
     .arguments = "FORMAT SOURCE",
-    .help = "Checks every film, drops duplicates, splits by patient and writes square grey PNGs with a\n"
-            "manifest. FORMAT is kermany (the published folders), folders (SOURCE/CLASS/FILE, or\n"
-            "SOURCE/SPLIT/CLASS/FILE with --keep-split) or csv (a table with the columns path, label,\n"
-            "patient and, if there, split and id; a split column is always kept).",
+    .help =
+        "Checks every film, drops duplicates, splits by patient and writes square grey PNGs with "
+        "a\n"
+        "manifest. FORMAT is kermany (the published folders), folders (SOURCE/CLASS/FILE, or\n"
+        "SOURCE/SPLIT/CLASS/FILE with --keep-split) or csv (a table with the columns path, label,\n"
+        "patient and, if there, split and id; a split column is always kept).",
     .least = 2,
     .most = 2,
     .option = option,

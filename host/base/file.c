@@ -102,10 +102,10 @@ void out_abandon(OutFile *o)
     *o = (OutFile){0};
 }
 
-Status out_commit(OutFile *o)
+static Status commit(OutFile *o, bool sync)
 {
     Status s = OK;
-    if (fflush(o->f) || ferror(o->f) || fsync(fileno(o->f))) {
+    if (fflush(o->f) || ferror(o->f) || (sync && fsync(fileno(o->f)))) {
         s = IO_FAIL(o->path, "write it");
         goto done;
     }
@@ -117,13 +117,15 @@ Status out_commit(OutFile *o)
     }
     free(o->temp);
     o->temp = NULL;
-    s = sync_parent(o->path);
+    if (sync) s = sync_parent(o->path);
 done:
     out_abandon(o);
     return s;
 }
 
-Status file_write(const char *path, const void *data, size_t size)
+Status out_commit(OutFile *o) { return commit(o, true); }
+
+static Status write_whole(const char *path, const void *data, size_t size, bool sync)
 {
     OutFile o;
     TRY(out_open(&o, path));
@@ -132,7 +134,27 @@ Status file_write(const char *path, const void *data, size_t size)
         out_abandon(&o);
         return s;
     }
-    return out_commit(&o);
+    return commit(&o, sync);
+}
+
+Status file_write(const char *path, const void *data, size_t size)
+{
+    return write_whole(path, data, size, true);
+}
+
+Status file_write_unsynced(const char *path, const void *data, size_t size)
+{
+    return write_whole(path, data, size, false);
+}
+
+Status dir_sync(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    if (fd < 0) return IO_FAIL(path, "open it");
+    int failed = syncfs(fd), err = errno;
+    close(fd);
+    errno = err;
+    return failed ? IO_FAIL(path, "flush it") : OK;
 }
 
 /* ---- reading -------------------------------------------------------------------------- */

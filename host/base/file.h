@@ -25,6 +25,11 @@ void   out_abandon(OutFile *o);  /* removes the temporary; accepts an empty one 
 
 Status file_write(const char *path, const void *data, size_t size);  /* out_open .. out_commit */
 
+/* The same without waiting for the disk: for the many files of a folder that goes through
+ * dir_sync() before it gets its final name. */
+Status file_write_unsynced(const char *path, const void *data, size_t size);
+Status dir_sync(const char *path); /* everything below it (its whole file system) is on disk */
+
 /* Whole file in memory, with a 0 byte behind the end that is not counted. *data is owned by
  * the caller. Refuses what is no regular file, and files above limit_bytes. */
 Status file_read(char **data, size_t *size, const char *path, size_t limit_bytes);

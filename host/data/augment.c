@@ -28,7 +28,8 @@ void augment_apply(float *out, const float *in, int size, const Augment *a, Rand
 {
     CHECK(a->scale >= 0 && a->scale < 1);
     double angle = either_way(key, DRAW_ANGLE, a->rotate_degrees) * 3.14159265358979323846 / 180;
-    double right = either_way(key, DRAW_X, a->shift) * size, down = either_way(key, DRAW_Y, a->shift) * size;
+    double right = either_way(key, DRAW_X, a->shift) * size,
+           down = either_way(key, DRAW_Y, a->shift) * size;
     double scale = 1 / (1 + either_way(key, DRAW_SCALE, a->scale)); /* output to input */
     double mirror = a->flip && random_uniform(key, DRAW_FLIP) < 0.5 ? -1 : 1;
     float contrast = (float)(1 + either_way(key, DRAW_CONTRAST, a->contrast));

@@ -15,7 +15,7 @@ typedef struct {
     double scale;          /* larger or smaller by this share, below 1 */
     double brightness;     /* added, either way; white is 1 */
     double contrast;       /* more or less by this share    */
-    bool   flip;           /* mirror every second film: swaps the heart's side, so off by default */
+    bool flip;             /* mirror every second film: swaps the heart's side, so off by default */
 } Augment;                 /* {0}: nothing */
 
 /* out, in: [size, size]; not the same memory. key: stream STREAM_AUGMENT, step epoch, sample id. */

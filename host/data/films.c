@@ -23,10 +23,12 @@ static void make_class_table(Films *f)
         if (!f->film[i].status) f->label[n++] = f->film[i].label_name;
     qsort(f->label, (size_t)n, sizeof *f->label, by_text);
     for (int i = 0; i < n; i++)
-        if (!i || strcmp(f->label[i], f->label[f->n_label - 1])) f->label[f->n_label++] = f->label[i];
+        if (!i || strcmp(f->label[i], f->label[f->n_label - 1]))
+            f->label[f->n_label++] = f->label[i];
     for (int i = 0; i < f->n; i++) {
         if (f->film[i].status) continue;
-        const char **at = bsearch(&f->film[i].label_name, f->label, (size_t)f->n_label, sizeof *f->label, by_text);
+        const char **at = bsearch(&f->film[i].label_name, f->label, (size_t)f->n_label,
+                                  sizeof *f->label, by_text);
         f->film[i].label = (int)(at - f->label);
     }
 }
@@ -53,15 +55,17 @@ static Status check_allowed(const Films *f, const char *classes)
     int n = 0;
     CHECK(copy);
     Status s = OK;
-    for (char *c = strtok_r(copy, ",", &rest); c && n <= SPLIT_MAX_LABELS; c = strtok_r(NULL, ",", &rest))
+    for (char *c = strtok_r(copy, ",", &rest); c && n <= SPLIT_MAX_LABELS;
+         c = strtok_r(NULL, ",", &rest))
         allowed[n++] = c;
     for (int i = 0; i < f->n_label && !s; i++) {
         bool known = false;
         for (int j = 0; j < n; j++) known |= !strcmp(f->label[i], allowed[j]);
         if (known) continue;
         const char *near = text_nearest(f->label[i], allowed, n);
-        s = FAIL(ERR_INPUT, "%s: class \"%s\"%s%s%s, expected one of %s", place_of(place, f, first_of(f, i)),
-                 f->label[i], near ? " (is \"" : "", near ? near : "", near ? "\" meant?)" : "", classes);
+        s = FAIL(ERR_INPUT, "%s: class \"%s\"%s%s%s, expected one of %s",
+                 place_of(place, f, first_of(f, i)), f->label[i], near ? " (is \"" : "",
+                 near ? near : "", near ? "\" meant?)" : "", classes);
     }
     free(copy);
     return s;
@@ -91,9 +95,11 @@ static Status check_slips(const Films *f)
             bool slip = same_but_for_form(f->label[a], f->label[b]) ||
                         (count[a] * 20 <= count[b] && text_nearest(f->label[a], &f->label[b], 1));
             if (slip)
-                return FAIL(ERR_INPUT, "%s: class \"%s\" has %d films and \"%s\" %d; is it a slip? expected "
-                            "distinct names, or all of them in --classes", place_of(place, f, first_of(f, a)),
-                            f->label[a], count[a], f->label[b], count[b]);
+                return FAIL(ERR_INPUT,
+                            "%s: class \"%s\" has %d films and \"%s\" %d; is it a slip? expected "
+                            "distinct names, or all of them in --classes",
+                            place_of(place, f, first_of(f, a)), f->label[a], count[a], f->label[b],
+                            count[b]);
         }
     return OK;
 }
@@ -105,11 +111,12 @@ Status films_classes(Films *f, const FilmsSource *s)
     for (int i = 0; i < f->n; i++) n_bad += f->film[i].status != OK;
     const char *where = f->table ? f->table : f->root;
     if (f->n_label > SPLIT_MAX_LABELS)
-        return FAIL(ERR_INPUT, "%s: %d classes, expected at most %d; is the right column or folder taken?",
+        return FAIL(ERR_INPUT,
+                    "%s: %d classes, expected at most %d; is the right column or folder taken?",
                     where, f->n_label, SPLIT_MAX_LABELS);
     if (f->n_label == 1 && !n_bad) /* else films_check() tells what is wrong */
-        return FAIL(ERR_INPUT, "%s: all films are of class \"%s\", expected at least two classes", where,
-                    f->label[0]);
+        return FAIL(ERR_INPUT, "%s: all films are of class \"%s\", expected at least two classes",
+                    where, f->label[0]);
     return s->classes ? check_allowed(f, s->classes) : check_slips(f);
 }
 
@@ -163,8 +170,9 @@ static void check_one(Films *f, Film *film, const char *real_root, bool allow_sy
 {
     Image im = {0};
     char *path = path_join(f->root, film->path);
-    Status s = film->path[0] == '/' ? FAIL(ERR_INPUT, "%s: is absolute, expected a path below %s", path, f->root)
-                                    : check_inside(real_root, path);
+    Status s = film->path[0] == '/'
+                   ? FAIL(ERR_INPUT, "%s: is absolute, expected a path below %s", path, f->root)
+                   : check_inside(real_root, path);
     if (!s) s = read_file(&im, film->sha256, path);
     if (!s) s = check_film(film, &im, path, allow_synthetic);
     if (s) {
@@ -206,8 +214,11 @@ static void warn_of_dark(const Films *f, Log *log)
     for (int i = 0; i < f->n; i++)
         if (f->film[i].bits == 16 && f->film[i].brightest < 1.0f / 15 && !n++) first = &f->film[i];
     if (n)
-        log_warn(log, "%d films of 16 bits use less than 1/15 of the range (such as %s); are they 12-bit "
-                 "values that were never scaled?", n, first->path);
+        log_warn(
+            log,
+            "%d films of 16 bits use less than 1/15 of the range (such as %s); are they 12-bit "
+            "values that were never scaled?",
+            n, first->path);
 }
 
 Status films_check(Films *f, const FilmsSource *s, Log *log)
@@ -226,7 +237,8 @@ Status films_check(Films *f, const FilmsSource *s, Log *log)
     }
     log_progress_end(log);
     free(root);
-    if (signal_stop_requested()) return FAIL(ERR_STOPPED, "stopped while checking films, nothing was written");
+    if (signal_stop_requested())
+        return FAIL(ERR_STOPPED, "stopped while checking films, nothing was written");
     TRY(tell_problems(f, log));
     warn_of_dark(f, log);
     return OK;
@@ -266,7 +278,8 @@ static int by_id(const void *a, const void *b)
 
 static bool same_id(Film *const *film, int n, int i)
 {
-    return (i > 0 && !strcmp(film[i]->id, film[i - 1]->id)) || (i + 1 < n && !strcmp(film[i]->id, film[i + 1]->id));
+    return (i > 0 && !strcmp(film[i]->id, film[i - 1]->id)) ||
+           (i + 1 < n && !strcmp(film[i]->id, film[i + 1]->id));
 }
 
 /* Names that collide become whole paths; those that still do, and long ones, get a hash too. */

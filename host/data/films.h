@@ -22,32 +22,33 @@
 #include "data/split.h"
 
 typedef struct {
-    const char *path;        /* below the root                                     */
+    const char *path; /* below the root                                     */
     const char *label_name, *patient;
-    const char *id;          /* NULL until films_make_ids() unless                 */
-    bool  id_given;          /* by the table                                       */
-    int   label;             /* in the class table                                 */
-    int   line;              /* of the table, else 0                               */
+    const char *id; /* NULL until films_make_ids() unless                 */
+    bool id_given;  /* by the table                                       */
+    bool joined;    /* patient is another one, with whom it shares a film */
+    int label;      /* in the class table                                 */
+    int line;       /* of the table, else 0                               */
     Split split;
-    Status status;           /* not OK: cannot be used,                            */
-    char *problem;           /* owned: and why, in one line                        */
-    const char *left_out;    /* good, but not used, and why                        */
-    char  sha256[HASH_TEXT]; /* of the file                                        */
-    int   h, w, bits;
-    float brightest;         /* 0..1 */
-    Fingerprint *print;      /* owned */
+    Status status;          /* not OK: cannot be used,                            */
+    char *problem;          /* owned: and why, in one line                        */
+    const char *left_out;   /* good, but not used, and why                        */
+    char sha256[HASH_TEXT]; /* of the file                                        */
+    int h, w, bits;
+    float brightest;    /* 0..1 */
+    Fingerprint *print; /* owned */
 } Film;
 
 typedef struct {
-    char *root;              /* owned */
-    char *table;             /* owned: the csv file, or NULL */
-    Film *film;              /* owned: [n] in the order of names or rows */
-    int   n, cap;
-    const char **label;      /* owned: [n_label], sorted */
-    int   n_label;
-    bool  has_split;         /* every film's split was given */
+    char *root;  /* owned */
+    char *table; /* owned: the csv file, or NULL */
+    Film *film;  /* owned: [n] in the order of names or rows */
+    int n, cap;
+    const char **label; /* owned: [n_label], sorted */
+    int n_label;
+    bool has_split; /* every film's split was given */
     Arena memory;
-} Films;                     /* starts as {0} */
+} Films; /* starts as {0} */
 
 typedef struct {
     const char *format, *source;
@@ -59,7 +60,8 @@ typedef struct {
 
 Status films_list(Films *f, const FilmsSource *s);
 
-/* Makes the class table; refuses classes that are not allowed or look like slips, and fewer than two. */
+/* Makes the class table; refuses classes that are not allowed or look like slips, and fewer than
+ * two. */
 Status films_classes(Films *f, const FilmsSource *s);
 
 /* Reads all files, in parallel. If any cannot be used: warns of the first 20 and fails. */
@@ -76,5 +78,5 @@ void films_free(Films *f);
 
 /* For the readers of films_list(): adds an empty film, notes a problem (the first counts). */
 Film *films_add(Films *f, const char *path);
-void  film_problem(Film *film, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void film_problem(Film *film, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #endif

@@ -41,7 +41,10 @@ Film *films_add(Films *f, const char *path)
         CHECK(f->film);
     }
     Film *film = &f->film[f->n++];
-    *film = (Film){.path = arena_strdup(&f->memory, path), .split = SPLIT_COUNT, .label_name = "", .patient = ""};
+    *film = (Film){.path = arena_strdup(&f->memory, path),
+                   .split = SPLIT_COUNT,
+                   .label_name = "",
+                   .patient = ""};
     return film;
 }
 
@@ -54,7 +57,7 @@ struct Walk {
     const FilmsSource *source;
     Pattern *pattern[3]; /* owned */
     void (*found)(Walk *w, const char *path, char *const *above, int depth, const char *name);
-    bool only_classes;   /* sub-folders of class folders are refused */
+    bool only_classes; /* sub-folders of class folders are refused */
 };
 
 static Status walk(Walk *w, const char *below, char **above, int depth)
@@ -66,11 +69,13 @@ static Status walk(Walk *w, const char *below, char **above, int depth)
         const char *name = list.name[i];
         struct stat st;
         if (name[0] == '.' || !strcmp(name, "__MACOSX")) continue;
-        char *path = *below ? path_join(below, name) : strdup(name), *full = path_join(folder, name);
+        char *path = *below ? path_join(below, name) : strdup(name),
+             *full = path_join(folder, name);
         CHECK(path);
         bool there = !lstat(full, &st), is_folder = there && S_ISDIR(st.st_mode);
         if (is_folder && depth == DEEPEST) {
-            s = FAIL(ERR_INPUT, "%s: folder %d levels deep, expected at most %d", full, depth + 1, DEEPEST);
+            s = FAIL(ERR_INPUT, "%s: folder %d levels deep, expected at most %d", full, depth + 1,
+                     DEEPEST);
         } else if (is_folder) {
             above[depth] = (char *)(uintptr_t)name;
             s = walk(w, path, above, depth + 1);
@@ -85,7 +90,8 @@ static Status walk(Walk *w, const char *below, char **above, int depth)
     return s;
 }
 
-static void take_patient(Walk *w, Film *film, const Pattern *p, const char *name, const char *expected)
+static void take_patient(Walk *w, Film *film, const Pattern *p, const char *name,
+                         const char *expected)
 {
     char *patient = pattern_take(p, name, 1);
     if (patient) film->patient = arena_strdup(&w->films->memory, patient);
@@ -104,7 +110,8 @@ static void kermany_file(Walk *w, const char *path, char *const *above, int dept
     } else {
         char *kind = pattern_take(w->pattern[2], name, 2);
         if (kind) film->label_name = !strcmp(kind, "virus") ? "virus" : "bacteria";
-        take_patient(w, film, w->pattern[kind ? 1 : 2], name, "person<n>_bacteria_<n> or person<n>_virus_<n>");
+        take_patient(w, film, w->pattern[kind ? 1 : 2], name,
+                     "person<n>_bacteria_<n> or person<n>_virus_<n>");
         free(kind);
     }
     if (depth < 2 || !split_parse(&film->split, above[depth - 2])) film->split = SPLIT_COUNT;
@@ -119,7 +126,8 @@ static Status kermany_list(Walk *w)
     TRY(pattern_new(&w->pattern[2], "^(person\\d+)_(bacteria|virus)_\\d", 2, "kermany"));
     TRY(walk(w, "", above, 0));
     if (!w->films->n)
-        return FAIL(ERR_INPUT, "%s: no folder NORMAL or PNEUMONIA with files, expected the published layout",
+        return FAIL(ERR_INPUT,
+                    "%s: no folder NORMAL or PNEUMONIA with files, expected the published layout",
                     w->films->root);
     return OK;
 }
@@ -127,7 +135,7 @@ static Status kermany_list(Walk *w)
 static void folders_file(Walk *w, const char *path, char *const *above, int depth, const char *name)
 {
     int level = w->source->keep_split ? 2 : 1; /* where files belong */
-    if (!depth) return; /* a README beside the classes */
+    if (!depth) return;                        /* a README beside the classes */
     Film *film = films_add(w->films, path);
     if (depth != level) {
         film_problem(film, "%s: %d folders deep, expected %s", path, depth,
@@ -141,7 +149,8 @@ static void folders_file(Walk *w, const char *path, char *const *above, int dept
         take_patient(w, film, w->pattern[0], name, w->source->patient_regex);
     } else {
         const char *dot = strrchr(name, '.');
-        film->patient = arena_printf(&w->films->memory, "%.*s", dot ? (int)(dot - name) : (int)strlen(name), name);
+        film->patient = arena_printf(&w->films->memory, "%.*s",
+                                     dot ? (int)(dot - name) : (int)strlen(name), name);
     }
 }
 
@@ -153,13 +162,16 @@ static Status folders_list(Walk *w)
         TRY(pattern_new(&w->pattern[0], w->source->patient_regex, 1, "--patient-regex"));
     TRY(walk(w, "", above, 0));
     if (!w->films->n)
-        return FAIL(ERR_INPUT, "%s: no files in sub-folders, expected <class>/<file>", w->films->root);
+        return FAIL(ERR_INPUT, "%s: no files in sub-folders, expected <class>/<file>",
+                    w->films->root);
     return OK;
 }
 
 /* ---- csv ------------------------------------------------------------------------------ */
 
-typedef struct { int path, label, patient, split, id; } Columns;
+typedef struct {
+    int path, label, patient, split, id;
+} Columns;
 
 static void csv_film(Films *f, const Csv *c, int row, const Columns *col)
 {
@@ -168,19 +180,23 @@ static void csv_film(Films *f, const Csv *c, int row, const Columns *col)
     film->line = c->line[row];
     film->label_name = arena_strdup(a, csv_at(c, row, col->label));
     film->patient = arena_strdup(a, csv_at(c, row, col->patient));
-    if (!*film->path) film_problem(film, "%s:%d: path is empty, expected a file", c->path, film->line);
-    if (!*film->patient) film_problem(film, "%s:%d: patient is empty, expected a name", c->path, film->line);
-    if (!*film->label_name) film_problem(film, "%s:%d: label is empty, expected a class", c->path, film->line);
+    if (!*film->path)
+        film_problem(film, "%s:%d: path is empty, expected a file", c->path, film->line);
+    if (!*film->patient)
+        film_problem(film, "%s:%d: patient is empty, expected a name", c->path, film->line);
+    if (!*film->label_name)
+        film_problem(film, "%s:%d: label is empty, expected a class", c->path, film->line);
     if (col->split >= 0 && !split_parse(&film->split, csv_at(c, row, col->split)))
-        film_problem(film, "%s:%d: split \"%s\", expected train, val, test or pool", c->path, film->line,
-                     csv_at(c, row, col->split));
+        film_problem(film, "%s:%d: split \"%s\", expected train, val, test or pool", c->path,
+                     film->line, csv_at(c, row, col->split));
     if (col->id >= 0 && *csv_at(c, row, col->id)) {
         film->id = arena_strdup(a, csv_at(c, row, col->id));
         film->id_given = true;
         if (strspn(film->id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
-                strlen(film->id) || strlen(film->id) > 200 || strchr(".-", film->id[0]))
-            film_problem(film, "%s:%d: id \"%s\", expected letters, digits, . _ and -", c->path, film->line,
-                         film->id);
+                strlen(film->id) ||
+            strlen(film->id) > 200 || strchr(".-", film->id[0]))
+            film_problem(film, "%s:%d: id \"%s\", expected letters, digits, . _ and -", c->path,
+                         film->line, film->id);
     }
 }
 
@@ -237,14 +253,17 @@ Status films_list(Films *f, const FilmsSource *s)
     if (!table && strcmp(s->format, "kermany") && strcmp(s->format, "folders"))
         return FAIL(ERR_USAGE, "format \"%s\", expected kermany, folders or csv", s->format);
     if (s->patient_regex && strcmp(s->format, "folders"))
-        return FAIL(ERR_USAGE, "patient regex with format \"%s\", expected it with folders only", s->format);
+        return FAIL(ERR_USAGE, "patient regex with format \"%s\", expected it with folders only",
+                    s->format);
     Status status = table ? list_table(f, s) : list_folder(f, s);
     for (int i = 0; i < f->n && !status; i++) {
         Film *film = &f->film[i];
         if (!film->status && !good_name(film->label_name))
-            film_problem(film, "%s: class \"%s\", expected a plain name", film->path, film->label_name);
+            film_problem(film, "%s: class \"%s\", expected a plain name", film->path,
+                         film->label_name);
         if (f->has_split && film->split == SPLIT_COUNT)
-            film_problem(film, "%s: is in no folder train, val or test, expected one to keep", film->path);
+            film_problem(film, "%s: is in no folder train, val or test, expected one to keep",
+                         film->path);
     }
     if (status) films_free(f);
     return status;

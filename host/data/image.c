@@ -7,12 +7,12 @@ static const struct {
     size_t at, n;
     const char *magic, *name;
 } other_format[] = {
-    {128, 4, "DICM", "a DICOM file"},      {0, 4, "GIF8", "a GIF image"},
-    {0, 4, "II*\0", "a TIFF image"},       {0, 4, "MM\0*", "a TIFF image"},
-    {0, 2, "BM", "a BMP image"},           {8, 4, "WEBP", "a WebP image"},
-    {4, 8, "ftypheic", "a HEIC image"},    {0, 4, "\0\0\0\x0c", "a JPEG 2000 image"},
-    {0, 4, "%PDF", "a PDF document"},      {0, 2, "PK", "a zip archive"},
-    {0, 2, "\x1f\x8b", "a gzip file"},     {0, 11, "version http", "a Git LFS pointer"},
+    {128, 4, "DICM", "a DICOM file"},   {0, 4, "GIF8", "a GIF image"},
+    {0, 4, "II*\0", "a TIFF image"},    {0, 4, "MM\0*", "a TIFF image"},
+    {0, 2, "BM", "a BMP image"},        {8, 4, "WEBP", "a WebP image"},
+    {4, 8, "ftypheic", "a HEIC image"}, {0, 4, "\0\0\0\x0c", "a JPEG 2000 image"},
+    {0, 4, "%PDF", "a PDF document"},   {0, 2, "PK", "a zip archive"},
+    {0, 2, "\x1f\x8b", "a gzip file"},  {0, 11, "version http", "a Git LFS pointer"},
 };
 
 static Status refuse_format(Encoded in)
@@ -20,10 +20,12 @@ static Status refuse_format(Encoded in)
     for (size_t i = 0; i < sizeof other_format / sizeof *other_format; i++) {
         size_t at = other_format[i].at, n = other_format[i].n;
         if (in.size >= at + n && !memcmp(in.data + at, other_format[i].magic, n))
-            return FAIL(ERR_INPUT, "%s: is %s, expected PNG or JPEG", in.path, other_format[i].name);
+            return FAIL(ERR_INPUT, "%s: is %s, expected PNG or JPEG", in.path,
+                        other_format[i].name);
     }
     if (!in.size) return FAIL(ERR_INPUT, "%s: is empty, expected a PNG or JPEG image", in.path);
-    return FAIL(ERR_INPUT, "%s: byte 0: no PNG or JPEG signature, expected one of the two", in.path);
+    return FAIL(ERR_INPUT, "%s: byte 0: no PNG or JPEG signature, expected one of the two",
+                in.path);
 }
 
 Status image_decode(Image *im, const void *data, size_t size, const char *path)
@@ -65,7 +67,8 @@ Status image_alloc(Image *im, int64_t h, int64_t w, const char *path)
                     (long long)w, (long long)h, IMAGE_MAX_PIXELS / 1000000);
     im->pixel = malloc((size_t)(h * w) * sizeof *im->pixel);
     if (!im->pixel)
-        return FAIL(ERR_SPACE, "%s: no memory for %lld x %lld pixels", path, (long long)w, (long long)h);
+        return FAIL(ERR_SPACE, "%s: no memory for %lld x %lld pixels", path, (long long)w,
+                    (long long)h);
     im->h = (int)h;
     im->w = (int)w;
     return OK;
@@ -121,7 +124,8 @@ void colour_row(float *out, Colour *c, const unsigned char *row, int w, int samp
         if (b < low) low = b;
         chroma += high - low;
         c->strong += high - low > strong;
-        out[x] = (float)(r + g + b) / (float)(3 * full); /* both whole below 2^24: v/full if r=g=b=v */
+        out[x] =
+            (float)(r + g + b) / (float)(3 * full); /* both whole below 2^24: v/full if r=g=b=v */
     }
     c->chroma += (double)chroma / full;
 }
@@ -133,8 +137,10 @@ Status colour_check(const Colour *c, const Image *im, const char *path)
         return FAIL(ERR_INPUT, "%s: %lld pixels are transparent, expected an opaque film", path,
                     (long long)c->clear);
     if (mean > 3.0 / 255 || strong > 0.005)
-        return FAIL(ERR_INPUT, "%s: is a colour image (mean chroma %.3f, %.2f %% coloured pixels), "
-                    "expected grey", path, mean, 100 * strong);
+        return FAIL(ERR_INPUT,
+                    "%s: is a colour image (mean chroma %.3f, %.2f %% coloured pixels), "
+                    "expected grey",
+                    path, mean, 100 * strong);
     return OK;
 }
 
@@ -169,9 +175,10 @@ int exif_orientation(const unsigned char *exif, size_t size)
 /* Orientations 5..8 swap the axes; of the rest of the number, what is read backwards. */
 Status image_orient(Image *im, int orientation, const char *path)
 {
-    static const struct { bool swap, up, left; } turn[9] = {
-        {0}, {0, 0, 0}, {0, 0, 1}, {0, 1, 1}, {0, 1, 0},
-        {1, 0, 0}, {1, 1, 0}, {1, 1, 1}, {1, 0, 1},
+    static const struct {
+        bool swap, up, left;
+    } turn[9] = {
+        {0}, {0, 0, 0}, {0, 0, 1}, {0, 1, 1}, {0, 1, 0}, {1, 0, 0}, {1, 1, 0}, {1, 1, 1}, {1, 0, 1},
     };
     if (orientation < 2 || orientation > 8) return OK;
     bool swap = turn[orientation].swap;

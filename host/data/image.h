@@ -17,25 +17,28 @@
 #include "base/file.h"
 
 enum {
-    IMAGE_MAX_PIXELS = 64 << 20,     /* checked before memory is taken */
-    IMAGE_MAX_BYTES  = 256 << 20,    /* of a file                      */
-    IMAGE_MAX_SIDE   = 65500
+    IMAGE_MAX_PIXELS = 64 << 20, /* checked before memory is taken */
+    IMAGE_MAX_BYTES = 256 << 20, /* of a file                      */
+    IMAGE_MAX_SIDE = 65500
 };
 
-typedef struct { char *key, *value; } ImageText; /* owned by the image; value is UTF-8 */
+typedef struct {
+    char *key, *value;
+} ImageText; /* owned by the image; value is UTF-8 */
 
 typedef struct {
-    float     *pixel;    /* owned: [h, w]                                    */
-    int        h, w;
-    int        bits;     /* of a sample in the file: 1, 2, 4, 8 or 16        */
-    int        channels; /* in the file without transparency: 1 or 3         */
-    ImageText *text;     /* owned: [n_text] PNG text chunks                  */
-    int        n_text;
-} Image;                 /* starts as {0} */
+    float *pixel; /* owned: [h, w]                                    */
+    int h, w;
+    int bits;        /* of a sample in the file: 1, 2, 4, 8 or 16        */
+    int channels;    /* in the file without transparency: 1 or 3         */
+    ImageText *text; /* owned: [n_text] PNG text chunks                  */
+    int n_text;
+} Image; /* starts as {0} */
 
 Status image_read(Image *im, const char *path);
-Status image_decode(Image *im, const void *data, size_t size, const char *path); /* path: for messages */
-void   image_free(Image *im);
+Status image_decode(Image *im, const void *data, size_t size,
+                    const char *path); /* path: for messages */
+void image_free(Image *im);
 
 const char *image_text(const Image *im, const char *key); /* NULL if the file has no such key */
 

@@ -20,16 +20,17 @@ void image_add_text(Image *im, const char *key, const char *value);
 
 /* Running test for colour and transparency over the samples of a file. */
 typedef struct {
-    double chroma;   /* sum over pixels, in 0..1 each */
-    int64_t strong;  /* pixels with a lot of it       */
-    int64_t clear;   /* pixels that are not opaque    */
+    double chroma;  /* sum over pixels, in 0..1 each */
+    int64_t strong; /* pixels with a lot of it       */
+    int64_t clear;  /* pixels that are not opaque    */
 } Colour;
 
-/* One row of w pixels with 1-4 samples each (grey, grey+alpha, RGB, RGBA), 8 bits or 16 bits big-endian. */
+/* One row of w pixels with 1-4 samples each (grey, grey+alpha, RGB, RGBA), 8 bits or 16 bits
+ * big-endian. */
 void colour_row(float *out, Colour *c, const unsigned char *row, int w, int samples, int bits);
 Status colour_check(const Colour *c, const Image *im, const char *path);
 
 /* Turns the pixels as EXIF orientation 1..8 asks; the EXIF block starts with its TIFF header. */
-int    exif_orientation(const unsigned char *exif, size_t size); /* 1 where it says nothing usable */
+int exif_orientation(const unsigned char *exif, size_t size); /* 1 where it says nothing usable */
 Status image_orient(Image *im, int orientation, const char *path);
 #endif

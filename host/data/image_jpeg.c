@@ -5,10 +5,10 @@
  * in a Reader that the outer function owns.
  */
 #include "data/image_codec.h"
+#include <jpeglib.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <jpeglib.h>
 
 enum { MAX_SCANS = 200 }; /* a small file can ask for endless passes over a large image */
 
@@ -18,8 +18,8 @@ typedef struct {
     struct jpeg_progress_mgr progress;
     jmp_buf jump;
     Encoded in;
-    Image im;            /* owned until handed over */
-    unsigned char *row;  /* owned */
+    Image im;           /* owned until handed over */
+    unsigned char *row; /* owned */
     Colour colour;
     int orientation;
     Status status;
@@ -31,8 +31,7 @@ static noreturn void reader_fail(Reader *r, Status code, const char *what)
     if (r->im.h)
         r->status = FAIL(code, "%s: byte %zu (row %u of %d): %s", r->in.path, at,
                          r->jpeg.output_scanline, r->im.h, what);
-    else
-        r->status = FAIL(code, "%s: byte %zu (header): %s", r->in.path, at, what);
+    else r->status = FAIL(code, "%s: byte %zu (header): %s", r->in.path, at, what);
     longjmp(r->jump, 1);
 }
 
@@ -110,7 +109,8 @@ static void check_scans(Reader *r)
     for (int c = 0; c < jpeg->num_components; c++)
         for (int k = 0; k < (c == 0 ? DCTSIZE2 : 1); k++)
             if (jpeg->coef_bits[c][k] != 0)
-                reader_fail(r, ERR_INPUT, "progressive scans are missing, expected the whole image");
+                reader_fail(r, ERR_INPUT,
+                            "progressive scans are missing, expected the whole image");
 }
 
 static void read_rows(Reader *r)

@@ -18,10 +18,10 @@ enum { MAX_CHUNK_BYTES = 1 << 20, MAX_CHUNKS = 256, DEFLATE_RATIO = 1032 };
 typedef struct {
     jmp_buf jump;
     Encoded in;
-    size_t at;            /* next byte of the file                    */
-    int row;              /* next row, -1 in the header, h behind     */
-    Image im;             /* owned until handed over                  */
-    unsigned char *rows;  /* owned: one row, or all of an interlaced image */
+    size_t at;           /* next byte of the file                    */
+    int row;             /* next row, -1 in the header, h behind     */
+    Image im;            /* owned until handed over                  */
+    unsigned char *rows; /* owned: one row, or all of an interlaced image */
     Colour colour;
     bool interlaced;
     int orientation;
@@ -124,7 +124,8 @@ static void read_texts(Reader *r)
     int n;
     png_read_end(r->png, r->info);
     png_get_text(r->png, r->info, &text, &n);
-    for (int i = 0; i < n; i++) image_add_text(&r->im, text[i].key, text[i].text ? text[i].text : "");
+    for (int i = 0; i < n; i++)
+        image_add_text(&r->im, text[i].key, text[i].text ? text[i].text : "");
     find_orientation(r);
 }
 
@@ -158,10 +159,10 @@ Status png_decode(Image *im, Encoded in)
 typedef struct {
     jmp_buf jump;
     const char *path;
-    unsigned char *out;  /* owned until handed over */
+    unsigned char *out; /* owned until handed over */
     size_t n, cap;
-    unsigned char *row;  /* owned */
-    png_text *text;      /* owned: [n_text]; the values too */
+    unsigned char *row; /* owned */
+    png_text *text;     /* owned: [n_text]; the values too */
     int n_text;
     Status status;
     png_structp png;
@@ -206,10 +207,10 @@ static char *printable(const char *s, bool *ascii)
     *ascii = true;
     while (at < n) {
         utf8proc_int32_t c;
-        utf8proc_ssize_t used = utf8proc_iterate((const utf8proc_uint8_t *)s + at,
-                                                 (utf8proc_ssize_t)(n - at), &c);
-        bool good = used > 0 && (c == '\n' || utf8proc_category(c) < UTF8PROC_CATEGORY_CC)
-                    && utf8proc_category(c) != UTF8PROC_CATEGORY_CN;
+        utf8proc_ssize_t used =
+            utf8proc_iterate((const utf8proc_uint8_t *)s + at, (utf8proc_ssize_t)(n - at), &c);
+        bool good = used > 0 && (c == '\n' || utf8proc_category(c) < UTF8PROC_CATEGORY_CC) &&
+                    utf8proc_category(c) != UTF8PROC_CATEGORY_CN;
         if (good) {
             memcpy(out + to, s + at, (size_t)used);
             to += (size_t)used;
@@ -278,10 +279,12 @@ Status image_encode_png(char **data, size_t *size, const float *pixel, int h, in
     *size = 0;
     for (size_t i = 0; i < (size_t)h * w; i++)
         if (isnan(pixel[i]))
-            return FAIL(ERR_NUMERIC, "%s: row %zu, column %zu: pixel is not a number", path, i / w, i % w);
+            return FAIL(ERR_NUMERIC, "%s: row %zu, column %zu: pixel is not a number", path, i / w,
+                        i % w);
     Writer out = {.path = path, .row = malloc((size_t)w)};
     set_texts(&out, text, n_text);
-    out.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &out, on_write_error, on_write_warning);
+    out.png =
+        png_create_write_struct(PNG_LIBPNG_VER_STRING, &out, on_write_error, on_write_warning);
     out.info = out.png ? png_create_info_struct(out.png) : NULL;
     if (!out.row || !out.info) {
         out.status = FAIL(ERR_SPACE, "%s: no memory to encode it", path);

@@ -9,8 +9,8 @@
 #include <string.h>
 
 typedef struct {
-    int *first;     /* owned: [n_out] first input that counts            */
-    float *weight;  /* owned: [n_out, taps], 0 where it reaches too far  */
+    int *first;    /* owned: [n_out] first input that counts            */
+    float *weight; /* owned: [n_out, taps], 0 where it reaches too far  */
     int taps;
 } Filter;
 
@@ -27,7 +27,8 @@ static Status filter_make(Filter *f, int n_in, int n_out)
     int taps = 2 * (int)ceil(reach) + 1;
     if (taps > n_in) taps = n_in;
     *f = (Filter){.first = malloc((size_t)n_out * sizeof(int)),
-                  .weight = calloc((size_t)n_out * (size_t)taps, sizeof(float)), .taps = taps};
+                  .weight = calloc((size_t)n_out * (size_t)taps, sizeof(float)),
+                  .taps = taps};
     if (!f->first || !f->weight) {
         filter_free(f);
         return FAIL(ERR_SPACE, "no memory for a filter from %d to %d pixels", n_in, n_out);

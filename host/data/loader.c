@@ -12,10 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { bool bytes; unsigned char data[]; } Cached; /* [size, size] bytes or floats */
+typedef struct {
+    bool bytes;
+    unsigned char data[];
+} Cached; /* [size, size] bytes or floats */
 
 typedef struct {
-    float *pixel;   /* owned: [batch, size, size] */
+    float *pixel;      /* owned: [batch, size, size] */
     int *label, *item; /* owned: [batch] */
     int n;
     uint64_t ticket;
@@ -26,17 +29,17 @@ typedef struct {
 
 struct Loader {
     LoaderSettings set;
-    LoaderItem *item;            /* owned: [n] */
+    LoaderItem *item; /* owned: [n] */
     int n, n_batch, n_slot, n_started;
-    _Atomic(Cached *) *cached;   /* owned: [n] */
+    _Atomic(Cached *) *cached; /* owned: [n] */
     atomic_size_t cache_used;
-    Slot *slot;                  /* owned: [n_slot] */
-    uint64_t next, taken, end;   /* ticket to fill, ticket to hand out, first one beyond */
-    bool handed_out;             /* the caller holds the slot of ticket taken - 1 */
+    Slot *slot;                /* owned: [n_slot] */
+    uint64_t next, taken, end; /* ticket to fill, ticket to hand out, first one beyond */
+    bool handed_out;           /* the caller holds the slot of ticket taken - 1 */
     bool closing;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    pthread_t *thread;           /* owned: [n_threads] */
+    pthread_t *thread; /* owned: [n_threads] */
 };
 
 /* ---- one film ------------------------------------------------------------------------- */
@@ -58,8 +61,7 @@ static Cached *decode_item(Loader *l, const LoaderItem *item, Status *s)
     c->bytes = exact;
     if (exact)
         for (size_t i = 0; i < n; i++) c->data[i] = (unsigned char)lrintf(255 * pixel[i]);
-    else
-        memcpy(c->data, pixel, n * sizeof(float));
+    else memcpy(c->data, pixel, n * sizeof(float));
 done:
     image_free(&im);
     image_free(&fitted);
@@ -109,7 +111,8 @@ static Status load_item(Loader *l, float *out, int i)
 
 static bool augments(const Augment *a)
 {
-    return a->rotate_degrees > 0 || a->shift > 0 || a->scale > 0 || a->brightness > 0 || a->contrast > 0 || a->flip;
+    return a->rotate_degrees > 0 || a->shift > 0 || a->scale > 0 || a->brightness > 0 ||
+           a->contrast > 0 || a->flip;
 }
 
 static Status fill(Loader *l, Slot *slot, float *scratch)
@@ -127,7 +130,8 @@ static Status fill(Loader *l, Slot *slot, float *scratch)
             continue;
         }
         RandomKey order = {l->set.seed, STREAM_SHUFFLE, epoch, 0};
-        int i = l->set.shuffle ? (int)random_permute(order, (uint32_t)(first + b), (uint32_t)l->n) : first + b;
+        int i = l->set.shuffle ? (int)random_permute(order, (uint32_t)(first + b), (uint32_t)l->n)
+                               : first + b;
         RandomKey key = {l->set.seed, STREAM_AUGMENT, epoch, l->item[i].id};
         TRY(load_item(l, augment ? scratch : out, i));
         if (augment) augment_apply(out, scratch, l->set.size, &l->set.augment, key);
@@ -189,7 +193,10 @@ Status loader_next(Loader *l, Batch *b)
     l->handed_out = true;
     pthread_mutex_unlock(&l->lock);
     if (slot->status) return FAIL(slot->status, "%s", slot->message);
-    *b = (Batch){.pixel = slot->pixel, .label = slot->label, .item = slot->item, .n = slot->n,
+    *b = (Batch){.pixel = slot->pixel,
+                 .label = slot->label,
+                 .item = slot->item,
+                 .n = slot->n,
                  .epoch = (uint32_t)(slot->ticket / (uint64_t)l->n_batch),
                  .index = (int)(slot->ticket % (uint64_t)l->n_batch)};
     return OK;

@@ -15,30 +15,30 @@
 #include <stddef.h>
 
 typedef struct {
-    const char  *path;  /* borrowed; unused where there are pixels            */
+    const char *path;   /* borrowed; unused where there are pixels            */
     const float *pixel; /* borrowed: [size, size], or NULL                    */
-    int          label; /* 0 or more                                          */
-    uint64_t     id;    /* the sample of its random keys: the same film, the same id */
+    int label;          /* 0 or more                                          */
+    uint64_t id;        /* the sample of its random keys: the same film, the same id */
 } LoaderItem;
 
 typedef struct {
-    int      size, batch, n_threads;
-    bool     shuffle;
-    Augment  augment;      /* {0}: none */
+    int size, batch, n_threads;
+    bool shuffle;
+    Augment augment; /* {0}: none */
     uint32_t seed;
-    size_t   cache_bytes;
-    uint32_t first_epoch;  /* where to start; first_batch counts within the epoch */
-    int      first_batch;
-    uint32_t n_epochs;     /* ends before epoch n_epochs; 0: never */
+    size_t cache_bytes;
+    uint32_t first_epoch; /* where to start; first_batch counts within the epoch */
+    int first_batch;
+    uint32_t n_epochs; /* ends before epoch n_epochs; 0: never */
 } LoaderSettings;
 
-typedef struct {           /* borrowed from the loader until the next call */
-    const float *pixel;    /* [batch, size, size] */
-    const int   *label;    /* [batch]; -1 behind the last film */
-    const int   *item;     /* [batch]; index of the item, -1 behind the last film */
-    int          n;        /* films; 0 after the last epoch */
-    uint32_t     epoch;
-    int          index;    /* of the batch within the epoch */
+typedef struct {        /* borrowed from the loader until the next call */
+    const float *pixel; /* [batch, size, size] */
+    const int *label;   /* [batch]; -1 behind the last film */
+    const int *item;    /* [batch]; index of the item, -1 behind the last film */
+    int n;              /* films; 0 after the last epoch */
+    uint32_t epoch;
+    int index; /* of the batch within the epoch */
 } Batch;
 
 typedef struct Loader Loader;
@@ -46,6 +46,6 @@ typedef struct Loader Loader;
 /* The items are copied, what they point to is not. */
 Status loader_open(Loader **l, const LoaderItem *item, int n, const LoaderSettings *s);
 Status loader_next(Loader *l, Batch *b);
-int    loader_batches(const Loader *l); /* per epoch */
-void   loader_close(Loader *l);         /* at any time; accepts NULL */
+int loader_batches(const Loader *l); /* per epoch */
+void loader_close(Loader *l);        /* at any time; accepts NULL */
 #endif

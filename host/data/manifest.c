@@ -77,12 +77,16 @@ static void make_class_table(Manifest *m)
     qsort(m->label, (size_t)m->n, sizeof *m->label, by_text);
     m->n_label = 0;
     for (int i = 0; i < m->n; i++)
-        if (!i || strcmp(m->label[i], m->label[m->n_label - 1])) m->label[m->n_label++] = m->label[i];
+        if (!i || strcmp(m->label[i], m->label[m->n_label - 1]))
+            m->label[m->n_label++] = m->label[i];
     for (int i = 0; i < m->n; i++) m->row[i].label = manifest_label(m, m->row[i].label_name);
 }
 
 /* Rows sorted by one of their texts, then by line: equal ones stand together. */
-typedef struct { const char *key; const ManifestRow *row; } Sorted;
+typedef struct {
+    const char *key;
+    const ManifestRow *row;
+} Sorted;
 
 static int by_key(const void *a, const void *b)
 {
@@ -108,16 +112,20 @@ static Sorted *sorted_by(const Manifest *m, Key key)
 static Status check_pair(const Manifest *m, Key key, const ManifestRow *a, const ManifestRow *b)
 {
     if (key == KEY_ID)
-        return FAIL(ERR_INPUT, "%s:%d: id \"%s\" is already in line %d, expected each once", m->file,
-                    b->line, b->id, a->line);
+        return FAIL(ERR_INPUT, "%s:%d: id \"%s\" is already in line %d, expected each once",
+                    m->file, b->line, b->id, a->line);
     if (a->split == b->split) return OK;
     if (key == KEY_PATIENT)
-        return FAIL(ERR_INPUT, "%s:%d: patient \"%s\" is in %s, but in %s at line %d, expected each "
-                    "patient in one split", m->file, b->line, b->patient, split_name(b->split),
-                    split_name(a->split), a->line);
-    return FAIL(ERR_INPUT, "%s:%d: film \"%s\" is in %s, but the identical film \"%s\" is in %s at line "
-                "%d, expected no film in two splits", m->file, b->line, b->id, split_name(b->split),
-                a->id, split_name(a->split), a->line);
+        return FAIL(ERR_INPUT,
+                    "%s:%d: patient \"%s\" is in %s, but in %s at line %d, expected each "
+                    "patient in one split",
+                    m->file, b->line, b->patient, split_name(b->split), split_name(a->split),
+                    a->line);
+    return FAIL(ERR_INPUT,
+                "%s:%d: film \"%s\" is in %s, but the identical film \"%s\" is in %s at line "
+                "%d, expected no film in two splits",
+                m->file, b->line, b->id, split_name(b->split), a->id, split_name(a->split),
+                a->line);
 }
 
 static Status check_key(const Manifest *m, Key key)
@@ -140,17 +148,22 @@ static bool leads_outside(const char *path)
 
 static Status check_row(const Manifest *m, const ManifestRow *r)
 {
-    const char *empty = !*r->id ? "id" : !*r->path ? "path" : !*r->label_name ? "label"
-                        : !*r->patient ? "patient" : NULL;
-    if (empty) return FAIL(ERR_INPUT, "%s:%d: %s is empty, expected a value", m->file, r->line, empty);
+    const char *empty = !*r->id           ? "id"
+                        : !*r->path       ? "path"
+                        : !*r->label_name ? "label"
+                        : !*r->patient    ? "patient"
+                                          : NULL;
+    if (empty)
+        return FAIL(ERR_INPUT, "%s:%d: %s is empty, expected a value", m->file, r->line, empty);
     if (leads_outside(r->path))
-        return FAIL(ERR_INPUT, "%s:%d: path \"%s\" leads out of the folder, expected one inside", m->file,
-                    r->line, r->path);
+        return FAIL(ERR_INPUT, "%s:%d: path \"%s\" leads out of the folder, expected one inside",
+                    m->file, r->line, r->path);
     if (strlen(r->sha256) != 64 || strspn(r->sha256, "0123456789abcdef") != 64)
-        return FAIL(ERR_INPUT, "%s:%d: sha256 \"%s\", expected 64 hex digits", m->file, r->line, r->sha256);
+        return FAIL(ERR_INPUT, "%s:%d: sha256 \"%s\", expected 64 hex digits", m->file, r->line,
+                    r->sha256);
     if (r->width < 1 || r->height < 1)
-        return FAIL(ERR_INPUT, "%s:%d: size %d x %d, expected at least 1 x 1", m->file, r->line, r->width,
-                    r->height);
+        return FAIL(ERR_INPUT, "%s:%d: size %d x %d, expected at least 1 x 1", m->file, r->line,
+                    r->width, r->height);
     return OK;
 }
 
@@ -185,14 +198,18 @@ static Status read_row(Manifest *m, const Csv *c, int row, const int col[N_COLUM
 {
     const char *cell[N_COLUMNS];
     for (int i = 0; i < N_COLUMNS; i++) cell[i] = csv_at(c, row, col[i]);
-    ManifestRow r = {.id = cell[0], .path = cell[1], .label_name = cell[2], .patient = cell[3],
-                     .source = cell[8], .line = c->line[row]};
+    ManifestRow r = {.id = cell[0],
+                     .path = cell[1],
+                     .label_name = cell[2],
+                     .patient = cell[3],
+                     .source = cell[8],
+                     .line = c->line[row]};
     if (!split_parse(&r.split, cell[4]))
-        return FAIL(ERR_INPUT, "%s:%d: split \"%s\", expected train, val, test or pool", c->path, r.line,
-                    cell[4]);
+        return FAIL(ERR_INPUT, "%s:%d: split \"%s\", expected train, val, test or pool", c->path,
+                    r.line, cell[4]);
     if (strlen(cell[5]) != 64)
-        return FAIL(ERR_INPUT, "%s:%d: sha256 has %zu characters, expected 64 hex digits", c->path, r.line,
-                    strlen(cell[5]));
+        return FAIL(ERR_INPUT, "%s:%d: sha256 has %zu characters, expected 64 hex digits", c->path,
+                    r.line, strlen(cell[5]));
     memcpy(r.sha256, cell[5], HASH_TEXT);
     TRY(read_size(&r.width, c, row, col[6]));
     TRY(read_size(&r.height, c, row, col[7]));
@@ -245,12 +262,15 @@ done:
 
 int manifest_label(const Manifest *m, const char *name)
 {
-    const char **at = m->n_label ? bsearch(&name, m->label, (size_t)m->n_label, sizeof *m->label, by_text)
-                                 : NULL;
+    const char **at =
+        m->n_label ? bsearch(&name, m->label, (size_t)m->n_label, sizeof *m->label, by_text) : NULL;
     return at ? (int)(at - m->label) : -1;
 }
 
-char *manifest_path(const Manifest *m, const ManifestRow *r) { return path_join(m->folder, r->path); }
+char *manifest_path(const Manifest *m, const ManifestRow *r)
+{
+    return path_join(m->folder, r->path);
+}
 
 Count manifest_count(const Manifest *m, int label, Split split)
 {
@@ -259,7 +279,8 @@ Count manifest_count(const Manifest *m, int label, Split split)
     Count c = {0};
     for (int i = 0; i < m->n; i++) {
         const ManifestRow *r = s[i].row;
-        if ((label >= 0 && r->label != label) || (split != SPLIT_COUNT && r->split != split)) continue;
+        if ((label >= 0 && r->label != label) || (split != SPLIT_COUNT && r->split != split))
+            continue;
         c.films++;
         c.patients += !last || strcmp(last, r->patient);
         last = r->patient;

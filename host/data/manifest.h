@@ -21,40 +21,42 @@ bool split_parse(Split *s, const char *name);
 
 typedef struct {
     const char *id, *path, *label_name, *patient, *source; /* of the manifest */
-    int   label;                                           /* index of label_name in its class table */
+    int label; /* index of label_name in its class table */
     Split split;
-    char  sha256[HASH_TEXT];
-    int   width, height;
-    int   line;                                            /* in the file; 2 is the first row */
+    char sha256[HASH_TEXT];
+    int width, height;
+    int line; /* in the file; 2 is the first row */
 } ManifestRow;
 
 typedef struct {
-    char         *file;    /* owned */
-    char         *folder;  /* owned: what paths are relative to */
-    ManifestRow  *row;     /* owned: [n] */
-    int           n, cap;
-    const char  **label;   /* owned: [n_label], sorted by strcmp */
-    int           n_label;
-    Arena         memory;  /* the rows' strings */
-} Manifest;                /* starts as {0} */
+    char *file;       /* owned */
+    char *folder;     /* owned: what paths are relative to */
+    ManifestRow *row; /* owned: [n] */
+    int n, cap;
+    const char **label; /* owned: [n_label], sorted by strcmp */
+    int n_label;
+    Arena memory; /* the rows' strings */
+} Manifest;       /* starts as {0} */
 
 Status manifest_read(Manifest *m, const char *path);
-void   manifest_free(Manifest *m);
+void manifest_free(Manifest *m);
 
 /* Making one: init, add rows (strings are copied), finish (makes the class table and checks
  * everything as manifest_read does), write to m->file. */
-void   manifest_init(Manifest *m, const char *path);
-void   manifest_add(Manifest *m, const ManifestRow *row);
+void manifest_init(Manifest *m, const char *path);
+void manifest_add(Manifest *m, const ManifestRow *row);
 Status manifest_finish(Manifest *m);
 Status manifest_write(const Manifest *m);
 
-int   manifest_label(const Manifest *m, const char *name);    /* -1 if there is none */
+int manifest_label(const Manifest *m, const char *name);      /* -1 if there is none */
 char *manifest_path(const Manifest *m, const ManifestRow *r); /* heap: where the film is */
 
 /* Films and patients of a class (-1: all) in a split (SPLIT_COUNT: all). */
-typedef struct { int films, patients; } Count;
+typedef struct {
+    int films, patients;
+} Count;
 Count manifest_count(const Manifest *m, int label, Split split);
 
 /* The class table as lines of text, films (patients) per class and split. */
-void  manifest_table(Text *t, const Manifest *m);
+void manifest_table(Text *t, const Manifest *m);
 #endif

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct Pattern { pcre2_code *code; };
+struct Pattern {
+    pcre2_code *code;
+};
 
 Status pattern_new(Pattern **p, const char *regex, int groups, const char *origin)
 {
@@ -13,7 +15,8 @@ Status pattern_new(Pattern **p, const char *regex, int groups, const char *origi
     size_t at;
     uint32_t there = 0;
     *p = NULL;
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &at, NULL);
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &at, NULL);
     if (!code) {
         char what[128];
         pcre2_get_error_message(error, (PCRE2_UCHAR *)what, sizeof what);
@@ -22,8 +25,8 @@ Status pattern_new(Pattern **p, const char *regex, int groups, const char *origi
     pcre2_pattern_info(code, PCRE2_INFO_CAPTURECOUNT, &there);
     if ((int)there < groups) {
         pcre2_code_free(code);
-        return FAIL(ERR_USAGE, "%s: \"%s\" has %u groups, expected %d in (parentheses)", origin, regex,
-                    there, groups);
+        return FAIL(ERR_USAGE, "%s: \"%s\" has %u groups, expected %d in (parentheses)", origin,
+                    regex, there, groups);
     }
     *p = malloc(sizeof **p);
     CHECK(*p);
@@ -42,7 +45,8 @@ char *pattern_take(const Pattern *p, const char *s, int group)
     pcre2_match_data *m = pcre2_match_data_create_from_pattern(p->code, NULL);
     CHECK(m);
     char *found = NULL;
-    int n = pcre2_match(p->code, (PCRE2_SPTR)s, strlen(s), 0, 0, m, NULL); /* <= 0 also for bad UTF-8 */
+    int n =
+        pcre2_match(p->code, (PCRE2_SPTR)s, strlen(s), 0, 0, m, NULL); /* <= 0 also for bad UTF-8 */
     if (n > group) {
         const size_t *place = pcre2_get_ovector_pointer(m);
         size_t from = place[2 * group], to = place[2 * group + 1];

@@ -19,13 +19,17 @@
 
 typedef struct {
     FilmsSource source;
-    const char *out;      /* a new or empty folder                                       */
-    const char *normal;   /* the class without disease; used with train_ratio            */
-    int size;             /* pixels                                                      */
-    SplitShares share;    /* unused where the source's splits are kept                   */
-    double train_ratio;   /* normal films per diseased one in train and val; 0: all kept */
+    const char *out;    /* a new or empty folder                                       */
+    const char *normal; /* the class without disease; used with train_ratio            */
+    int size;           /* pixels                                                      */
+    SplitShares share;  /* unused where the source's splits are kept                   */
+    double train_ratio; /* normal films per diseased one in train and val; 0: all kept */
     uint32_t seed;
 } PrepareOptions;
 
 Status prepare_run(const PrepareOptions *o, Log *log);
+
+/* Its middle step, for checked films: gives each film a split or a reason to be left out, and
+ * those that stay an id. *pair: heap, all near duplicates. */
+Status prepare_choose(Films *f, NearPair **pair, int *n_pair, const PrepareOptions *o, Log *log);
 #endif

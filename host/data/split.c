@@ -44,7 +44,8 @@ static uint64_t name_hash(const char *s) /* FNV-1a */
 
 static Patients patients_of(SplitFilm *film, int n, uint32_t seed, uint32_t step)
 {
-    Patients p = {malloc((size_t)(n + 1) * sizeof *p.film), malloc((size_t)(n + 1) * sizeof *p.patient), 0};
+    Patients p = {malloc((size_t)(n + 1) * sizeof *p.film),
+                  malloc((size_t)(n + 1) * sizeof *p.patient), 0};
     CHECK(p.film && p.patient);
     for (int i = 0; i < n; i++) p.film[i] = &film[i];
     qsort(p.film, (size_t)n, sizeof *p.film, by_patient);
@@ -100,7 +101,8 @@ static int by_order(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static void count_diseased(int count[SPLIT_MAX_LABELS], const Patients *p, const Patient *q, int normal)
+static void count_diseased(int count[SPLIT_MAX_LABELS], const Patients *p, const Patient *q,
+                           int normal)
 {
     memset(count, 0, SPLIT_MAX_LABELS * sizeof *count);
     for (int i = q->first; i < q->first + q->n; i++)
@@ -127,7 +129,8 @@ static void thin_out(Patients *p, Split split, int normal, int limit, int kept[S
         }
     for (int i = 0; i < p->n_patient; i++)
         for (int j = p->patient[i].first; j < p->patient[i].first + p->patient[i].n; j++)
-            if (p->film[j]->split == split && p->film[j]->label != normal) p->film[j]->left_out = !in[i];
+            if (p->film[j]->split == split && p->film[j]->label != normal)
+                p->film[j]->left_out = !in[i];
     free(in);
 }
 
@@ -147,8 +150,10 @@ Status split_imbalance(SplitFilm *film, int n, int normal, double ratio, uint32_
         thin_out(&p, split, normal, (int)lrint(normals / ratio), kept);
         for (int c = 0; c < n_label && !s; c++)
             if (c != normal && there[c] && !kept[c])
-                s = FAIL(ERR_USAGE, "train ratio %g: leaves no film of class \"%s\" beside %d normal films "
-                         "in %s, expected a lower ratio", ratio, names[c], normals, split_name(split));
+                s = FAIL(ERR_USAGE,
+                         "train ratio %g: leaves no film of class \"%s\" beside %d normal films "
+                         "in %s, expected a lower ratio",
+                         ratio, names[c], normals, split_name(split));
     }
     patients_free(&p);
     return s;

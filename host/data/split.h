@@ -13,12 +13,14 @@ enum { SPLIT_MAX_LABELS = 32 };
 
 typedef struct {
     const char *patient;
-    int   label;     /* 0 .. SPLIT_MAX_LABELS - 1 */
+    int label; /* 0 .. SPLIT_MAX_LABELS - 1 */
     Split split;
-    bool  left_out;  /* of its split, for the sake of the ratio */
+    bool left_out; /* of its split, for the sake of the ratio */
 } SplitFilm;
 
-typedef struct { double train, val, pool; } SplitShares; /* of the films; the rest is test */
+typedef struct {
+    double train, val, pool;
+} SplitShares; /* of the films; the rest is test */
 
 void split_by_patient(SplitFilm *film, int n, SplitShares share, uint32_t seed);
 

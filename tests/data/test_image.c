@@ -1,6 +1,7 @@
 /* test_image.c - films in and out: exact samples, refused damage, resampling. */
 #include "data/image_codec.h"
 #include "ref/make_image.h"
+#include <cmocka.h>
 #include <math.h>
 #include <png.h>
 #include <setjmp.h>
@@ -10,9 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
-#include <cmocka.h>
 
-static RandomKey key(uint32_t step) { return (RandomKey){.seed = 11, .stream = STREAM_TEST, .step = step}; }
+static RandomKey key(uint32_t step)
+{
+    return (RandomKey){.seed = 11, .stream = STREAM_TEST, .step = step};
+}
 
 static void must_read(Image *im, Bytes b)
 {
@@ -26,19 +29,25 @@ static void must_refuse(const void *data, size_t size, const char *words)
     assert_int_equal(image_decode(&im, data, size, "film.x"), ERR_INPUT);
     assert_null(im.pixel);
     assert_ptr_equal(strstr(status_message(), "film.x: "), status_message());
-    if (words && !strstr(status_message(), words)) fail_msg("\"%s\" not in: %s", words, status_message());
+    if (words && !strstr(status_message(), words))
+        fail_msg("\"%s\" not in: %s", words, status_message());
 }
 
 /* Every depth and colour type, interlaced or not, gives v / (2^bits - 1) exactly. */
 static void png_samples_are_exact(void **state)
 {
     (void)state;
-    static const struct { int type, depth, samples; } kind[] = {
-        {PNG_COLOR_TYPE_GRAY, 1, 1}, {PNG_COLOR_TYPE_GRAY, 2, 1}, {PNG_COLOR_TYPE_GRAY, 4, 1},
-        {PNG_COLOR_TYPE_GRAY, 8, 1}, {PNG_COLOR_TYPE_GRAY, 16, 1}, {PNG_COLOR_TYPE_PALETTE, 1, 1},
-        {PNG_COLOR_TYPE_PALETTE, 2, 1}, {PNG_COLOR_TYPE_PALETTE, 4, 1}, {PNG_COLOR_TYPE_PALETTE, 8, 1},
-        {PNG_COLOR_TYPE_RGB, 8, 3}, {PNG_COLOR_TYPE_RGB, 16, 3}, {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2},
-        {PNG_COLOR_TYPE_GRAY_ALPHA, 16, 2}, {PNG_COLOR_TYPE_RGB_ALPHA, 8, 4}, {PNG_COLOR_TYPE_RGB_ALPHA, 16, 4},
+    static const struct {
+        int type, depth, samples;
+    } kind[] = {
+        {PNG_COLOR_TYPE_GRAY, 1, 1},        {PNG_COLOR_TYPE_GRAY, 2, 1},
+        {PNG_COLOR_TYPE_GRAY, 4, 1},        {PNG_COLOR_TYPE_GRAY, 8, 1},
+        {PNG_COLOR_TYPE_GRAY, 16, 1},       {PNG_COLOR_TYPE_PALETTE, 1, 1},
+        {PNG_COLOR_TYPE_PALETTE, 2, 1},     {PNG_COLOR_TYPE_PALETTE, 4, 1},
+        {PNG_COLOR_TYPE_PALETTE, 8, 1},     {PNG_COLOR_TYPE_RGB, 8, 3},
+        {PNG_COLOR_TYPE_RGB, 16, 3},        {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2},
+        {PNG_COLOR_TYPE_GRAY_ALPHA, 16, 2}, {PNG_COLOR_TYPE_RGB_ALPHA, 8, 4},
+        {PNG_COLOR_TYPE_RGB_ALPHA, 16, 4},
     };
     enum { H = 13, W = 19 };
     for (int k = 0; k < (int)(sizeof kind / sizeof *kind) * 2; k++) {
@@ -47,13 +56,16 @@ static void png_samples_are_exact(void **state)
         unsigned char *row = calloc(H, (size_t)row_bytes);
         for (int y = 0; y < H; y++)
             for (int x = 0; x < W; x++) {
-                int v = value[y][x] = (int)random_below(key((uint32_t)k), (uint32_t)(y * W + x), (uint32_t)full + 1);
+                int v = value[y][x] =
+                    (int)random_below(key((uint32_t)k), (uint32_t)(y * W + x), (uint32_t)full + 1);
                 for (int c = 0; c < samples; c++) {
                     int bit = (x * samples + c) * depth;
                     int sample = samples % 2 == 0 && c == samples - 1 ? full : v;
                     unsigned char *to = row + y * row_bytes + bit / 8;
-                    if (depth == 16) { to[0] = (unsigned char)(sample >> 8); to[1] = (unsigned char)sample; }
-                    else to[0] |= (unsigned char)(sample << (8 - depth - bit % 8));
+                    if (depth == 16) {
+                        to[0] = (unsigned char)(sample >> 8);
+                        to[1] = (unsigned char)sample;
+                    } else to[0] |= (unsigned char)(sample << (8 - depth - bit % 8));
                 }
             }
         Bytes b = make_png(row, H, W, type, depth, k % 2);
@@ -65,7 +77,8 @@ static void png_samples_are_exact(void **state)
         assert_int_equal(im.channels, type & PNG_COLOR_MASK_COLOR ? 3 : 1);
         for (int i = 0; i < H * W; i++)
             if (im.pixel[i] != (float)value[i / W][i % W] / (float)full)
-                fail_msg("kind %d pixel %d: %.9g for %d/%d", k, i, (double)im.pixel[i], value[i / W][i % W], full);
+                fail_msg("kind %d pixel %d: %.9g for %d/%d", k, i, (double)im.pixel[i],
+                         value[i / W][i % W], full);
         image_free(&im);
         free(b.data);
         free(row);
@@ -107,15 +120,23 @@ static void orientation_is_applied(void **state)
         int h = o < 5 ? H : W, w = o < 5 ? W : H;
         for (int y = 0; y < H; y++)
             for (int x = 0; x < W; x++) { /* where EXIF stores the pixel that is shown at (y, x) */
-                int at[9][2] = {{0}, {y, x}, {y, W - 1 - x}, {H - 1 - y, W - 1 - x}, {H - 1 - y, x},
-                                {x, y}, {W - 1 - x, y}, {W - 1 - x, H - 1 - y}, {x, H - 1 - y}};
+                int at[9][2] = {{0},
+                                {y, x},
+                                {y, W - 1 - x},
+                                {H - 1 - y, W - 1 - x},
+                                {H - 1 - y, x},
+                                {x, y},
+                                {W - 1 - x, y},
+                                {W - 1 - x, H - 1 - y},
+                                {x, H - 1 - y}};
                 turned[at[o][0] * w + at[o][1]] = film[y * W + x];
             }
         Bytes stored = make_jpeg(turned, h, w, 1, 100, 0), tagged = with_orientation(stored, o);
         Image im;
         must_read(&im, tagged);
         assert_true(im.h == H && im.w == W);
-        for (int i = 0; i < H * W; i++) assert_true(fabs(im.pixel[i] - film[i] / 255.0) < 3 / 255.0);
+        for (int i = 0; i < H * W; i++)
+            assert_true(fabs(im.pixel[i] - film[i] / 255.0) < 3 / 255.0);
         image_free(&im);
         free(stored.data);
         free(tagged.data);
@@ -141,7 +162,8 @@ static void truncation_is_never_accepted(void **state)
         Bytes b = kind < 2 ? make_png(film, H, W, PNG_COLOR_TYPE_RGB, 8, kind)
                            : make_jpeg(film, H, W, kind == 2 ? 1 : 3, 90, kind == 4);
         for (size_t n = 0; n < b.size; n++) {
-            unsigned char *cut = malloc(n ? n : 1); /* its own block: sanitizers see every over-read */
+            unsigned char *cut =
+                malloc(n ? n : 1); /* its own block: sanitizers see every over-read */
             memcpy(cut, b.data, n);
             must_refuse(cut, n, n > 60 ? "truncated" : NULL);
             free(cut);
@@ -161,7 +183,8 @@ static void damage_is_seen(void **state)
     enum { H = 11, W = 14 };
     unsigned char film[H * W];
     make_film(film, H, W, 3);
-    Bytes png = make_png(film, H, W, PNG_COLOR_TYPE_GRAY, 8, 0), jpeg = make_jpeg(film, H, W, 1, 90, 0);
+    Bytes png = make_png(film, H, W, PNG_COLOR_TYPE_GRAY, 8, 0),
+          jpeg = make_jpeg(film, H, W, 1, 90, 0);
     for (size_t i = 0; i < png.size; i++) {
         unsigned char flip = (unsigned char)(1u << random_below(key(50), (uint32_t)i, 8));
         png.data[i] ^= flip;
@@ -194,13 +217,19 @@ static void huge_headers_are_refused(void **state)
     (void)state;
     unsigned char film[64];
     make_film(film, 8, 8, 3);
-    Bytes png = make_png(film, 8, 8, PNG_COLOR_TYPE_GRAY, 8, 0), jpeg = make_jpeg(film, 8, 8, 1, 90, 0);
+    Bytes png = make_png(film, 8, 8, PNG_COLOR_TYPE_GRAY, 8, 0),
+          jpeg = make_jpeg(film, 8, 8, 1, 90, 0);
     static const uint32_t size[][2] = {
-        {0, 8}, {8, 0}, {0x7fffffff, 0x7fffffff}, {0xffffffff, 8}, {65000, 65000}, {8192, 8193}, {8192, 8192}, {8, 9},
+        {0, 8},          {8, 0},         {0x7fffffff, 0x7fffffff},
+        {0xffffffff, 8}, {65000, 65000}, {8192, 8193},
+        {8192, 8192},    {8, 9},
     };
     for (int i = 0; i < 8; i++) {
         set_size(png, size[i][0], size[i][1]);
-        must_refuse(png.data, png.size, i == 5 ? "8192 x 8193" : i > 5 ? i == 6 ? "truncated" : NULL : NULL);
+        must_refuse(png.data, png.size,
+                    i == 5  ? "8192 x 8193"
+                    : i > 5 ? i == 6 ? "truncated" : NULL
+                            : NULL);
     }
     for (size_t i = 0; i + 9 < jpeg.size; i++)
         if (jpeg.data[i] == 0xff && jpeg.data[i + 1] == 0xc0) memset(jpeg.data + i + 5, 0xff, 4);
@@ -215,7 +244,8 @@ static void other_kinds_are_named(void **state)
     enum { H = 20, W = 30 };
     unsigned char film[4 * H * W], grey[H * W];
     make_film(film, H, 4 * W, 4);
-    Bytes cmyk = make_jpeg(film, H, W, 4, 90, 0), rgba = make_png(film, H, W, PNG_COLOR_TYPE_RGB_ALPHA, 8, 0);
+    Bytes cmyk = make_jpeg(film, H, W, 4, 90, 0),
+          rgba = make_png(film, H, W, PNG_COLOR_TYPE_RGB_ALPHA, 8, 0);
     must_refuse(cmyk.data, cmyk.size, "is a CMYK image");
     must_refuse(rgba.data, rgba.size, "transparent");
     make_film(grey, H, W, 4);
@@ -223,7 +253,8 @@ static void other_kinds_are_named(void **state)
         film[3 * i] = (unsigned char)(grey[i] / 2 + 10); /* a warm tint */
         film[3 * i + 1] = film[3 * i + 2] = (unsigned char)(grey[i] / 2);
     }
-    Bytes tint = make_png(film, H, W, PNG_COLOR_TYPE_RGB, 8, 0), jpeg = make_jpeg(film, H, W, 3, 95, 0);
+    Bytes tint = make_png(film, H, W, PNG_COLOR_TYPE_RGB, 8, 0),
+          jpeg = make_jpeg(film, H, W, 3, 95, 0);
     must_refuse(tint.data, tint.size, "is a colour image");
     must_refuse(jpeg.data, jpeg.size, "is a colour image");
     must_refuse("GIF89a......", 12, "is a GIF image");
@@ -240,10 +271,12 @@ static void write_then_read(void **state)
     (void)state;
     enum { H = 31, W = 17 };
     float pixel[H * W];
-    for (int i = 0; i < H * W; i++) pixel[i] = (float)(random_uniform(key(8), (uint32_t)i) * 1.2 - 0.1);
+    for (int i = 0; i < H * W; i++)
+        pixel[i] = (float)(random_uniform(key(8), (uint32_t)i) * 1.2 - 0.1);
     char path[64];
     snprintf(path, sizeof path, "/tmp/test_image-%ld.png", (long)getpid());
-    const ImageText text[] = {{(char *)"Synthetic", (char *)"yes"}, {(char *)"Prompt", (char *)"caf\xc3\xa9 \x01\xff<b>"}};
+    const ImageText text[] = {{(char *)"Synthetic", (char *)"yes"},
+                              {(char *)"Prompt", (char *)"caf\xc3\xa9 \x01\xff<b>"}};
     assert_int_equal(image_write_png(path, pixel, H, W, text, 2), OK);
     Image im;
     if (image_read(&im, path)) fail_msg("%s", status_message());
@@ -277,7 +310,8 @@ static double filtered(const Image *in, int h, int w, int y, int x)
     double ry = fmax(sy, 1), rx = fmax(sx, 1), sum = 0, total = 0;
     for (int i = 0; i < in->h; i++)
         for (int j = 0; j < in->w; j++) {
-            double weight = fmax(0, 1 - fabs(i + 0.5 - cy) / ry) * fmax(0, 1 - fabs(j + 0.5 - cx) / rx);
+            double weight =
+                fmax(0, 1 - fabs(i + 0.5 - cy) / ry) * fmax(0, 1 - fabs(j + 0.5 - cx) / rx);
             sum += weight * (double)in->pixel[i * in->w + j];
             total += weight;
         }
@@ -287,8 +321,9 @@ static double filtered(const Image *in, int h, int w, int y, int x)
 static void resize_is_its_definition(void **state)
 {
     (void)state;
-    static const int size[][4] = {{31, 47, 16, 16}, {9, 7, 20, 33}, {64, 64, 64, 64}, {50, 1, 3, 2},
-                                  {1, 1, 5, 4}, {100, 30, 7, 29}, {12, 40, 13, 39}};
+    static const int size[][4] = {{31, 47, 16, 16}, {9, 7, 20, 33}, {64, 64, 64, 64},
+                                  {50, 1, 3, 2},    {1, 1, 5, 4},   {100, 30, 7, 29},
+                                  {12, 40, 13, 39}};
     for (int k = 0; k < 7; k++) {
         Image in = {0}, out;
         assert_int_equal(image_alloc(&in, size[k][0], size[k][1], "in"), OK);
@@ -326,11 +361,11 @@ static void fit_keeps_the_aspect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(png_samples_are_exact),        cmocka_unit_test(jpeg_is_read_as_grey),
-        cmocka_unit_test(orientation_is_applied),       cmocka_unit_test(truncation_is_never_accepted),
-        cmocka_unit_test(damage_is_seen),               cmocka_unit_test(huge_headers_are_refused),
-        cmocka_unit_test(other_kinds_are_named),        cmocka_unit_test(write_then_read),
-        cmocka_unit_test(resize_is_its_definition),     cmocka_unit_test(fit_keeps_the_aspect),
+        cmocka_unit_test(png_samples_are_exact),    cmocka_unit_test(jpeg_is_read_as_grey),
+        cmocka_unit_test(orientation_is_applied),   cmocka_unit_test(truncation_is_never_accepted),
+        cmocka_unit_test(damage_is_seen),           cmocka_unit_test(huge_headers_are_refused),
+        cmocka_unit_test(other_kinds_are_named),    cmocka_unit_test(write_then_read),
+        cmocka_unit_test(resize_is_its_definition), cmocka_unit_test(fit_keeps_the_aspect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "data/image.h"
 #include "data/loader.h"
 #include "ref/make_image.h"
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 enum { N = 37, SIZE = 24, PIXELS = SIZE * SIZE };
 static char path[N + 1][64];
@@ -42,8 +42,14 @@ static int remove_films(void **state)
 
 static LoaderSettings settings(int n_threads)
 {
-    return (LoaderSettings){.size = SIZE, .batch = 5, .n_threads = n_threads, .shuffle = true, .seed = 4,
-                            .augment = {7, .05, .1, .1, .1, true}, .cache_bytes = 1 << 20, .n_epochs = 3};
+    return (LoaderSettings){.size = SIZE,
+                            .batch = 5,
+                            .n_threads = n_threads,
+                            .shuffle = true,
+                            .seed = 4,
+                            .augment = {7, .05, .1, .1, .1, true},
+                            .cache_bytes = 1 << 20,
+                            .n_epochs = 3};
 }
 
 /* Everything that a loader says from where it starts: pixels, labels and items of all batches. */
@@ -71,7 +77,10 @@ static size_t listen(float **all, const LoaderSettings *s)
 static void threads_and_cache_change_nothing(void **state)
 {
     (void)state;
-    static const struct { int threads; size_t cache; } way[] = {{2, 1 << 20}, {7, 1 << 20}, {2, 0}, {7, 9 * PIXELS}};
+    static const struct {
+        int threads;
+        size_t cache;
+    } way[] = {{2, 1 << 20}, {7, 1 << 20}, {2, 0}, {7, 9 * PIXELS}};
     float *want, *got;
     LoaderSettings s = settings(1);
     size_t n = listen(&want, &s);
@@ -100,7 +109,8 @@ static void starts_anywhere(void **state)
         s.first_epoch = (uint32_t)start / 8;
         s.first_batch = start % 8;
         assert_int_equal(listen(&got, &s), n - (size_t)start * per);
-        assert_memory_equal(got, want + (size_t)start * per, (n - (size_t)start * per) * sizeof *got);
+        assert_memory_equal(got, want + (size_t)start * per,
+                            (n - (size_t)start * per) * sizeof *got);
         free(got);
     }
     free(want);
@@ -120,7 +130,8 @@ static void each_film_once_per_epoch(void **state)
             for (int i = 0; i < 5; i++) {
                 assert_int_equal(b.n, b.index == 7 ? 2 : 5);
                 if (i >= b.n) {
-                    assert_true(b.label[i] == -1 && b.item[i] == -1 && b.pixel[(size_t)i * PIXELS + 3] == 0);
+                    assert_true(b.label[i] == -1 && b.item[i] == -1 &&
+                                b.pixel[(size_t)i * PIXELS + 3] == 0);
                     continue;
                 }
                 assert_int_equal(b.label[i], b.item[i] % 3);
@@ -146,7 +157,8 @@ static void each_film_once_per_epoch(void **state)
 static void plain_films_are_what_image_read_says(void **state)
 {
     (void)state;
-    LoaderSettings s = {.size = SIZE, .batch = N, .n_threads = 2, .cache_bytes = 1 << 20, .n_epochs = 2};
+    LoaderSettings s = {
+        .size = SIZE, .batch = N, .n_threads = 2, .cache_bytes = 1 << 20, .n_epochs = 2};
     Loader *l;
     Batch b;
     assert_int_equal(loader_open(&l, item, N, &s), OK);
@@ -199,7 +211,10 @@ static void closes_at_any_time(void **state)
 
 /* ---- augmentation --------------------------------------------------------------------- */
 
-static RandomKey key(uint32_t epoch, uint64_t id) { return (RandomKey){1, STREAM_AUGMENT, epoch, id}; }
+static RandomKey key(uint32_t epoch, uint64_t id)
+{
+    return (RandomKey){1, STREAM_AUGMENT, epoch, id};
+}
 
 static void nothing_asked_nothing_changed(void **state)
 {
@@ -271,10 +286,14 @@ static void changes_stay_within_what_was_asked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads_and_cache_change_nothing), cmocka_unit_test(starts_anywhere),
-        cmocka_unit_test(each_film_once_per_epoch), cmocka_unit_test(plain_films_are_what_image_read_says),
-        cmocka_unit_test(failure_reaches_the_caller), cmocka_unit_test(closes_at_any_time),
-        cmocka_unit_test(nothing_asked_nothing_changed), cmocka_unit_test(changes_stay_within_what_was_asked),
+        cmocka_unit_test(threads_and_cache_change_nothing),
+        cmocka_unit_test(starts_anywhere),
+        cmocka_unit_test(each_film_once_per_epoch),
+        cmocka_unit_test(plain_films_are_what_image_read_says),
+        cmocka_unit_test(failure_reaches_the_caller),
+        cmocka_unit_test(closes_at_any_time),
+        cmocka_unit_test(nothing_asked_nothing_changed),
+        cmocka_unit_test(changes_stay_within_what_was_asked),
     };
     return cmocka_run_group_tests(tests, make_films, remove_films);
 }

@@ -1,8 +1,9 @@
 /* test_manifest.c - the list of films, duplicates, splits and the imbalance. */
+#include "base/random.h"
 #include "data/duplicates.h"
 #include "data/split.h"
-#include "base/random.h"
 #include "ref/make_image.h"
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 static char folder[64];
 
@@ -42,14 +42,17 @@ static Status read_text(Manifest *m, const char *text)
 static void manifest_errors_name_the_line(void **state)
 {
     (void)state;
-    static const struct { const char *text, *words; } bad[] = {
+    static const struct {
+        const char *text, *words;
+    } bad[] = {
         {HEADER "a,a.png,n,P,train," HASH_A ",8,8,\nb,b.png,n,P,test," HASH_B ",8,8,\n",
          "manifest.csv:3: patient \"P\" is in test, but in train at line 2"},
         {HEADER "a,a.png,n,P,val," HASH_A ",8,8,\nb,b.png,n,Q,pool," HASH_A ",8,8,\n",
          "manifest.csv:3: film \"b\" is in pool, but the identical film \"a\" is in val at line 2"},
         {HEADER "a,a.png,n,P,train," HASH_A ",8,8,\na,b.png,n,Q,test," HASH_B ",8,8,\n",
          "manifest.csv:3: id \"a\" is already in line 2"},
-        {HEADER "a,../a.png,n,P,train," HASH_A ",8,8,\n", "manifest.csv:2: path \"../a.png\" leads out"},
+        {HEADER "a,../a.png,n,P,train," HASH_A ",8,8,\n",
+         "manifest.csv:2: path \"../a.png\" leads out"},
         {HEADER "a,x/../../a.png,n,P,train," HASH_A ",8,8,\n", ":2: path"},
         {HEADER "a,/etc/a.png,n,P,train," HASH_A ",8,8,\n", ":2: path"},
         {HEADER "a,a.png,n,P,train," HASH_A ",8,x,\n", "manifest.csv:2: height \"x\""},
@@ -64,7 +67,8 @@ static void manifest_errors_name_the_line(void **state)
     for (int i = 0; i < (int)(sizeof bad / sizeof *bad); i++) {
         Manifest m;
         assert_int_equal(read_text(&m, bad[i].text), ERR_INPUT);
-        if (!strstr(status_message(), bad[i].words)) fail_msg("\"%s\" not in: %s", bad[i].words, status_message());
+        if (!strstr(status_message(), bad[i].words))
+            fail_msg("\"%s\" not in: %s", bad[i].words, status_message());
         assert_null(m.row);
     }
 }
@@ -82,8 +86,15 @@ static void manifest_comes_back(void **state)
         snprintf(film, sizeof film, "images/film, \"%d\".png", i);
         snprintf(patient, sizeof patient, "P%d", i / 3);
         hash_bytes(hash, id, strlen(id));
-        ManifestRow row = {.id = id, .path = film, .patient = patient, .source = "a\nb", .width = i + 1, .height = 7,
-                           .label_name = i % 5 == 0 ? "virus" : i % 5 == 1 ? "bacteria" : "normal",
+        ManifestRow row = {.id = id,
+                           .path = film,
+                           .patient = patient,
+                           .source = "a\nb",
+                           .width = i + 1,
+                           .height = 7,
+                           .label_name = i % 5 == 0   ? "virus"
+                                         : i % 5 == 1 ? "bacteria"
+                                                      : "normal",
                            .split = (Split)(i / 3 % SPLIT_COUNT)};
         memcpy(row.sha256, hash, HASH_TEXT);
         manifest_add(&m, &row);
@@ -103,12 +114,14 @@ static void manifest_comes_back(void **state)
         assert_string_equal(a->patient, b->patient);
         assert_string_equal(a->sha256, b->sha256);
         assert_string_equal(a->source, b->source);
-        assert_true(a->label == b->label && a->split == b->split && a->width == b->width && a->height == b->height);
+        assert_true(a->label == b->label && a->split == b->split && a->width == b->width &&
+                    a->height == b->height);
     }
     Count all = manifest_count(&r, -1, SPLIT_COUNT), virus = manifest_count(&r, 2, SPLIT_TRAIN);
     assert_int_equal(all.films, 300);
     assert_int_equal(all.patients, 100);
-    int films = 0, patients = 0; /* train: patients 0, 4, ..., films 3p .. 3p+2; virus: films 0, 5, ... */
+    int films = 0,
+        patients = 0; /* train: patients 0, 4, ..., films 3p .. 3p+2; virus: films 0, 5, ... */
     for (int p = 0; p < 100; p += 4)
         for (int i = 3 * p; i < 3 * p + 3; i++)
             if (i % 5 == 0) films++, patients++;
@@ -215,7 +228,7 @@ static SplitFilm *make_films(char (**patient)[16])
 static void no_patient_in_two_splits(void **state)
 {
     (void)state;
-    char (*patient)[16];
+    char(*patient)[16];
     SplitFilm *film = make_films(&patient), *again = malloc(FILMS * sizeof *again);
     SplitShares share = {.train = 0.6, .val = 0.12, .pool = 0.18};
     const double want[SPLIT_COUNT] = {0.6, 0.12, 0.1, 0.18};
@@ -228,7 +241,8 @@ static void no_patient_in_two_splits(void **state)
         all[film[i].label]++;
     }
     for (int c = 0; c < 3; c++)
-        for (int s = 0; s < SPLIT_COUNT; s++) /* a border is off by half a patient of each stratum at most */
+        for (int s = 0; s < SPLIT_COUNT;
+             s++) /* a border is off by half a patient of each stratum at most */
             assert_true(fabs(n[c][s] - want[s] * all[c]) <= 2 * 12);
 
     /* The order of films does not matter, the seed does. */
@@ -256,7 +270,7 @@ static void no_patient_in_two_splits(void **state)
 static void imbalance_is_made_by_patients(void **state)
 {
     (void)state;
-    char (*patient)[16];
+    char(*patient)[16];
     SplitFilm *film = make_films(&patient);
     split_by_patient(film, FILMS, (SplitShares){.train = 0.6, .val = 0.2}, 3);
     assert_int_equal(split_imbalance(film, FILMS, NORMAL, 8, 3, names, 3), OK);
@@ -272,7 +286,8 @@ static void imbalance_is_made_by_patients(void **state)
             else {
                 assert_true(out[c][s] > 0);
                 assert_true(in[c][s] <= lrint(in[NORMAL][s] / 8.0));
-                assert_true(in[c][s] >= lrint(in[NORMAL][s] / 8.0) - 2); /* single films are plenty */
+                assert_true(in[c][s] >=
+                            lrint(in[NORMAL][s] / 8.0) - 2); /* single films are plenty */
             }
         }
     assert_int_equal(split_imbalance(film, FILMS, NORMAL, 1e6, 3, names, 3), ERR_USAGE);
@@ -284,9 +299,12 @@ static void imbalance_is_made_by_patients(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(manifest_errors_name_the_line), cmocka_unit_test(manifest_comes_back),
-        cmocka_unit_test(copies_are_found_and_others_not), cmocka_unit_test(sets_grow_together),
-        cmocka_unit_test(no_patient_in_two_splits), cmocka_unit_test(imbalance_is_made_by_patients),
+        cmocka_unit_test(manifest_errors_name_the_line),
+        cmocka_unit_test(manifest_comes_back),
+        cmocka_unit_test(copies_are_found_and_others_not),
+        cmocka_unit_test(sets_grow_together),
+        cmocka_unit_test(no_patient_in_two_splits),
+        cmocka_unit_test(imbalance_is_made_by_patients),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -2,6 +2,7 @@
 #include "base/csv.h"
 #include "data/prepare.h"
 #include "ref/make_image.h"
+#include <cmocka.h>
 #include <omp.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,7 +13,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 static char root[64];
 
@@ -52,8 +52,12 @@ static void copy(const char *from, const char *to)
 
 static PrepareOptions options(const char *format, const char *source, const char *out)
 {
-    return (PrepareOptions){.source = {.format = format, .source = source}, .out = out, .normal = "normal",
-                            .size = 32, .share = {.train = 0.6, .val = 0.2}, .seed = 1};
+    return (PrepareOptions){.source = {.format = format, .source = source},
+                            .out = out,
+                            .normal = "normal",
+                            .size = 32,
+                            .share = {.train = 0.6, .val = 0.2},
+                            .seed = 1};
 }
 
 static Status run(const PrepareOptions *o)
@@ -86,9 +90,11 @@ static void make_kermany(const char *folder)
     char name[200];
     for (uint32_t i = 0; i < 40; i++) {
         const char *split = i % 4 ? "train" : "test", *series = i % 2 ? "IM" : "NORMAL2-IM";
-        snprintf(name, sizeof name, "%s/%s/NORMAL/%s-%04u-0001.jpeg", folder, split, series, 100 + i / 2);
+        snprintf(name, sizeof name, "%s/%s/NORMAL/%s-%04u-0001.jpeg", folder, split, series,
+                 100 + i / 2);
         put(name, i);
-        snprintf(name, sizeof name, "%s/%s/NORMAL/%s-%04u-0001-0002.jpeg", folder, split, series, 100 + i / 2);
+        snprintf(name, sizeof name, "%s/%s/NORMAL/%s-%04u-0001-0002.jpeg", folder, split, series,
+                 100 + i / 2);
         if (i % 5 == 0) put(name, 100 + i);
     }
     for (uint32_t i = 0; i < 24; i++) {
@@ -141,8 +147,10 @@ static void kermany_end_to_end(void **state)
     Manifest m;
     Csv out;
     make_kermany("kermany");
-    copy("kermany/train/PNEUMONIA/person4_bacteria_1004.jpeg", "kermany/test/PNEUMONIA/person77_bacteria_9.jpeg");
-    copy("kermany/train/PNEUMONIA/person5_virus_1005.jpeg", "kermany/test/PNEUMONIA/person78_bacteria_9.jpeg");
+    copy("kermany/train/PNEUMONIA/person4_bacteria_1004.jpeg",
+         "kermany/test/PNEUMONIA/person77_bacteria_9.jpeg");
+    copy("kermany/train/PNEUMONIA/person5_virus_1005.jpeg",
+         "kermany/test/PNEUMONIA/person78_bacteria_9.jpeg");
     PrepareOptions o = options("kermany", at("kermany"), at("k1"));
     must(&o);
     assert_int_equal(manifest_read(&m, at("k1/manifest.csv")), OK);
@@ -168,8 +176,10 @@ static void kermany_end_to_end(void **state)
 
     assert_int_equal(csv_read(&out, at("k1/left_out.csv")), OK);
     assert_int_equal(out.n_row, 3);
-    assert_true(is_left_out(&out, "train/PNEUMONIA/person4_bacteria_1004.jpeg", "identical to test/PNEUMONIA/person77"));
-    assert_string_equal(row_of(&m, "person77_bacteria_9")->patient, "person4"); /* the two are one */
+    assert_true(is_left_out(&out, "train/PNEUMONIA/person4_bacteria_1004.jpeg",
+                            "identical to test/PNEUMONIA/person77"));
+    assert_string_equal(row_of(&m, "person77_bacteria_9")->patient,
+                        "person4"); /* the two are one */
     assert_true(is_left_out(&out, "train/PNEUMONIA/person5_virus_1005.jpeg", "different classes"));
     assert_true(is_left_out(&out, "test/PNEUMONIA/person78_bacteria_9.jpeg", "different classes"));
     csv_free(&out);
@@ -215,13 +225,16 @@ static void near_duplicates_do_not_cross(void **state)
         snprintf(name, sizeof name, "near/%u.png", i);
         put(name, 400 + i);
         size_t n = strlen(table);
-        snprintf(table + n, sizeof table - n, "%u.png,%s,P%u,%s\n", i, i % 2 ? "ill" : "well", i, i < 6 ? "train" : "test");
+        snprintf(table + n, sizeof table - n, "%u.png,%s,P%u,%s\n", i, i % 2 ? "ill" : "well", i,
+                 i < 6 ? "train" : "test");
         if (i >= 3) continue;
         snprintf(other, sizeof other, "near/%u.jpg", i);
         put(other, 400 + i);
         n = strlen(table);
         snprintf(table + n, sizeof table - n, "%u.jpg,%s,Q%u,%s\n", i, i % 2 ? "ill" : "well", i,
-                 i == 0 ? "train" : i == 1 ? "test" : "val");
+                 i == 0   ? "train"
+                 : i == 1 ? "test"
+                          : "val");
     }
     put_text("near/films.csv", table);
     PrepareOptions o = options("csv", at("near/films.csv"), at("near_out"));
@@ -246,11 +259,13 @@ static void given_splits_must_not_overlap(void **state)
     put("two/a.png", 1);
     put("two/b.png", 2);
     put("two/c.png", 3);
-    put_text("two/t.csv", "path,label,patient,split\na.png,x,P,train\nb.png,y,Q,val\nc.png,x,P,test\n");
+    put_text("two/t.csv",
+             "path,label,patient,split\na.png,x,P,train\nb.png,y,Q,val\nc.png,x,P,test\n");
     o = options("csv", at("two/t.csv"), at("no"));
     must_refuse(&o, ERR_INPUT, "t.csv:4: patient \"P\" is in test, but in train at line 2");
     copy("two/a.png", "two/c.png"); /* the same film under another name */
-    put_text("two/t.csv", "path,label,patient,split\na.png,x,P,train\nb.png,y,Q,val\nc.png,x,R,test\n");
+    put_text("two/t.csv",
+             "path,label,patient,split\na.png,x,P,train\nb.png,y,Q,val\nc.png,x,R,test\n");
     must_refuse(&o, ERR_INPUT, "patients who share an identical film count as one");
     assert_false(file_exists(at("no")));
 }
@@ -261,7 +276,8 @@ static void all_bad_files_are_told_before_writing(void **state)
     make_kermany("bad");
     char *data;
     size_t size;
-    assert_int_equal(file_read(&data, &size, at("bad/train/NORMAL/IM-0101-0001.jpeg"), 1 << 20), OK);
+    assert_int_equal(file_read(&data, &size, at("bad/train/NORMAL/IM-0101-0001.jpeg"), 1 << 20),
+                     OK);
     assert_int_equal(file_write(at("bad/train/NORMAL/IM-0101-0001.jpeg"), data, size / 2), OK);
     free(data);
     PrepareOptions o = options("kermany", at("bad"), at("no"));
@@ -276,7 +292,9 @@ static void all_bad_files_are_told_before_writing(void **state)
 static void single_films_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *row, *words; } bad[] = {
+    static const struct {
+        const char *row, *words;
+    } bad[] = {
         {"none.png,x,A", "t.csv:4: "},
         {"none.png,x,A", "none.png: cannot open it"},
         {"../two/a.png,x,A", "leads out of"},
@@ -323,13 +341,18 @@ static void classes_that_look_like_slips(void **state)
         snprintf(name, sizeof name, "slip/%u.png", i);
         put(name, i);
         size_t n = strlen(table);
-        snprintf(table + n, sizeof table - n, "%u.png,%s,P%u\n", i, i == 41 ? "pnuemonia" : i % 2 ? "pneumonia" : "normal", i);
+        snprintf(table + n, sizeof table - n, "%u.png,%s,P%u\n", i,
+                 i == 41 ? "pnuemonia"
+                 : i % 2 ? "pneumonia"
+                         : "normal",
+                 i);
     }
     PrepareOptions o = options("csv", at("slip/t.csv"), at("no"));
     put_text("slip/t.csv", table);
     must_refuse(&o, ERR_INPUT, "t.csv:43: class \"pnuemonia\" has 1 films and \"pneumonia\" 21");
     o.source.classes = "normal,pneumonia";
-    must_refuse(&o, ERR_INPUT, "t.csv:43: class \"pnuemonia\" (is \"pneumonia\" meant?), expected one of normal");
+    must_refuse(&o, ERR_INPUT,
+                "t.csv:43: class \"pnuemonia\" (is \"pneumonia\" meant?), expected one of normal");
     o.source.classes = "normal,pneumonia,pnuemonia";
     must(&o);
     o = options("csv", at("slip/u.csv"), at("no2"));
@@ -349,7 +372,8 @@ static void folders_take_patients_from_names(void **state)
     Manifest m;
     for (uint32_t i = 0; i < 20; i++) {
         char name[64];
-        snprintf(name, sizeof name, "folders/%s/pat%u scan.%u.png", i % 2 ? "ill" : "well", i / 4, i);
+        snprintf(name, sizeof name, "folders/%s/pat%u scan.%u.png", i % 2 ? "ill" : "well", i / 4,
+                 i);
         put(name, i);
     }
     copy("folders/ill/pat0 scan.1.png", "folders/README.png"); /* beside the classes: no film */
@@ -401,10 +425,14 @@ static void full_disk_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kermany_end_to_end), cmocka_unit_test(same_bytes_whatever_the_threads),
-        cmocka_unit_test(near_duplicates_do_not_cross), cmocka_unit_test(given_splits_must_not_overlap),
-        cmocka_unit_test(all_bad_files_are_told_before_writing), cmocka_unit_test(single_films_are_refused),
-        cmocka_unit_test(classes_that_look_like_slips), cmocka_unit_test(folders_take_patients_from_names),
+        cmocka_unit_test(kermany_end_to_end),
+        cmocka_unit_test(same_bytes_whatever_the_threads),
+        cmocka_unit_test(near_duplicates_do_not_cross),
+        cmocka_unit_test(given_splits_must_not_overlap),
+        cmocka_unit_test(all_bad_files_are_told_before_writing),
+        cmocka_unit_test(single_films_are_refused),
+        cmocka_unit_test(classes_that_look_like_slips),
+        cmocka_unit_test(folders_take_patients_from_names),
         cmocka_unit_test(full_disk_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

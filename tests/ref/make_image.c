@@ -1,12 +1,12 @@
 /* make_image.c - image files for tests. */
 #include "ref/make_image.h"
 #include "base/file.h"
+#include <jpeglib.h>
 #include <math.h>
 #include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <jpeglib.h>
 
 static void add_bytes(png_structp png, png_bytep data, size_t n)
 {
@@ -72,8 +72,10 @@ Bytes make_jpeg(const unsigned char *row, int h, int w, int samples, int quality
 
 Bytes with_orientation(Bytes jpeg, int orientation)
 {
-    unsigned char exif[] = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8,
-                            0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, (unsigned char)orientation, 0, 0, 0, 0, 0, 0};
+    unsigned char exif[] = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0,
+                            'M',  'M',  0, 42, 0,   0,   0,   8,   0, 1,
+                            1,    0x12, 0, 3,  0,   0,   0,   1,   0, (unsigned char)orientation,
+                            0,    0,    0, 0,  0,   0};
     Bytes b = {malloc(jpeg.size + sizeof exif), jpeg.size + sizeof exif};
     CHECK(b.data);
     memcpy(b.data, jpeg.data, 2);
@@ -104,7 +106,8 @@ void write_film(const char *path, int h, int w, uint32_t number)
     make_film(grey, h, w, number);
     for (size_t i = 0; i < 3 * n; i++) rgb[i] = grey[i / 3];
     bool jpeg = !strcmp(path + length - 4, ".jpg") || !strcmp(path + length - 5, ".jpeg");
-    Bytes b = jpeg ? make_jpeg(rgb, h, w, 3, 95, 0) : make_png(grey, h, w, PNG_COLOR_TYPE_GRAY, 8, 0);
+    Bytes b =
+        jpeg ? make_jpeg(rgb, h, w, 3, 95, 0) : make_png(grey, h, w, PNG_COLOR_TYPE_GRAY, 8, 0);
     CHECK(!file_write(path, b.data, b.size));
     free(b.data);
     free(grey);

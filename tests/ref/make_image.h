@@ -5,7 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct { unsigned char *data; size_t size; } Bytes; /* data: heap, of the caller */
+typedef struct {
+    unsigned char *data;
+    size_t size;
+} Bytes; /* data: heap, of the caller */
 
 /* PNG of the given libpng colour type and depth; row holds h rows of packed samples as the file
  * has them (16 bits big-endian). A palette image gets the grey ramp i * 255 / (2^depth - 1). */
