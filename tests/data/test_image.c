@@ -1,7 +1,6 @@
 /* test_image.c - films in and out: exact samples, refused damage, resampling. */
 #include "data/image_codec.h"
 #include "ref/make_image.h"
-#include <cmocka.h>
 #include <math.h>
 #include <png.h>
 #include <setjmp.h>
@@ -11,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
+
+#include <cmocka.h>
 
 static RandomKey key(uint32_t step)
 {

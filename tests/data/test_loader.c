@@ -2,7 +2,6 @@
 #include "data/image.h"
 #include "data/loader.h"
 #include "ref/make_image.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 enum { N = 37, SIZE = 24, PIXELS = SIZE * SIZE };
 static char path[N + 1][64];

@@ -3,7 +3,6 @@
 #include "data/duplicates.h"
 #include "data/split.h"
 #include "ref/make_image.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 static char folder[64];
 

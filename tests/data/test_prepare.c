@@ -2,7 +2,6 @@
 #include "base/csv.h"
 #include "data/prepare.h"
 #include "ref/make_image.h"
-#include <cmocka.h>
 #include <omp.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -13,6 +12,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 static char root[64];
 
