@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 typedef enum { DTYPE_F32, DTYPE_BF16, DTYPE_I32 } Dtype;
+typedef enum { ACT_NONE, ACT_SILU, ACT_RELU } Act; /* applied to the result of a norm */
 
 static inline size_t dtype_bytes(Dtype d) { return d == DTYPE_BF16 ? 2 : 4; }
 

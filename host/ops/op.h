@@ -12,6 +12,8 @@ static inline int last_dim(const Tensor *t) { return t->dim[t->ndim - 1]; }
 static inline size_t rows_of(const Tensor *t) { return tensor_count(t) / (size_t)last_dim(t); } /* all but the last */
 static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (size_t)t->dim[0]; }
 
+static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 && t->dim[0] == n; }
+
 /* Every op of the engine: X(name) declares `extern const OpDef op_name`. Backward ops stand
  * behind the op they belong to. */
 #define OPS(X) \
@@ -21,7 +23,11 @@ static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (siz
     X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \
     X(embedding) X(embedding_dw) \
     X(timestep_embedding) X(mix_samples) X(mix_samples_dx) X(ddim_step) \
-    X(weighted_mse) X(weighted_mse_dx) X(cross_entropy) X(cross_entropy_dx)
+    X(weighted_mse) X(weighted_mse_dx) X(cross_entropy) X(cross_entropy_dx) \
+    X(silu) X(silu_dx) X(gelu) X(gelu_dx) X(quick_gelu) X(quick_gelu_dx) X(relu) X(relu_dx) X(soft_clamp) X(soft_clamp_dx) \
+    X(geglu) X(geglu_dx) X(add_scaled) X(scale_shift) X(channel_affine) \
+    X(add_channel) X(add_channel_dv) X(add_rows) X(add_rows_dp) X(dropout) \
+    X(groupnorm) X(groupnorm_dx) X(layernorm) X(layernorm_dx) X(batchnorm) X(batchnorm_train) X(batchnorm_dx)
 
 #define OP_DECLARE(name) extern const OpDef op_##name;
 OPS(OP_DECLARE)

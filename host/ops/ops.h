@@ -11,7 +11,6 @@
 
 typedef struct { int stride, top, left, bottom, right; } ConvArgs;      /* zero padding, pixels */
 typedef struct { int heads, causal; } AttentionArgs;
-typedef enum { ACT_NONE, ACT_SILU, ACT_RELU } Act;
 typedef struct { int groups; float eps; Act act; } GroupnormArgs;
 typedef struct { float eps; } LayernormArgs;
 typedef struct { float eps, momentum; int train, relu; } BatchnormArgs; /* momentum of the new batch */

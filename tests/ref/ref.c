@@ -8,7 +8,8 @@
 
 extern const RefFamily ref_basic;
 extern const RefFamily ref_shape, ref_loss;
-const RefFamily *const ref_family[] = {&ref_basic, &ref_shape, &ref_loss};
+extern const RefFamily ref_point, ref_norm;
+const RefFamily *const ref_family[] = {&ref_basic, &ref_shape, &ref_loss, &ref_point, &ref_norm};
 const int ref_family_count = sizeof ref_family / sizeof *ref_family;
 
 const Twin *ref_find(const OpDef *op)
