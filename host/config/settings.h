@@ -24,6 +24,7 @@
 #define DATA_SETTINGS(S, INT, REAL, TEXT, PATH)                                                   \
     TEXT(S, format,    "kermany", "kermany|folders|csv", "layout of the source")                  \
     PATH(S, source,    "",                     "folder or table of the films")                    \
+    PATH(S, images,    "", "csv: folder of the table's films; empty = the table's own")           \
     INT (S, size,      256, 75, 2048, "px",    "side of the square films; Inception-V3 needs 75") \
     TEXT(S, normal,    "normal",    "",        "class without disease")                           \
     TEXT(S, disease_a, "bacteria",  "",        "first disease")                                   \

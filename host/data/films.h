@@ -10,7 +10,7 @@
  *   folders  SOURCE/<class>/<file>, with splits SOURCE/<split>/<class>/<file>; a patient is a
  *            file's name without its ending, or what the regular expression's first group takes.
  *   csv      a table with the columns path, label, patient and, if there, split and id; paths
- *            are relative to the table's folder.
+ *            are relative to the table's folder, or to `images`.
  *
  * Hidden files and "__MACOSX" are skipped. Files outside the source folder, also by way of links,
  * are refused.
@@ -52,6 +52,7 @@ typedef struct {
 
 typedef struct {
     const char *format, *source;
+    const char *images;        /* csv: folder that paths are relative to, or NULL: the table's */
     const char *patient_regex; /* or NULL */
     const char *classes;       /* comma list of the allowed classes, or NULL */
     bool keep_split;           /* the source's own splits count; csv: if it has that column */

@@ -237,7 +237,7 @@ static Status list_table(Films *f, const FilmsSource *s)
     char *copy = strdup(s->source);
     CHECK(copy);
     f->table = strdup(s->source);
-    f->root = strdup(dirname(copy));
+    f->root = strdup(s->images ? s->images : dirname(copy));
     CHECK(f->table && f->root);
     free(copy);
     TRY(csv_list(f, &f->has_split));

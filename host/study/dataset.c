@@ -1,0 +1,79 @@
+/* dataset.c - from [data] to a prepared manifest; see dataset.h. */
+#include "study/dataset.h"
+#include "base/csv.h"
+#include "data/prepare.h"
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a table leads to: itself and its films. A film that is not there is left to prepare, which
+ * lists all that are missing at once. */
+static Status hash_table(char hash[HASH_TEXT], const char *table, const char *images)
+{
+    Csv c = {0};
+    int path;
+    char text[HASH_TEXT] = "";
+    Hash *h = hash_new();
+    Status s;
+    TRY_OR(done, s, hash_file(text, table));
+    hash_add(h, text, sizeof text);
+    TRY_OR(done, s, csv_read(&c, table));
+    TRY_OR(done, s, csv_need(&path, &c, "path"));
+    for (int i = 0; i < c.n_row && !s; i++) {
+        char *full = path_join(images, csv_at(&c, i, path));
+        if (file_exists(full) && !dir_exists(full)) s = hash_file(text, full);
+        else text[0] = 0;
+        hash_add(h, text, sizeof text);
+        free(full);
+    }
+done:
+    hash_end(h, hash);
+    csv_free(&c);
+    return s;
+}
+
+static Status hash_source(char hash[HASH_TEXT], const DataSettings *d)
+{
+    if (strcmp(d->format, "csv")) return hash_path(hash, d->source);
+    char *copy = strdup(d->source);
+    CHECK(copy);
+    Status s = hash_table(hash, d->source, *d->images ? d->images : dirname(copy));
+    free(copy);
+    return s;
+}
+
+static Status prepare(const Config *c, const char *out, Log *log)
+{
+    const DataSettings *d = &c->data;
+    PrepareOptions o = {
+        .source = {.format = d->format, .source = d->source, .images = *d->images ? d->images : NULL},
+        .out = out, .normal = d->normal, .size = d->size,
+        .share = {.train = d->train_share, .val = d->val_share},
+        .train_ratio = d->train_ratio, .seed = (uint32_t)c->study.seed,
+    };
+    TRY(dir_remove(out)); /* complete or not: its record was not */
+    return prepare_run(&o, log);
+}
+
+Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder, Log *log)
+{
+    char hash[HASH_TEXT], *data = NULL, *table = NULL;
+    Status status;
+    stage_new(s, "prepare", folder);
+    if (!*c->data.source) return FAIL(ERR_USAGE, "data.source is empty, expected a folder or table of films");
+    stage_setting(s, c, "study.seed data.format data.size data.normal data.train_share data.val_share data.train_ratio");
+    TRY(hash_source(hash, &c->data));
+    stage_text(s, "films", hash);
+    data = path_join(folder, "data");
+    table = path_join(data, "manifest.csv");
+    TRY_OR(done, status, stage_begin(s));
+    if (!s->done) {
+        TRY_OR(done, status, prepare(c, data, log));
+        TRY_OR(done, status, stage_end(s, (const char *[]){"data"}, 1));
+    }
+    TRY_OR(done, status, manifest_read(m, table));
+done:
+    free(data);
+    free(table);
+    return status;
+}

@@ -1,0 +1,11 @@
+/* dataset.h - the stage that prepares a run's films: FOLDER/data/ with manifest.csv, see prepare.h. */
+#ifndef DATASET_H
+#define DATASET_H
+#include "base/log.h"
+#include "data/manifest.h"
+#include "study/stage.h"
+
+/* Prepares data.source into s->folder/data unless that is done, and reads its manifest. s is new
+ * and stays for the caller to free. */
+Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder, Log *log);
+#endif
