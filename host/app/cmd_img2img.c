@@ -17,7 +17,9 @@ static const Option option[] = {
     {"eta", "E", "fresh noise per step; 0 = DDIM, 1 = DDPM", "0"},
     {"spacing", "WAY", "of the sampler's steps: leading, trailing or linspace", "leading"},
     {"seed", "K", "of the noise", "0"},
-    {"size", "PX", "side of the square film made; 0 = of the film's longer side, rounded down to what the model takes",
+    {"size", "PX",
+     "side of the square film made; 0 = of the film's longer side, rounded down to what the model "
+     "takes",
      "0"},
     {"device", "D", "auto, cpu or cuda", "auto"},
     {"out", "FILE", "the PNG to write", NULL},
@@ -25,8 +27,10 @@ static const Option option[] = {
 };
 static const Usage usage = {
     .command = "img2img",
-    .help = "Makes one synthetic film from a film and a prompt. The PNG says in its metadata that it is synthetic.",
-    .option = option, .n_option = sizeof option / sizeof *option,
+    .help = "Makes one synthetic film from a film and a prompt. The PNG says in its metadata that "
+            "it is synthetic.",
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
 };
 
 typedef struct {
@@ -51,10 +55,13 @@ static Status read_wish(Wish *w, const Options *o)
     TRY(options_int(&w->seed, o, "seed", 0, 2147483647));
     TRY(options_int(&w->size, o, "size", 0, 4096));
     if (!spacing_parse(&w->sampler.spacing, options_text(o, "spacing")))
-        return FAIL(ERR_USAGE, "img2img: --spacing is \"%s\", expected leading, trailing or linspace",
+        return FAIL(ERR_USAGE,
+                    "img2img: --spacing is \"%s\", expected leading, trailing or linspace",
                     options_text(o, "spacing"));
     if ((int)(w->sampler.steps * w->sampler.strength) < 1)
-        return FAIL(ERR_USAGE, "img2img: --strength %g of --steps %d is no whole step, so that the film would stay as it is",
+        return FAIL(ERR_USAGE,
+                    "img2img: --strength %g of --steps %d is no whole step, so that the film would "
+                    "stay as it is",
                     w->sampler.strength, w->sampler.steps);
     if (file_exists(w->out) && !options_has(o, "force"))
         return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", w->out);
@@ -68,8 +75,8 @@ static Status choose_size(int *size, const Ldm *m, const Wish *w, const Image *i
     int longer = im->h > im->w ? im->h : im->w;
     *size = w->size ? w->size : longer - longer % step;
     if (*size > 0 && *size % step == 0) return OK;
-    return FAIL(ERR_USAGE, "%s: --size %d of a film of %d x %d px, expected a multiple of %d", w->image, *size, im->w, im->h,
-                step);
+    return FAIL(ERR_USAGE, "%s: --size %d of a film of %d x %d px, expected a multiple of %d",
+                w->image, *size, im->w, im->h, step);
 }
 
 static Status write_film(const Wish *w, const float *pixel, int size)
@@ -81,9 +88,15 @@ static Status write_film(const Wish *w, const float *pixel, int size)
     snprintf(eta, sizeof eta, "%g", w->sampler.eta);
     snprintf(seed, sizeof seed, "%d", w->seed);
     ImageText text[] = {
-        {"Synthetic", "true"}, {"Software", "equipoise " EQ_VERSION}, {"Prompt", (char *)(uintptr_t)w->prompt},
-        {"NegativePrompt", (char *)(uintptr_t)w->negative}, {"Strength", strength}, {"Guidance", guidance},
-        {"Steps", steps}, {"Eta", eta}, {"Seed", seed},
+        {"Synthetic", "true"},
+        {"Software", "equipoise " EQ_VERSION},
+        {"Prompt", (char *)(uintptr_t)w->prompt},
+        {"NegativePrompt", (char *)(uintptr_t)w->negative},
+        {"Strength", strength},
+        {"Guidance", guidance},
+        {"Steps", steps},
+        {"Eta", eta},
+        {"Seed", seed},
     };
     return image_write_png(w->out, pixel, size, size, text, sizeof text / sizeof *text);
 }

@@ -4,7 +4,10 @@
 #include "study/study.h"
 
 static const Usage usage = {
-    .command = "report", .arguments = "DIR", .least = 1, .most = 1,
+    .command = "report",
+    .arguments = "DIR",
+    .least = 1,
+    .most = 1,
     .help = "Makes DIR/report.html again from the files of a finished study.",
 };
 

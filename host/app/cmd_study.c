@@ -10,18 +10,26 @@ static const Option option[] = {
     {"resume", NULL, "continue the run in DIR; where DIR is missing or empty, start it", NULL},
 };
 static const Usage usage = {
-    .command = "study", .arguments = "CONFIG", .least = 1, .most = 1,
-    .help = "Runs the whole study: prepares the films, trains a baseline classifier per disease, fine-tunes a\n"
-            "diffusion model per disease, synthesizes films, trains the classifiers again with them and compares.\n"
+    .command = "study",
+    .arguments = "CONFIG",
+    .least = 1,
+    .most = 1,
+    .help = "Runs the whole study: prepares the films, trains a baseline classifier per disease, "
+            "fine-tunes a\n"
+            "diffusion model per disease, synthesizes films, trains the classifiers again with "
+            "them and compares.\n"
             "DIR gets config.ini, metrics.json, report.html, log.jsonl, stages/ and synthetic/.",
-    .option = option, .n_option = sizeof option / sizeof *option, .takes_config = true,
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
+    .takes_config = true,
 };
 
 /* "configs/demo.ini" -> "runs/demo" */
 static char *default_run(const char *config)
 {
     Text t = {0};
-    const char *slash = strrchr(config, '/'), *name = slash ? slash + 1 : config, *dot = strrchr(name, '.');
+    const char *slash = strrchr(config, '/'), *name = slash ? slash + 1 : config,
+               *dot = strrchr(name, '.');
     text_add(&t, "runs/%.*s", dot && dot > name ? (int)(dot - name) : (int)strlen(name), name);
     return t.s;
 }

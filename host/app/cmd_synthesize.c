@@ -9,18 +9,27 @@
 
 static const Option option[] = {
     {"model", "DIR", "folder of the diffusion model", NULL},
-    {"out", "DIR", "gets films/images/*.png, films/manifest.csv, log.jsonl; a second call continues", NULL},
+    {"out", "DIR",
+     "gets films/images/*.png, films/manifest.csv, log.jsonl; a second call continues", NULL},
     {"class", "NAME", "class of the films, which decides their prompts", NULL},
 };
 static const Usage usage = {
-    .command = "synthesize", .arguments = "CONFIG", .least = 1, .most = 1,
-    .help = "Makes synthetic films as [synthesis] says. Image-to-image starts from training films of data.source,\n"
-            "which are prepared in DIR/prepare/ first. synthesis.count = 0: as many as balance the classes.",
-    .option = option, .n_option = sizeof option / sizeof *option, .takes_config = true,
+    .command = "synthesize",
+    .arguments = "CONFIG",
+    .least = 1,
+    .most = 1,
+    .help = "Makes synthetic films as [synthesis] says. Image-to-image starts from training films "
+            "of data.source,\n"
+            "which are prepared in DIR/prepare/ first. synthesis.count = 0: as many as balance the "
+            "classes.",
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
+    .takes_config = true,
 };
 
 /* Sources and number of films. */
-static Status choose(SynthesisJob *job, Stage *s, Stage *data, Manifest *m, Arena *a, const char *out, Log *log)
+static Status choose(SynthesisJob *job, Stage *s, Stage *data, Manifest *m, Arena *a,
+                     const char *out, Log *log)
 {
     const Config *c = job->config;
     bool translate = !strcmp(c->synthesis.mode, "image-to-image");
@@ -45,7 +54,8 @@ static Status choose(SynthesisJob *job, Stage *s, Stage *data, Manifest *m, Aren
     return OK;
 }
 
-static Status synthesize(const Config *c, const char *out, const char *model, const char *label, Log *log)
+static Status synthesize(const Config *c, const char *out, const char *model, const char *label,
+                         Log *log)
 {
     Manifest m = {0};
     Stage data = {0}, s = {0};

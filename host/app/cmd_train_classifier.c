@@ -8,19 +8,30 @@
 #include <string.h>
 
 static const Option option[] = {
-    {"out", "DIR", "gets prepare/data/, model.safetensors, history.json, log.jsonl; a second call continues", NULL},
-    {"class", "NAME", "with classifier.target = disease: the class to tell from the normal one", NULL},
+    {"out", "DIR",
+     "gets prepare/data/, model.safetensors, history.json, log.jsonl; a second call continues",
+     NULL},
+    {"class", "NAME", "with classifier.target = disease: the class to tell from the normal one",
+     NULL},
     {"minutes", "M", "stop cleanly after so long; run again to continue (0 = no limit)", "0"},
 };
 static const Usage usage = {
-    .command = "train-classifier", .arguments = "CONFIG", .least = 1, .most = 1,
-    .help = "Trains Inception-V3 on the films of data.source: to tell a disease from normal films, or, with\n"
-            "classifier.target = patient, to tell patients apart (pretraining without disease labels, on the\n"
+    .command = "train-classifier",
+    .arguments = "CONFIG",
+    .least = 1,
+    .most = 1,
+    .help = "Trains Inception-V3 on the films of data.source: to tell a disease from normal films, "
+            "or, with\n"
+            "classifier.target = patient, to tell patients apart (pretraining without disease "
+            "labels, on the\n"
             "training and pool films; one film of each patient with three or more validates).",
-    .option = option, .n_option = sizeof option / sizeof *option, .takes_config = true,
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
+    .takes_config = true,
 };
 
-static Status choose_films(ClassifierJob *job, Stage *s, Arena *a, const Manifest *m, const char *label)
+static Status choose_films(ClassifierJob *job, Stage *s, Arena *a, const Manifest *m,
+                           const char *label)
 {
     const Config *c = job->config;
     ClassifierFilm *train, *val;
@@ -45,7 +56,10 @@ static Status train(const Config *c, const char *out, const char *label, int min
     Arena a = {0};
     Device *d = NULL;
     char identity[HASH_TEXT], *prepared = path_join(out, "prepare");
-    ClassifierJob job = {.config = c, .seed = (uint32_t)c->study.seed, .out = out, .minutes = minutes,
+    ClassifierJob job = {.config = c,
+                         .seed = (uint32_t)c->study.seed,
+                         .out = out,
+                         .minutes = minutes,
                          .identity = identity};
     Status status;
     stage_new(&s, "train-classifier", out);
@@ -60,7 +74,8 @@ static Status train(const Config *c, const char *out, const char *label, int min
         goto done;
     }
     stage_identity(&s, identity);
-    log_info(log, "%d films to train on, %d to validate, %d classes", job.n_train, job.n_val, job.classes);
+    log_info(log, "%d films to train on, %d to validate, %d classes", job.n_train, job.n_val,
+             job.classes);
     TRY_OR(done, status, classifier_train(&job, d, log));
     TRY_OR(done, status, stage_end(&s, (const char *[]){"model.safetensors", "history.json"}, 2));
     printf("%s/model.safetensors\n", out);
@@ -89,9 +104,14 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
     const char *label = options_text(&o, "class");
     bool patients = !strcmp(c.classifier.target, "patient");
     if (patients && label)
-        return FAIL(ERR_USAGE, "train-classifier: found --class %s, expected none with classifier.target = patient", label);
+        return FAIL(
+            ERR_USAGE,
+            "train-classifier: found --class %s, expected none with classifier.target = patient",
+            label);
     if (!patients && !label)
-        return FAIL(ERR_USAGE, "train-classifier: --class is missing, expected one with classifier.target = disease");
+        return FAIL(
+            ERR_USAGE,
+            "train-classifier: --class is missing, expected one with classifier.target = disease");
     TRY(lone_run_open(&lock, out, app->log));
     Status s = train(&c, out, label, minutes, app->log);
     run_unlock(&lock);

@@ -8,14 +8,21 @@
 #include <string.h>
 
 static const Option option[] = {
-    {"out", "DIR", "gets prepare/data/, model/, history.json, log.jsonl; a second call continues", NULL},
+    {"out", "DIR", "gets prepare/data/, model/, history.json, log.jsonl; a second call continues",
+     NULL},
     {"class", "NAME", "class of the films, or all: each film with the prompts of its class", "all"},
     {"minutes", "M", "stop cleanly after so long; run again to continue (0 = no limit)", "0"},
 };
 static const Usage usage = {
-    .command = "train-ldm", .arguments = "CONFIG", .least = 1, .most = 1,
-    .help = "Fine-tunes the diffusion model ldm.base on the training and pool films of data.source.",
-    .option = option, .n_option = sizeof option / sizeof *option, .takes_config = true,
+    .command = "train-ldm",
+    .arguments = "CONFIG",
+    .least = 1,
+    .most = 1,
+    .help =
+        "Fine-tunes the diffusion model ldm.base on the training and pool films of data.source.",
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
+    .takes_config = true,
 };
 
 /* Films of the job, and what its result depends on. */
@@ -28,13 +35,16 @@ static Status choose_films(LdmJob *job, Stage *s, Arena *a, const Manifest *m, c
     TRY(fold_prompted(&val, &job->n_val, a, m, c, 1u << SPLIT_VAL, label));
     if (label && c->ldm.prior_share > 0)
         TRY(fold_prompted(&prior, &job->n_prior, a, m, c, 1u << SPLIT_TRAIN, c->data.normal));
-    if (!job->n_train) return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
+    if (!job->n_train)
+        return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
     job->train = train;
     job->prior = prior;
     job->val = val;
     stage_text(s, "class", label ? label : "all");
-    stage_setting(s, c, "study.seed data.normal data.disease_a data.disease_b data.size ldm synthesis.weights "
-                        "synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b");
+    stage_setting(
+        s, c,
+        "study.seed data.normal data.disease_a data.disease_b data.size ldm synthesis.weights "
+        "synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b");
     return stage_input(s, "base model", c->ldm.base);
 }
 
@@ -45,7 +55,8 @@ static Status train(const Config *c, const char *out, const char *label, int min
     Arena a = {0};
     Device *d = NULL;
     char identity[HASH_TEXT], *prepared = path_join(out, "prepare");
-    LdmJob job = {.config = c, .base = c->ldm.base, .out = out, .minutes = minutes, .identity = identity};
+    LdmJob job = {
+        .config = c, .base = c->ldm.base, .out = out, .minutes = minutes, .identity = identity};
     Status status;
     stage_new(&s, "train-ldm", out);
     job.name = arena_printf(&a, "LDM %s", label ? label : "all");
@@ -59,7 +70,8 @@ static Status train(const Config *c, const char *out, const char *label, int min
         goto done;
     }
     stage_identity(&s, identity);
-    log_info(log, "%d films to train on, %d to validate, %d prior", job.n_train, job.n_val, job.n_prior);
+    log_info(log, "%d films to train on, %d to validate, %d prior", job.n_train, job.n_val,
+             job.n_prior);
     TRY_OR(done, status, ldm_train(&job, d, log));
     TRY_OR(done, status, stage_end(&s, (const char *[]){"model", "history.json"}, 2));
     printf("%s/model\n", out);

@@ -1,6 +1,6 @@
 /* arm.c - the classifier stages of a task: films, training per seed, predictions. */
-#include "study/task.h"
 #include "stats/predictions.h"
+#include "study/task.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +15,8 @@ typedef struct {
     FilmSet train, val, test;
 } ArmFilms;
 
-static Status real_films(FilmSet *set, Arena *a, const Task *t, const Study *s, Split split, int room)
+static Status real_films(FilmSet *set, Arena *a, const Task *t, const Study *s, Split split,
+                         int room)
 {
     ClassifierFilm *film;
     const ManifestRow **row;
@@ -50,13 +51,15 @@ static Status arm_films(ArmFilms *f, Arena *a, const Task *t, const Study *s, bo
     TRY(real_films(&f->test, a, t, s, SPLIT_TEST, 0));
     if (augmented) TRY(task_synthetic(&synthetic, &n, a, t));
     for (int i = 0; i < n; i++)
-        add_synthetic(synthetic[i].sample < (uint64_t)t->n_train ? &f->train : &f->val, &synthetic[i]);
+        add_synthetic(synthetic[i].sample < (uint64_t)t->n_train ? &f->train : &f->val,
+                      &synthetic[i]);
     return OK;
 }
 
 /* ---- predictions ---------------------------------------------------------------------- */
 
-static Status predict(Predictions *p, const FilmSet *set, const char *weights, const char *file, const Study *s)
+static Status predict(Predictions *p, const FilmSet *set, const char *weights, const char *file,
+                      const Study *s)
 {
     float *probability = malloc((size_t)set->n * 2 * sizeof *probability);
     uint8_t *label = malloc((size_t)set->n);
@@ -86,8 +89,8 @@ static char *prediction_file(const Stage *stage, int seed, const char *which)
     return t.s;
 }
 
-static Status predict_set(const Stage *stage, const FilmSet *set, const char *which, char *const *weights, int repeats,
-                          const Study *s)
+static Status predict_set(const Stage *stage, const FilmSet *set, const char *which,
+                          char *const *weights, int repeats, const Study *s)
 {
     Predictions *one = calloc((size_t)repeats, sizeof *one), mean = {0};
     char *file = prediction_file(stage, -1, which);
@@ -120,7 +123,8 @@ static char *seed_folder(const Stage *stage, int r)
     return t.s;
 }
 
-static Status train_seed(const Stage *stage, const ArmFilms *f, const char *name, int r, const Study *s)
+static Status train_seed(const Stage *stage, const ArmFilms *f, const char *name, int r,
+                         const Study *s)
 {
     char identity[HASH_TEXT], *out = seed_folder(stage, r);
     Text title = {0};
@@ -128,8 +132,15 @@ static Status train_seed(const Stage *stage, const ArmFilms *f, const char *name
     if (s->config->study.repeats > 1) text_add(&title, ", seed %d", r);
     stage_identity(stage, identity);
     ClassifierJob job = {
-        .config = s->config, .seed = (uint32_t)s->config->study.seed + (uint32_t)r, .out = out, .name = title.s,
-        .train = f->train.film, .val = f->val.film, .n_train = f->train.n, .n_val = f->val.n, .classes = 2,
+        .config = s->config,
+        .seed = (uint32_t)s->config->study.seed + (uint32_t)r,
+        .out = out,
+        .name = title.s,
+        .train = f->train.film,
+        .val = f->val.film,
+        .n_train = f->train.n,
+        .n_val = f->val.n,
+        .classes = 2,
         .identity = identity,
     };
     Status status = classifier_train(&job, s->device, s->log);
@@ -195,11 +206,13 @@ static Status arm(Stage *stage, const Task *t, const Study *s, bool augmented)
     if (augmented) stage_upstream(stage, &t->synth, NULL);
     stage_setting(stage, c, "study.seed study.repeats data.size data.normal classifier augment");
     stage_text(stage, "class", t->disease);
-    if (augmented) stage_text(stage, "synthetic films", arena_printf(&a, "%d + %d", t->n_train, t->n_val));
+    if (augmented)
+        stage_text(stage, "synthetic films", arena_printf(&a, "%d + %d", t->n_train, t->n_val));
     Status status = stage_input(stage, "first weights", c->classifier.weights);
     if (!status) status = stage_begin(stage);
     if (!status && !stage->done) {
-        const char *name = arena_printf(&a, "%s %s", augmented ? "augmented" : "baseline", t->disease);
+        const char *name =
+            arena_printf(&a, "%s %s", augmented ? "augmented" : "baseline", t->disease);
         status = arm_films(&films, &a, t, s, augmented);
         if (!status) status = run_arm(stage, &films, name, s);
     }

@@ -46,10 +46,15 @@ static Status prepare(const Config *c, const char *out, Log *log)
 {
     const DataSettings *d = &c->data;
     PrepareOptions o = {
-        .source = {.format = d->format, .source = d->source, .images = *d->images ? d->images : NULL},
-        .out = out, .normal = d->normal, .size = d->size,
+        .source = {.format = d->format,
+                   .source = d->source,
+                   .images = *d->images ? d->images : NULL},
+        .out = out,
+        .normal = d->normal,
+        .size = d->size,
         .share = {.train = d->train_share, .val = d->val_share},
-        .train_ratio = d->train_ratio, .seed = (uint32_t)c->study.seed,
+        .train_ratio = d->train_ratio,
+        .seed = (uint32_t)c->study.seed,
     };
     TRY(dir_remove(out)); /* complete or not: its record was not */
     return prepare_run(&o, log);
@@ -60,8 +65,11 @@ Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder,
     char hash[HASH_TEXT], *data = NULL, *table = NULL;
     Status status;
     stage_new(s, "prepare", folder);
-    if (!*c->data.source) return FAIL(ERR_USAGE, "data.source is empty, expected a folder or table of films");
-    stage_setting(s, c, "study.seed data.format data.size data.normal data.train_share data.val_share data.train_ratio");
+    if (!*c->data.source)
+        return FAIL(ERR_USAGE, "data.source is empty, expected a folder or table of films");
+    stage_setting(s, c,
+                  "study.seed data.format data.size data.normal data.train_share data.val_share "
+                  "data.train_ratio");
     TRY(hash_source(hash, &c->data));
     stage_text(s, "films", hash);
     data = path_join(folder, "data");

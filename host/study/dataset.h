@@ -1,4 +1,5 @@
-/* dataset.h - the stage that prepares a run's films: FOLDER/data/ with manifest.csv, see prepare.h. */
+/* dataset.h - the stage that prepares a run's films: FOLDER/data/ with manifest.csv, see prepare.h.
+ */
 #ifndef DATASET_H
 #define DATASET_H
 #include "base/log.h"

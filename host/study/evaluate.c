@@ -14,7 +14,10 @@ typedef struct {
 
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
-static void put(json_t *object, const char *key, json_t *value) { CHECK(!json_object_set_new(object, key, value)); }
+static void put(json_t *object, const char *key, json_t *value)
+{
+    CHECK(!json_object_set_new(object, key, value));
+}
 
 static Status threshold_of(double *threshold, const Config *c, const Predictions *val)
 {
@@ -26,12 +29,14 @@ static Status threshold_of(double *threshold, const Config *c, const Predictions
     ranking_new(&r, val);
     *threshold = threshold_of_youden(&r);
     ranking_free(&r);
-    if (isnan(*threshold)) return FAIL(ERR_INPUT, "%s: films of one class only, expected both", val->path);
+    if (isnan(*threshold))
+        return FAIL(ERR_INPUT, "%s: films of one class only, expected both", val->path);
     return OK;
 }
 
 /* of: NULL for the arm's own files, "seed-0" for one seed's; file names must outlive *c. */
-static Status calls_read(Calls *c, Arena *a, const Stage *stage, const char *of, const Config *config)
+static Status calls_read(Calls *c, Arena *a, const Stage *stage, const char *of,
+                         const Config *config)
 {
     Text val = {0}, test = {0};
     text_add(&val, "%s/%s%spredictions_val.csv", stage->folder, of ? of : "", of ? "/" : "");
@@ -55,13 +60,17 @@ static void calls_free(Calls *c)
 static json_t *film_counts(const Task *t, const Study *s, bool augmented)
 {
     json_t *j = json_object();
-    int normal = manifest_label(&s->manifest, s->config->data.normal), disease = manifest_label(&s->manifest, t->disease);
+    int normal = manifest_label(&s->manifest, s->config->data.normal),
+        disease = manifest_label(&s->manifest, t->disease);
     CHECK(j);
     for (Split split = SPLIT_TRAIN; split <= SPLIT_TEST; split++) {
-        int synthetic = !augmented || split == SPLIT_TEST ? 0 : split == SPLIT_TRAIN ? t->n_train : t->n_val;
-        put(j, split_name(split), json_pack("{s:i, s:i, s:i}", "normal", manifest_count(&s->manifest, normal, split).films,
-                                            "diseased", manifest_count(&s->manifest, disease, split).films,
-                                            "synthetic", synthetic));
+        int synthetic = !augmented || split == SPLIT_TEST ? 0
+                        : split == SPLIT_TRAIN            ? t->n_train
+                                                          : t->n_val;
+        put(j, split_name(split),
+            json_pack("{s:i, s:i, s:i}", "normal",
+                      manifest_count(&s->manifest, normal, split).films, "diseased",
+                      manifest_count(&s->manifest, disease, split).films, "synthetic", synthetic));
     }
     return j;
 }
@@ -80,7 +89,8 @@ static json_t *seed_summary(double (*value)[METRIC_COUNT], int n)
         }
         for (int r = 0; r < n; r++) squares += (value[r][m] - mean) * (value[r][m] - mean);
         put(metrics, metric_info(m)->name,
-            json_pack("{s:o, s:o, s:o}", "mean", number(mean), "sd", number(sqrt(squares / (n - 1))), "values", all));
+            json_pack("{s:o, s:o, s:o}", "mean", number(mean), "sd",
+                      number(sqrt(squares / (n - 1))), "values", all));
     }
     json_t *j = json_pack("{s:i, s:o}", "n", n, "metrics", metrics);
     CHECK(j);
@@ -111,14 +121,16 @@ static Status add_seeds(json_t *arm, const Stage *stage, const Config *config)
     return s;
 }
 
-static Status arm_json(json_t **j, const Calls *c, const Task *t, const Study *s, bool augmented, const Resampling *how)
+static Status arm_json(json_t **j, const Calls *c, const Task *t, const Study *s, bool augmented,
+                       const Resampling *how)
 {
     Evaluation e;
     const Stage *stage = augmented ? &t->augmented : &t->baseline;
     evaluation_run(&e, &c->test, c->threshold, how);
-    json_t *arm = json_pack("{s:o, s:o, s:{s:s, s:o, s:i}}", "evaluation", evaluation_json(&e), "films",
-                            film_counts(t, s, augmented), "threshold", "rule", s->config->classifier.threshold, "value",
-                            number(c->threshold), "validation_films", c->val.n);
+    json_t *arm = json_pack("{s:o, s:o, s:{s:s, s:o, s:i}}", "evaluation", evaluation_json(&e),
+                            "films", film_counts(t, s, augmented), "threshold", "rule",
+                            s->config->classifier.threshold, "value", number(c->threshold),
+                            "validation_films", c->val.n);
     CHECK(arm);
     Status status = s->config->study.repeats > 1 ? add_seeds(arm, stage, s->config) : OK;
     if (status) json_decref(arm);
@@ -143,10 +155,12 @@ static Status task_json(json_t **j, const Study *s, const Task *t)
     TRY_OR(done, status, predictions_match(&augmented.test, &baseline.test));
     TRY_OR(done, status, arm_json(&first, &baseline, t, s, false, &how));
     TRY_OR(done, status, arm_json(&second, &augmented, t, s, true, &how));
-    comparison_run(&compared, &augmented.test, augmented.threshold, &baseline.test, baseline.threshold, &how);
+    comparison_run(&compared, &augmented.test, augmented.threshold, &baseline.test,
+                   baseline.threshold, &how);
     TRY_OR(done, status, quality_json(&quality, s, t, baseline.threshold));
-    *j = json_pack("{s:s, s:s, s:O, s:O, s:o, s:O}", "normal", s->config->data.normal, "disease", t->disease, "baseline",
-                   first, "augmented", second, "comparison", comparison_json(&compared), "synthetic", quality);
+    *j = json_pack("{s:s, s:s, s:O, s:O, s:o, s:O}", "normal", s->config->data.normal, "disease",
+                   t->disease, "baseline", first, "augmented", second, "comparison",
+                   comparison_json(&compared), "synthetic", quality);
     CHECK(*j);
 done:
     json_decref(first);
@@ -169,7 +183,8 @@ static json_t *class_counts(const Manifest *m)
         CHECK(one);
         for (Split split = 0; split < SPLIT_COUNT; split++) {
             Count n = manifest_count(m, label, split);
-            put(one, split_name(split), json_pack("{s:i, s:i}", "films", n.films, "patients", n.patients));
+            put(one, split_name(split),
+                json_pack("{s:i, s:i}", "films", n.films, "patients", n.patients));
         }
         put(j, m->label[label], one);
     }
@@ -190,9 +205,9 @@ static Status write_metrics(const Stage *stage, const Study *s, const Task task[
         if (!status) put(tasks, letter, one);
     }
     TRY_OR(done, status, status);
-    all = json_pack("{s:{s:s, s:i, s:i, s:i}, s:{s:o}, s:O}", "study", "name", c->study.name, "seed", c->study.seed,
-                    "repeats", c->study.repeats, "size", c->data.size, "data", "classes", class_counts(&s->manifest),
-                    "tasks", tasks);
+    all = json_pack("{s:{s:s, s:i, s:i, s:i}, s:{s:o}, s:O}", "study", "name", c->study.name,
+                    "seed", c->study.seed, "repeats", c->study.repeats, "size", c->data.size,
+                    "data", "classes", class_counts(&s->manifest), "tasks", tasks);
     CHECK(all);
     TRY_OR(done, status, json_write(all, path));
 done:

@@ -23,13 +23,14 @@ Status fold_need_class(const Manifest *m, const char *name)
     if (manifest_label(m, name) >= 0) return OK;
     Text all = {0};
     for (int i = 0; i < m->n_label; i++) text_add(&all, "%s%s", i ? ", " : "", m->label[i]);
-    Status s = FAIL(ERR_USAGE, "%s: no film of class \"%s\", expected one of: %s", m->file, name, all.s);
+    Status s =
+        FAIL(ERR_USAGE, "%s: no film of class \"%s\", expected one of: %s", m->file, name, all.s);
     free(all.s);
     return s;
 }
 
-Status fold_task(ClassifierFilm **film, const ManifestRow ***rows, int *n, Arena *a, const Manifest *m,
-                 Split split, const char *normal, const char *disease)
+Status fold_task(ClassifierFilm **film, const ManifestRow ***rows, int *n, Arena *a,
+                 const Manifest *m, Split split, const char *normal, const char *disease)
 {
     TRY(fold_need_class(m, normal));
     TRY(fold_need_class(m, disease));
@@ -68,8 +69,8 @@ static int by_patient_and_key(const void *a, const void *b)
     return order ? order : (x->key > y->key) - (x->key < y->key);
 }
 
-Status fold_patients(ClassifierFilm **train, int *n_train, ClassifierFilm **val, int *n_val, int *classes,
-                     Arena *a, const Manifest *m)
+Status fold_patients(ClassifierFilm **train, int *n_train, ClassifierFilm **val, int *n_val,
+                     int *classes, Arena *a, const Manifest *m)
 {
     int n = 0, most = 0;
     Keyed *film = arena_alloc(a, (size_t)(m->n + 1) * sizeof *film);
@@ -82,21 +83,26 @@ Status fold_patients(ClassifierFilm **train, int *n_train, ClassifierFilm **val,
         if (run > most) most = run;
     }
     if (most < 2)
-        return FAIL(ERR_INPUT, "%s: no patient with two films in train or pool, expected some for target patient",
-                    m->file);
+        return FAIL(
+            ERR_INPUT,
+            "%s: no patient with two films in train or pool, expected some for target patient",
+            m->file);
     int enough = most < 3 ? 2 : 3;
     *train = arena_alloc(a, (size_t)n * sizeof **train);
     *val = arena_alloc(a, (size_t)n * sizeof **val);
     *n_train = *n_val = *classes = 0;
     for (int from = 0, to; from < n; from = to, ++*classes) {
-        for (to = from + 1; to < n && !strcmp(film[to].row->patient, film[from].row->patient);) to++;
+        for (to = from + 1; to < n && !strcmp(film[to].row->patient, film[from].row->patient);)
+            to++;
         for (int i = from; i < to; i++) {
             ClassifierFilm f = {kept_path(a, m, film[i].row), *classes, film[i].key};
             if (i == from && to - from >= enough) (*val)[(*n_val)++] = f;
             else (*train)[(*n_train)++] = f;
         }
     }
-    return *classes > 1 ? OK : FAIL(ERR_INPUT, "%s: one patient in train and pool, expected several", m->file);
+    return *classes > 1
+               ? OK
+               : FAIL(ERR_INPUT, "%s: one patient in train and pool, expected several", m->file);
 }
 
 /* ---- diffusion models ----------------------------------------------------------------- */
@@ -108,13 +114,16 @@ Status class_prompts(const char **prompts, const Config *c, const char *label)
     else if (!strcmp(label, d->disease_a)) *prompts = c->synthesis.prompt_a;
     else if (!strcmp(label, d->disease_b)) *prompts = c->synthesis.prompt_b;
     else
-        return FAIL(ERR_USAGE, "class \"%s\" has no prompts, expected data.normal = \"%s\", data.disease_a = \"%s\" "
-                    "or data.disease_b = \"%s\"", label, d->normal, d->disease_a, d->disease_b);
+        return FAIL(
+            ERR_USAGE,
+            "class \"%s\" has no prompts, expected data.normal = \"%s\", data.disease_a = \"%s\" "
+            "or data.disease_b = \"%s\"",
+            label, d->normal, d->disease_a, d->disease_b);
     return OK;
 }
 
-Status fold_prompted(LdmFilm **film, int *n, Arena *a, const Manifest *m, const Config *c, unsigned splits,
-                     const char *label)
+Status fold_prompted(LdmFilm **film, int *n, Arena *a, const Manifest *m, const Config *c,
+                     unsigned splits, const char *label)
 {
     int k = 0;
     if (label) TRY(fold_need_class(m, label));
@@ -139,9 +148,13 @@ Status fold_sources(SourceFilm **film, int *n, Arena *a, const Manifest *m, cons
     for (int i = 0; i < m->n; i++) {
         const ManifestRow *r = &m->row[i];
         if (r->split != SPLIT_TRAIN || strcmp(r->label_name, label)) continue;
-        list[k++] = (SourceFilm){arena_strdup(a, r->id), kept_path(a, m, r), arena_strdup(a, r->patient)};
+        list[k++] =
+            (SourceFilm){arena_strdup(a, r->id), kept_path(a, m, r), arena_strdup(a, r->patient)};
     }
-    if (!k) return FAIL(ERR_INPUT, "%s: no film of class %s in split train to start from, expected some", m->file, label);
+    if (!k)
+        return FAIL(ERR_INPUT,
+                    "%s: no film of class %s in split train to start from, expected some", m->file,
+                    label);
     *film = list;
     *n = k;
     return OK;

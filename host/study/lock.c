@@ -32,15 +32,18 @@ static Status take(int *fd, const char *path)
     for (;;) {
         struct stat opened, there;
         int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-        if (f < 0) return FAIL(errno == ENOSPC ? ERR_SPACE : ERR_INPUT, "%s: %s", path, strerror(errno));
+        if (f < 0)
+            return FAIL(errno == ENOSPC ? ERR_SPACE : ERR_INPUT, "%s: %s", path, strerror(errno));
         if (flock(f, LOCK_EX | LOCK_NB)) {
             char holder[LOCK_TEXT] = "";
             int why = errno;
             ssize_t n = pread(f, holder, sizeof holder - 1, 0);
             close(f);
-            if (why != EWOULDBLOCK) return FAIL(ERR_INPUT, "%s: cannot be locked: %s", path, strerror(why));
-            return FAIL(ERR_USAGE, "%s: held by %s, expected a run folder that no other process works in", path,
-                        n > 0 ? holder : "another process");
+            if (why != EWOULDBLOCK)
+                return FAIL(ERR_INPUT, "%s: cannot be locked: %s", path, strerror(why));
+            return FAIL(ERR_USAGE,
+                        "%s: held by %s, expected a run folder that no other process works in",
+                        path, n > 0 ? holder : "another process");
         }
         if (!fstat(f, &opened) && !stat(path, &there) && opened.st_ino == there.st_ino &&
             opened.st_dev == there.st_dev) {
@@ -63,7 +66,8 @@ Status run_lock(RunLock *l, const char *dir, Log *log)
         return s;
     }
     *l = (RunLock){fd, path};
-    if (pread(fd, left, sizeof left - 1, 0) > 0) log_info(log, "%s: left by %s, which is gone; taken over", path, left);
+    if (pread(fd, left, sizeof left - 1, 0) > 0)
+        log_info(log, "%s: left by %s, which is gone; taken over", path, left);
     own_text(mine);
     size_t n = strlen(mine);
     if (ftruncate(fd, 0) || pwrite(fd, mine, n, 0) != (ssize_t)n) {
@@ -95,7 +99,10 @@ Status lone_run_open(RunLock *l, const char *dir, Log *log)
         int n = list.n;
         dir_list_free(&list);
         if (n && !ours)
-            return FAIL(ERR_USAGE, "%s: is there and holds other files, expected a new folder or one to continue", dir);
+            return FAIL(
+                ERR_USAGE,
+                "%s: is there and holds other files, expected a new folder or one to continue",
+                dir);
     }
     TRY(run_lock(l, dir, log));
     file_sweep_temps(dir);

@@ -8,15 +8,15 @@
 #include "base/log.h"
 
 typedef struct {
-    int fd;      /* valid while path is set */
-    char *path;  /* owned */
-} RunLock;       /* starts as {0} */
+    int fd;     /* valid while path is set */
+    char *path; /* owned */
+} RunLock;      /* starts as {0} */
 
 /* Makes dir. ERR_USAGE, naming the holder, where another process holds it. */
 Status run_lock(RunLock *l, const char *dir, Log *log);
 void run_unlock(RunLock *l); /* accepts {0} */
 
-/* For commands that run one stage alone: dir must be new, empty or such a stage's (it then continues).
- * Locks it, removes what a killed process left half-written and starts log.jsonl. */
+/* For commands that run one stage alone: dir must be new, empty or such a stage's (it then
+ * continues). Locks it, removes what a killed process left half-written and starts log.jsonl. */
 Status lone_run_open(RunLock *l, const char *dir, Log *log);
 #endif

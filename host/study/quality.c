@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { const char **path; int n; } Paths; /* in an arena */
+typedef struct {
+    const char **path;
+    int n;
+} Paths; /* in an arena */
 
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
@@ -33,11 +36,13 @@ static Paths synthetic_paths(Arena *a, const SyntheticFilm *film, int n)
 
 /* ---- distances ------------------------------------------------------------------------ */
 
-static Status distance(json_t **j, const float *x, int n_x, const float *y, int n_y, int d, uint32_t seed)
+static Status distance(json_t **j, const float *x, int n_x, const float *y, int n_y, int d,
+                       uint32_t seed)
 {
     Kid k = {NAN, NAN, n_x, n_y};
     if (n_x > 1 && n_y > 1) TRY(kid(&k, x, n_x, y, n_y, d, seed));
-    *j = json_pack("{s:o, s:o, s:[i, i]}", "value", number(k.value), "std_error", number(k.std_error), "n", n_x, n_y);
+    *j = json_pack("{s:o, s:o, s:[i, i]}", "value", number(k.value), "std_error",
+                   number(k.std_error), "n", n_x, n_y);
     CHECK(*j);
     return OK;
 }
@@ -50,17 +55,20 @@ static Status distances(json_t **j, const Study *s, const Task *t, Arena *a, Pat
                     real_paths(a, &s->manifest, SPLIT_TRAIN, c->data.normal)};
     static const char *const name[4] = {NULL, "synthetic", "real", "normal"};
     bool own = !*c->classifier.weights;
-    char *weights = own ? stage_path(&t->baseline, "model.safetensors") : strdup(c->classifier.weights);
+    char *weights =
+        own ? stage_path(&t->baseline, "model.safetensors") : strdup(c->classifier.weights);
     float *feature[4] = {0};
     int width = 0;
     json_t *all = json_pack("{s:s}", "features", own ? "baseline" : "classifier.weights");
     Status status = OK;
     CHECK(weights && all);
     for (int i = 0; i < 4 && !status; i++)
-        status = classifier_features(c, weights, set[i].path, set[i].n, s->device, s->log, &feature[i], &width);
+        status = classifier_features(c, weights, set[i].path, set[i].n, s->device, s->log,
+                                     &feature[i], &width);
     for (int i = 1; i < 4 && !status; i++) {
         json_t *one = NULL;
-        status = distance(&one, feature[i], set[i].n, feature[0], set[0].n, width, (uint32_t)c->study.seed);
+        status = distance(&one, feature[i], set[i].n, feature[0], set[0].n, width,
+                          (uint32_t)c->study.seed);
         if (!status) CHECK(!json_object_set_new(all, name[i], one));
     }
     for (int i = 0; i < 4; i++) free(feature[i]);
@@ -72,8 +80,8 @@ static Status distances(json_t **j, const Study *s, const Task *t, Arena *a, Pat
 
 /* ---- the baseline's opinion ----------------------------------------------------------- */
 
-static Status called_diseased(json_t **j, const Study *s, const Task *t, const SyntheticFilm *film, int n,
-                              double threshold)
+static Status called_diseased(json_t **j, const Study *s, const Task *t, const SyntheticFilm *film,
+                              int n, double threshold)
 {
     int repeats = s->config->study.repeats, called = 0;
     ClassifierFilm *list = calloc((size_t)n, sizeof *list);
@@ -99,8 +107,8 @@ static Status called_diseased(json_t **j, const Study *s, const Task *t, const S
     free(score);
     TRY(status);
     Interval ci = clopper_pearson(called, n);
-    *j = json_pack("{s:f, s:i, s:i, s:o, s:[f, f]}", "value", (double)called / n, "called", called, "n", n, "threshold",
-                   number(threshold), "ci_clopper_pearson", ci.lo, ci.hi);
+    *j = json_pack("{s:f, s:i, s:i, s:o, s:[f, f]}", "value", (double)called / n, "called", called,
+                   "n", n, "threshold", number(threshold), "ci_clopper_pearson", ci.lo, ci.hi);
     CHECK(*j);
     return OK;
 }
@@ -144,15 +152,18 @@ static json_t *summary(double *value, int n)
 {
     qsort(value, (size_t)n, sizeof *value, by_value);
     double median = n ? (value[(n - 1) / 2] + value[n / 2]) / 2 : NAN;
-    json_t *j = json_pack("{s:i, s:o, s:o}", "n", n, "median", number(median), "max", number(n ? value[n - 1] : NAN));
+    json_t *j = json_pack("{s:i, s:o, s:o}", "n", n, "median", number(median), "max",
+                          number(n ? value[n - 1] : NAN));
     CHECK(j);
     return j;
 }
 
-static Status nearest(json_t **j, const Study *s, const Task *t, Arena *a, const SyntheticFilm *film, Paths made)
+static Status nearest(json_t **j, const Study *s, const Task *t, Arena *a,
+                      const SyntheticFilm *film, Paths made)
 {
     const Manifest *m = &s->manifest;
-    Paths train = real_paths(a, m, SPLIT_TRAIN, NULL), test = real_paths(a, m, SPLIT_TEST, t->disease);
+    Paths train = real_paths(a, m, SPLIT_TRAIN, NULL),
+          test = real_paths(a, m, SPLIT_TEST, t->disease);
     Fingerprint *of_made = NULL, *of_train = NULL, *of_test = NULL;
     double *to_source = malloc((size_t)(made.n + 1) * sizeof *to_source);
     double *to_any = malloc((size_t)(made.n + 1) * sizeof *to_any);
@@ -202,8 +213,9 @@ Status quality_json(json_t **j, const Study *s, const Task *t, double threshold)
     TRY_OR(done, status, called_diseased(&called, s, t, film, n, threshold));
     TRY_OR(done, status, nearest(&near, s, t, &a, film, made));
     const char *folder = arena_printf(&a, "synthetic%s", strrchr(t->synthetic, '/'));
-    *j = json_pack("{s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "folder", folder, "count", n, "train", t->n_train, "val",
-                   t->n_val, "kid", kid_part, "called_diseased", called, "nearest", near);
+    *j = json_pack("{s:s, s:i, s:i, s:i, s:O, s:O, s:O}", "folder", folder, "count", n, "train",
+                   t->n_train, "val", t->n_val, "kid", kid_part, "called_diseased", called,
+                   "nearest", near);
     CHECK(*j);
 done:
     json_decref(kid_part);

@@ -180,8 +180,8 @@ void stage_identity(const Stage *s, char hash[HASH_TEXT])
 
 static Status write_record(const Stage *s)
 {
-    json_t *j = json_pack("{s:s, s:s, s:b, s:O, s:O?}", "stage", s->name, "program", EQ_VERSION, "done",
-                          s->done, "inputs", s->inputs, "outputs", s->outputs);
+    json_t *j = json_pack("{s:s, s:s, s:b, s:O, s:O?}", "stage", s->name, "program", EQ_VERSION,
+                          "done", s->done, "inputs", s->inputs, "outputs", s->outputs);
     CHECK(j);
     Status status = json_write(j, s->record);
     json_decref(j);
@@ -193,11 +193,13 @@ static Status check_inputs(const Stage *s, const json_t *record)
     Text t = {0};
     const char *program = json_string_value(json_object_get(record, "program"));
     if (!program || strcmp(program, EQ_VERSION))
-        return FAIL(ERR_USAGE, "%s: made by version %s, this is " EQ_VERSION "; expected another run folder",
+        return FAIL(ERR_USAGE,
+                    "%s: made by version %s, this is " EQ_VERSION "; expected another run folder",
                     s->record, program ? program : "(none)");
     if (!tell_changes(&t, s->inputs, json_object_get(record, "inputs"), NAMED_CHANGES)) return OK;
-    Status status = FAIL(ERR_USAGE, "%s: made from other inputs: %s; expected the same, or another run folder",
-                         s->record, t.s);
+    Status status =
+        FAIL(ERR_USAGE, "%s: made from other inputs: %s; expected the same, or another run folder",
+             s->record, t.s);
     free(t.s);
     return status;
 }
@@ -211,11 +213,13 @@ static Status check_outputs(const Stage *s)
         char hash[HASH_TEXT] = "", *path = path_join(s->folder, name);
         Status status = OK;
         if (!file_exists(path)) {
-            status = FAIL(ERR_INPUT, "%s: is gone, expected what stage %s made; remove %s to make it again", path,
-                          s->name, s->folder);
+            status = FAIL(ERR_INPUT,
+                          "%s: is gone, expected what stage %s made; remove %s to make it again",
+                          path, s->name, s->folder);
         } else if (!(status = hash_path(hash, path)) && strcmp(hash, json_string_value(value))) {
-            status = FAIL(ERR_INPUT, "%s: has changed since stage %s made it; remove %s to make it again", path,
-                          s->name, s->folder);
+            status = FAIL(ERR_INPUT,
+                          "%s: has changed since stage %s made it; remove %s to make it again",
+                          path, s->name, s->folder);
         }
         free(path);
         TRY(status);
@@ -228,7 +232,8 @@ static bool all_texts(const json_t *object)
     const char *name;
     json_t *value;
     if (!json_is_object(object)) return false;
-    json_object_foreach((json_t *)(uintptr_t)object, name, value) if (!json_is_string(value)) return false;
+    json_object_foreach((json_t *)(uintptr_t)object, name,
+                        value) if (!json_is_string(value)) return false;
     return true;
 }
 
@@ -244,12 +249,15 @@ Status stage_begin(Stage *s)
     TRY(file_read(&data, &size, s->record, MOST_RECORD_BYTES));
     json_t *j = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
     free(data);
-    if (!j) return FAIL(ERR_INPUT, "%s:%d: %s, expected the record of a stage", s->record, error.line, error.text);
+    if (!j)
+        return FAIL(ERR_INPUT, "%s:%d: %s, expected the record of a stage", s->record, error.line,
+                    error.text);
     Status status;
     bool done = json_is_true(json_object_get(j, "done"));
     json_t *outputs = json_object_get(j, "outputs");
     if (!all_texts(json_object_get(j, "inputs")) || (done && !all_texts(outputs))) {
-        status = FAIL(ERR_INPUT, "%s: holds no inputs or outputs, expected the record of a stage", s->record);
+        status = FAIL(ERR_INPUT, "%s: holds no inputs or outputs, expected the record of a stage",
+                      s->record);
         goto done;
     }
     TRY_OR(done, status, check_inputs(s, j));

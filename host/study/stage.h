@@ -36,7 +36,7 @@ typedef struct {
     char *name, *folder, *record; /* owned; record: FOLDER/stage.json */
     json_t *inputs, *outputs;     /* owned: objects of texts; outputs once it is done */
     bool done;
-} Stage;                          /* starts as {0} */
+} Stage; /* starts as {0} */
 
 void stage_new(Stage *s, const char *name, const char *folder);
 void stage_free(Stage *s); /* accepts {0} */
@@ -56,7 +56,8 @@ Status stage_end(Stage *s, const char *const *output, int n);
 /* Hash of all inputs: what a trainer's checkpoint belongs to. */
 void stage_identity(const Stage *s, char hash[HASH_TEXT]);
 
-/* SHA-256 of a file, or of a folder: of the relative paths and hashes of all files below, sorted. */
+/* SHA-256 of a file, or of a folder: of the relative paths and hashes of all files below, sorted.
+ */
 Status hash_path(char hash[HASH_TEXT], const char *path);
 
 /* "name = value" pairs that differ: "ldm.steps = 10, was 20; ..." appended to t; how many. */

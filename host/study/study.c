@@ -43,8 +43,11 @@ static Status check_config(const Config *config, const char *path)
     config_default(&was);
     TRY(config_read(&was, path));
     if (!settings_difference(&changed, config, &was)) return OK;
-    Status s = FAIL(ERR_USAGE, "%s: the run was started with other settings: %s; expected the same, or another --run "
-                    "folder", path, changed.s);
+    Status s =
+        FAIL(ERR_USAGE,
+             "%s: the run was started with other settings: %s; expected the same, or another --run "
+             "folder",
+             path, changed.s);
     free(changed.s);
     return s;
 }
@@ -58,7 +61,8 @@ static Status open_run(const Config *config, const char *run, Log *log)
     TRY_OR(done, s, count_entries(&n, run));
     bool there = file_exists(ini);
     if (n && !there) {
-        s = FAIL(ERR_USAGE, "%s: holds other files and no config.ini, expected the folder of a run", run);
+        s = FAIL(ERR_USAGE, "%s: holds other files and no config.ini, expected the folder of a run",
+                 run);
         goto done;
     }
     file_sweep_temps(run);
@@ -127,7 +131,8 @@ enum { N_STEP = sizeof step / sizeof *step, N_STAGE = 2 * N_STEP + 2 };
 
 static Status stop_if_asked(void)
 {
-    return signal_stop_requested() ? FAIL(ERR_STOPPED, "stopped by a signal between two stages") : OK;
+    return signal_stop_requested() ? FAIL(ERR_STOPPED, "stopped by a signal between two stages")
+                                   : OK;
 }
 
 static Status run_tasks(const Study *s, Task task[2])
@@ -169,8 +174,9 @@ done:
 Status study_report(const char *run, Log *log)
 {
     char *metrics = path_join(run, "metrics.json");
-    Status s = file_exists(metrics) ? report_write(run, log)
-                                    : FAIL(ERR_INPUT, "%s: is not there, expected a finished run", metrics);
+    Status s = file_exists(metrics)
+                   ? report_write(run, log)
+                   : FAIL(ERR_INPUT, "%s: is not there, expected a finished run", metrics);
     free(metrics);
     return s;
 }
@@ -184,7 +190,10 @@ Status study_run(const Config *config, const char *run, bool resume, Log *log)
     if (!*config->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
     TRY(count_entries(&n, run));
     if (n && !resume) /* before anything is written into it */
-        return FAIL(ERR_USAGE, "%s: is there and not empty, expected a new folder, or --resume to continue a run", run);
+        return FAIL(
+            ERR_USAGE,
+            "%s: is there and not empty, expected a new folder, or --resume to continue a run",
+            run);
     TRY_OR(done, status, run_lock(&lock, run, log));
     TRY_OR(done, status, open_run(config, run, log));
     TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.threads, log));

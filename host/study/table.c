@@ -1,6 +1,6 @@
 /* table.c - metrics.json as a table on stdout. */
-#include "study/evaluate.h"
 #include "stats/metrics.h"
+#include "study/evaluate.h"
 #include <stdlib.h>
 
 enum { MOST_METRICS_BYTES = 64 << 20 };
@@ -18,7 +18,8 @@ static void print_value(const json_t *object, const char *key, const char *forma
     char v[32], lo[32], hi[32];
     const json_t *ci = json_object_get(object, "ci");
     printf("  %s", figure(v, json_object_get(object, key), format));
-    printf(" [%s, %s]", figure(lo, json_array_get(ci, 0), format), figure(hi, json_array_get(ci, 1), format));
+    printf(" [%s, %s]", figure(lo, json_array_get(ci, 0), format),
+           figure(hi, json_array_get(ci, 1), format));
 }
 
 static void print_p(const json_t *v)
@@ -40,11 +41,13 @@ static void print_task(const json_t *task)
     const json_t *compared = json_object_get(task, "comparison");
     const json_t *evaluation = json_object_get(json_object_get(task, "baseline"), "evaluation");
     printf("\n%s against %s: %d test films of %d patients, %d diseased\n",
-           json_string_value(json_object_get(task, "normal")), json_string_value(json_object_get(task, "disease")),
+           json_string_value(json_object_get(task, "normal")),
+           json_string_value(json_object_get(task, "disease")),
            (int)json_integer_value(json_object_get(evaluation, "n")),
            (int)json_integer_value(json_object_get(evaluation, "patients")),
            (int)json_integer_value(json_object_get(evaluation, "positives")));
-    printf("%-18s  %-20s  %-20s  %-23s  %7s  %7s\n", "", "baseline", "augmented", "difference", "p", "p Holm");
+    printf("%-18s  %-20s  %-20s  %-23s  %7s  %7s\n", "", "baseline", "augmented", "difference", "p",
+           "p Holm");
     for (Metric m = 0; m < METRIC_COUNT; m++) {
         const char *name = metric_info(m)->name;
         const json_t *d = json_object_get(compared, name);
@@ -65,7 +68,9 @@ Status table_print(const char *run)
     json_error_t error;
     Status s = file_read(&data, &size, path, MOST_METRICS_BYTES);
     json_t *all = s ? NULL : json_loadb(data, size, 0, &error);
-    if (!s && !all) s = FAIL(ERR_INPUT, "%s:%d: %s, expected the metrics of a study", path, error.line, error.text);
+    if (!s && !all)
+        s = FAIL(ERR_INPUT, "%s:%d: %s, expected the metrics of a study", path, error.line,
+                 error.text);
     const char *letter;
     json_t *task;
     json_object_foreach(json_object_get(all, "tasks"), letter, task) print_task(task);

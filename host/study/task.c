@@ -32,7 +32,8 @@ static char *synthetic_folder(const Study *s, char letter, const char *label)
     return t.s;
 }
 
-Status synthetic_wanted(int *n_train, int *n_val, const Config *c, const Manifest *m, const char *disease)
+Status synthetic_wanted(int *n_train, int *n_val, const Config *c, const Manifest *m,
+                        const char *disease)
 {
     int lack[2], normal = manifest_label(m, c->data.normal), diseased = manifest_label(m, disease);
     bool both = !strcmp(c->classifier.synthetic_in, "train+val");
@@ -46,8 +47,11 @@ Status synthetic_wanted(int *n_train, int *n_val, const Config *c, const Manifes
     *n_val = (int)lround(count * share);
     *n_train = count - *n_val;
     if (*n_train > 0) return OK;
-    return FAIL(ERR_USAGE, "%s: no fewer films of %s than of %s in training, so that none is missing; expected "
-                "synthesis.count above 0", m->file, disease, c->data.normal);
+    return FAIL(
+        ERR_USAGE,
+        "%s: no fewer films of %s than of %s in training, so that none is missing; expected "
+        "synthesis.count above 0",
+        m->file, disease, c->data.normal);
 }
 
 Status task_open(Task *t, const Study *s, char letter)
@@ -86,7 +90,8 @@ static Status train_ldm(LdmJob *job, Task *t, const Study *s, Arena *a)
     TRY(fold_prompted(&train, &job->n_train, a, &s->manifest, c, 1u << SPLIT_TRAIN, t->disease));
     TRY(fold_prompted(&val, &job->n_val, a, &s->manifest, c, 1u << SPLIT_VAL, t->disease));
     if (c->ldm.prior_share > 0)
-        TRY(fold_prompted(&prior, &job->n_prior, a, &s->manifest, c, 1u << SPLIT_TRAIN, c->data.normal));
+        TRY(fold_prompted(&prior, &job->n_prior, a, &s->manifest, c, 1u << SPLIT_TRAIN,
+                          c->data.normal));
     job->train = train;
     job->val = val;
     job->prior = prior;
@@ -101,13 +106,16 @@ Status task_ldm(Task *t, const Study *s)
     const Config *c = s->config;
     Arena a = {0};
     stage_upstream(&t->ldm, &s->prepare, NULL);
-    stage_setting(&t->ldm, c, "study.seed data.size data.normal ldm synthesis.weights synthesis.prompt_normal");
+    stage_setting(&t->ldm, c,
+                  "study.seed data.size data.normal ldm synthesis.weights synthesis.prompt_normal");
     stage_text(&t->ldm, "class", t->disease);
     stage_text(&t->ldm, "prompts", t->prompts);
     TRY(stage_input(&t->ldm, "base model", c->ldm.base));
     TRY(stage_begin(&t->ldm));
     if (t->ldm.done) return OK;
-    LdmJob job = {.config = c, .base = c->ldm.base, .out = t->ldm.folder,
+    LdmJob job = {.config = c,
+                  .base = c->ldm.base,
+                  .out = t->ldm.folder,
                   .name = arena_printf(&a, "LDM %s", t->disease)};
     Status status = train_ldm(&job, t, s, &a);
     arena_free(&a);
@@ -120,8 +128,12 @@ static Status synthesize(Task *t, const Study *s, Arena *a)
 {
     const Config *c = s->config;
     SourceFilm *source = NULL;
-    SynthesisJob job = {.config = c, .out = t->synthetic, .label = t->disease, .prompts = t->prompts,
-                        .count = t->n_train + t->n_val, .first_id = t->letter == 'a' ? 0 : FIRST_ID_B};
+    SynthesisJob job = {.config = c,
+                        .out = t->synthetic,
+                        .label = t->disease,
+                        .prompts = t->prompts,
+                        .count = t->n_train + t->n_val,
+                        .first_id = t->letter == 'a' ? 0 : FIRST_ID_B};
     if (!strcmp(c->synthesis.mode, "image-to-image"))
         TRY(fold_sources(&source, &job.n_source, a, &s->manifest,
                          !strcmp(c->synthesis.source, "normal") ? c->data.normal : t->disease));
@@ -140,9 +152,11 @@ Status task_synth(Task *t, const Study *s)
     Arena a = {0};
     stage_upstream(&t->synth, &s->prepare, NULL);
     stage_upstream(&t->synth, &t->ldm, "model");
-    stage_setting(&t->synth, s->config, "study.seed data.size data.normal synthesis.mode synthesis.source "
-                  "synthesis.strength synthesis.guidance synthesis.steps synthesis.eta synthesis.spacing "
-                  "synthesis.negative_prompt");
+    stage_setting(
+        &t->synth, s->config,
+        "study.seed data.size data.normal synthesis.mode synthesis.source "
+        "synthesis.strength synthesis.guidance synthesis.steps synthesis.eta synthesis.spacing "
+        "synthesis.negative_prompt");
     stage_text(&t->synth, "class", t->disease);
     stage_text(&t->synth, "prompts", t->prompts);
     stage_text(&t->synth, "count", arena_printf(&a, "%d + %d", t->n_train, t->n_val));
@@ -164,7 +178,8 @@ Status task_synthetic(SyntheticFilm **film, int *n, Arena *a, const Task *t)
     TRY_OR(done, s, csv_need(&source, &c, "source_id"));
     TRY_OR(done, s, csv_need(&sample, &c, "sample_id"));
     if (c.n_row != t->n_train + t->n_val) {
-        s = FAIL(ERR_INPUT, "%s: found %d films, expected %d", table, c.n_row, t->n_train + t->n_val);
+        s = FAIL(ERR_INPUT, "%s: found %d films, expected %d", table, c.n_row,
+                 t->n_train + t->n_val);
         goto done;
     }
     *film = arena_alloc(a, (size_t)c.n_row * sizeof **film);
@@ -172,11 +187,13 @@ Status task_synthetic(SyntheticFilm **film, int *n, Arena *a, const Task *t)
         long number;
         char *full = path_join(t->synthetic, csv_at(&c, i, path));
         if (!text_to_long(&number, csv_at(&c, i, sample)))
-            s = FAIL(ERR_INPUT, "%s:%d: sample_id \"%s\", expected a number", table, c.line[i], csv_at(&c, i, sample));
+            s = FAIL(ERR_INPUT, "%s:%d: sample_id \"%s\", expected a number", table, c.line[i],
+                     csv_at(&c, i, sample));
         else
             (*film)[i] = (SyntheticFilm){
                 .id = arena_printf(a, "synthetic-%s-%s", t->disease, csv_at(&c, i, id)),
-                .path = arena_strdup(a, full), .source_id = arena_strdup(a, csv_at(&c, i, source)),
+                .path = arena_strdup(a, full),
+                .source_id = arena_strdup(a, csv_at(&c, i, source)),
                 .sample = (uint64_t)(number - (t->letter == 'a' ? 0 : FIRST_ID_B))};
         free(full);
         if (s) goto done;
