@@ -12,6 +12,7 @@ typedef struct {
 #define COMMANDS(X)                                                                                \
     X("devices", cmd_devices, "list the processors and accelerators that it can use")              \
     X("prepare", cmd_prepare, "check, split and convert films for a study")                        \
+    X("evaluate", cmd_evaluate, "metrics of a classifier with intervals, or two compared")         \
     X("weights", cmd_weights, "list the tensors of weight files, or convert their precision")
 
 /* argv[0] is the command's name. */

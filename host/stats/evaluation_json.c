@@ -21,11 +21,11 @@ static void put_int(json_t *object, const char *key, int64_t value)
     put(object, key, json_integer(value));
 }
 
-static json_t *resampling(const Resampling *how, bool compared)
+static json_t *resampling(const Resampling *how)
 {
     json_t *j = json_object();
     put_int(j, "replicates", how->replicates);
-    if (compared) put_int(j, "permutations", how->permutations);
+    put_int(j, "permutations", how->permutations);
     put_int(j, "seed", how->seed);
     return j;
 }
@@ -42,7 +42,7 @@ json_t *evaluation_json(const Evaluation *e)
     put_int(confusion, "tn", e->tally.tn);
     put_int(confusion, "fn", e->tally.fn);
     put(j, "confusion", confusion);
-    put(j, "bootstrap", resampling(&e->how, false));
+    put(j, "resampling", resampling(&e->how));
     for (Metric m = 0; m < METRIC_COUNT; m++) {
         json_t *one = json_object();
         IntervalKind beside = metric_info(m)->beside;
