@@ -169,6 +169,31 @@ static void norm_is_the_sum(void **state)
     }
 }
 
+/* The other sums over many elements: a loss, and a table's gradient with ids that repeat. */
+static void sums_ignore_threads(void **state)
+{
+    enum { N = 3, PER = 9001, IDS = 200, ROWS = 17, D = 131 };
+    float *x = vector(N * PER), *target = vector(N * PER), loss[3], *table[3];
+    float weight[N] = {0.5f, 3, 1};
+    int32_t ids[IDS];
+    for (uint32_t i = 0; i < IDS; i++) ids[i] = (int32_t)random_below((RandomKey){5, STREAM_TEST, 0, 0}, i, ROWS);
+    for (size_t i = 0; i < N * PER; i++) {
+        x[i] = draw(6, 0, i);
+        target[i] = draw(6, 1, i);
+    }
+    for (int k = 0; k < 3; k++) {
+        omp_set_num_threads(k + 1);
+        table[k] = vector(ROWS * D);
+        assert_int_equal(cpu_weighted_mse_fwd(&loss[k], x, target, weight, N, PER, *state), OK);
+        assert_int_equal(cpu_embedding_dw(table[k], ids, x, IDS, ROWS, D, *state), OK);
+        assert_memory_equal(loss, loss + k, sizeof *loss);
+        assert_memory_equal(table[0], table[k], ROWS * D * sizeof(float));
+    }
+    for (int k = 0; k < 3; k++) free(table[k]);
+    free(x);
+    free(target);
+}
+
 static void sweeps_do_their_line(void **state)
 {
     Stream *s = *state;
@@ -202,6 +227,7 @@ int main(void)
         cmocka_unit_test(optimizers_match_and_split),
         cmocka_unit_test(adamw_needs_a_step),
         cmocka_unit_test(norm_is_the_sum),
+        cmocka_unit_test(sums_ignore_threads),
         cmocka_unit_test(sweeps_do_their_line),
     };
     return cmocka_run_group_tests(tests, open_stream, close_stream);
