@@ -6,8 +6,11 @@
  * are merged by the rank of their pair until no pair is known. Special tokens
  * (<|startoftext|>, <|endoftext|>, the padding token) are recognised inside the text.
  *
- * Unicode data are utf8proc's (version 15 with Debian 12's); characters younger than that are cut
- * as symbols. Invalid UTF-8 is read as U+FFFD. An open Tokenizer may be used by several threads.
+ * Unicode data are utf8proc's (version 15 with Debian 12's). Known differences from transformers
+ * 5.23: letters and digits that came after Unicode 15 are cut as symbols, and combining marks that
+ * came with Unicode 12 or later are put in canonical order, which its older normaliser does not do.
+ *
+ * Invalid UTF-8 is read as U+FFFD. An open Tokenizer may be used by several threads.
  */
 #ifndef TOKENIZER_H
 #define TOKENIZER_H
