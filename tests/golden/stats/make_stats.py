@@ -158,6 +158,7 @@ def datasets(rng):
     yield dataset("all called", y, a, b, 0.0, 0.5)
     yield dataset("reversed", y, a, 1 - a)
     yield dataset("equal", y, a, a)
+    yield dataset("two best thresholds", [0, 1, 0, 1], [0.1, 0.3, 0.6, 0.8], [0.5] * 4)
 
 
 def clopper_cases(rng):
