@@ -1,5 +1,51 @@
-/* kernels_matrix.h - launchers, see kernels.h. */
+/* kernels_matrix.h - launchers of convolution, linear layers and attention. See kernels.h.
+ *
+ * Beyond the rules of kernels_base.h: a forward result of one image (one row of a linear layer)
+ * has the same bits whatever the number of images in the call.
+ * tests/kernels/test_batch_invariance.c holds the library to it.
+ */
 #ifndef KERNELS_MATRIX_H
 #define KERNELS_MATRIX_H
 #include "kernels_base.h"
+
+/* y[n,p,q,k] = b[k] + sum over r,s,c of x[n, p*stride+r-top, q*stride+s-left, c] * w[k,r,s,c],
+ * x zero outside the image; p and q as conv_out() says. */
+typedef struct {
+    int n, h, w, c, k, r, s, stride, top, left, bottom, right;
+} ConvShape;
+
+static inline int conv_out(int size, int before, int after, int filter, int stride)
+{
+    return (size + before + after - filter) / stride + 1;
+}
+
+Status cpu_conv2d_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,
+                      const ConvShape *a, Stream *s);
+Status cpu_conv2d_dx(float *dx, const float *dy, const float *w, const ConvShape *a, Stream *s);
+Status cpu_conv2d_dw(float *dw, float *db /* or NULL */, const float *dy, const float *x,
+                     const ConvShape *a, Stream *s);
+
+/* y[rows,k] = x[rows,c] . w[k,c]^T + b[k] */
+Status cpu_linear_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,
+                      size_t rows, int c, int k, Stream *s);
+Status cpu_linear_dx(float *dx, const float *dy, const float *w, size_t rows, int c, int k,
+                     Stream *s);
+Status cpu_linear_dw(float *dw, float *db /* or NULL */, const float *dy, const float *x,
+                     size_t rows, int c, int k, Stream *s);
+
+/* sum[k] = sum over rows of x[rows,k]: the gradient of a bias */
+Status cpu_column_sum(float *sum, const float *x, size_t rows, int k, Stream *s);
+
+/* For each image and head, with head h at columns h*dh .. h*dh+dh-1 of q[n,tq,heads*dh] and of
+ * k, v[n,tk,heads*dh]:   s = q.k' / sqrt(dh),   lse[n,heads,tq] = log sum over keys exp(s),
+ * y = exp(s - lse).v;    causal: a query sees keys up to its own index. */
+typedef struct {
+    int n, tq, tk, heads, dh, causal;
+} AttentionShape;
+
+Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, const float *v,
+                         const AttentionShape *a, Stream *s);
+Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *y,
+                         const float *lse, const float *q, const float *k, const float *v,
+                         const AttentionShape *a, Stream *s);
 #endif

@@ -1,4 +1,394 @@
-/* dnnl.c - oneDNN engine, stream and primitives, made once per shape. */
-#include "cpu.h"
+/* dnnl.c - oneDNN's engine, stream and primitives, made once per shape (prims.h).
+ *
+ * Activations are NHWC, our weights [k,r,s,c] ("ohwi"); the primitive chooses its own layout of
+ * the weights ("any": plain layouts cost up to three quarters of the speed), and a reorder
+ * stands between. oneDNN 2 and 3 differ in how descriptors are made: section "versions", the
+ * only place that knows.
+ */
+#include "prims.h"
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <stdlib.h>
+#include <string.h>
 
-void dnnl_close(struct Dnnl *d) { (void)d; }
+enum { X, W, B, Y, N_ARG }; /* operands: x, weights, bias, y; of a product: left, right, bias, y */
+
+typedef struct {
+    int kind; /* Pass, or MATMUL */
+    int bias, threads;
+    int size[12];
+} PrimKey;
+enum { MATMUL = PASS_DW + 1 };
+
+typedef struct {
+    PrimKey key;
+    dnnl_primitive_t run, reorder; /* reorder: NULL where our weights are used as they are */
+    dnnl_memory_t arg[N_ARG];      /* as the caller has them                               */
+    dnnl_memory_t packed, pad;     /* weights in the primitive's layout; its scratchpad    */
+    size_t packed_bytes, pad_bytes;
+    enum { UNKNOWN, NO, YES } by_row; /* a row or image has the same bits in any number of them */
+} Prim;
+
+struct Dnnl {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_primitive_attr_t attr; /* scratchpad from the caller */
+    Prim **slot;                /* hash table, open addressing, at most half full */
+    size_t n, cap;
+};
+
+static Status failed(dnnl_status_t code, const char *what)
+{
+    if (code == dnnl_out_of_memory) return FAIL(ERR_SPACE, "oneDNN: %s: out of memory", what);
+    return FAIL(ERR_BUG, "oneDNN: %s: status %d", what, (int)code);
+}
+#define DO(call)                                                                                   \
+    do {                                                                                           \
+        dnnl_status_t code_ = (call);                                                              \
+        if (code_) return failed(code_, #call);                                                    \
+    } while (0)
+
+/* ---- versions --------------------------------------------------------------------------- */
+
+#if DNNL_VERSION_MAJOR >= 3
+typedef dnnl_memory_desc_t Desc;
+typedef const_dnnl_memory_desc_t DescRef;
+#define REF(d) (d)
+#define desc_by_tag dnnl_memory_desc_create_with_tag
+static void desc_free(Desc *d)
+{
+    if (*d) dnnl_memory_desc_destroy(*d);
+}
+#else
+typedef dnnl_memory_desc_t Desc;
+typedef const dnnl_memory_desc_t *DescRef;
+#define REF(d) (&(d))
+#define desc_by_tag dnnl_memory_desc_init_by_tag
+static void desc_free(Desc *d) { (void)d; }
+#endif
+
+static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, Pass pass, const ConvShape *a, DescRef x,
+                               DescRef w, DescRef b, DescRef y, dnnl_primitive_desc_t hint,
+                               const struct Dnnl *d)
+{
+    const dnnl_dims_t stride = {a->stride, a->stride}, low = {a->top, a->left},
+                      high = {a->bottom, a->right};
+    const dnnl_alg_kind_t how = dnnl_convolution_direct;
+#if DNNL_VERSION_MAJOR >= 3
+    const dnnl_dims_t dense = {0, 0};
+    if (pass == PASS_DX)
+        return dnnl_convolution_backward_data_primitive_desc_create(
+            pd, d->engine, how, x, w, y, stride, dense, low, high, hint, d->attr);
+    if (pass == PASS_DW)
+        return dnnl_convolution_backward_weights_primitive_desc_create(
+            pd, d->engine, how, x, w, b, y, stride, dense, low, high, hint, d->attr);
+    return dnnl_convolution_forward_primitive_desc_create(
+        pd, d->engine, dnnl_forward_training, how, x, w, b, y, stride, dense, low, high, d->attr);
+#else
+    dnnl_convolution_desc_t c;
+    dnnl_status_t code =
+        pass == PASS_DX
+            ? dnnl_convolution_backward_data_desc_init(&c, how, x, w, y, stride, low, high)
+        : pass == PASS_DW
+            ? dnnl_convolution_backward_weights_desc_init(&c, how, x, w, b, y, stride, low, high)
+            : dnnl_convolution_forward_desc_init(&c, dnnl_forward_training, how, x, w, b, y, stride,
+                                                 low, high);
+    return code ? code : dnnl_primitive_desc_create(pd, &c, d->attr, d->engine, hint);
+#endif
+}
+
+static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, DescRef x, DescRef w, DescRef b,
+                                 DescRef y, const struct Dnnl *d)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_matmul_primitive_desc_create(pd, d->engine, x, w, b, y, d->attr);
+#else
+    dnnl_matmul_desc_t m;
+    dnnl_status_t code = dnnl_matmul_desc_init(&m, x, w, b, y);
+    return code ? code : dnnl_primitive_desc_create(pd, &m, d->attr, d->engine, NULL);
+#endif
+}
+
+/* ---- making ----------------------------------------------------------------------------- */
+
+static void prim_free(Prim *p)
+{
+    if (!p) return;
+    for (int i = 0; i < N_ARG; i++)
+        if (p->arg[i]) dnnl_memory_destroy(p->arg[i]);
+    if (p->packed) dnnl_memory_destroy(p->packed);
+    if (p->pad) dnnl_memory_destroy(p->pad);
+    if (p->reorder) dnnl_primitive_destroy(p->reorder);
+    if (p->run) dnnl_primitive_destroy(p->run);
+    free(p);
+}
+
+/* The primitive of pd, whose operands the caller has as own[]. */
+static Status prim_finish(Prim *p, dnnl_primitive_desc_t pd, const Desc own[N_ARG],
+                          const struct Dnnl *d)
+{
+    const char *name = "";
+    DO(dnnl_primitive_create(&p->run, pd));
+    DO(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name));
+    if (p->key.kind == MATMUL) p->by_row = !strncmp(name, "brg", 3) ? YES : NO;
+    for (int i = 0; i < N_ARG; i++)
+        if (i != B || p->key.bias)
+            DO(dnnl_memory_create(&p->arg[i], REF(own[i]), d->engine, DNNL_MEMORY_NONE));
+    DescRef pad = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    p->pad_bytes = dnnl_memory_desc_get_size(pad);
+    DO(dnnl_memory_create(&p->pad, pad, d->engine, DNNL_MEMORY_NONE));
+
+    bool out = p->key.kind == PASS_DW;
+    DescRef theirs = dnnl_primitive_desc_query_md(
+        pd, out ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
+    if (dnnl_memory_desc_equal(theirs, REF(own[W]))) return OK;
+    p->packed_bytes = dnnl_memory_desc_get_size(theirs);
+    DO(dnnl_memory_create(&p->packed, theirs, d->engine, DNNL_MEMORY_NONE));
+    dnnl_primitive_desc_t r;
+    DescRef from = out ? theirs : REF(own[W]), to = out ? REF(own[W]) : theirs;
+    DO(dnnl_reorder_primitive_desc_create(&r, from, d->engine, to, d->engine, NULL));
+    dnnl_status_t code = dnnl_primitive_create(&p->reorder, r);
+    dnnl_primitive_desc_destroy(r);
+    return code ? failed(code, "reorder of weights") : OK;
+}
+
+static Status conv_make(Prim *p, const ConvShape *a, const struct Dnnl *d)
+{
+    int rows = conv_out(a->h, a->top, a->bottom, a->r, a->stride);
+    int columns = conv_out(a->w, a->left, a->right, a->s, a->stride);
+    const dnnl_dims_t x = {a->n, a->c, a->h, a->w}, w = {a->k, a->c, a->r, a->s}, b = {a->k};
+    const dnnl_dims_t y = {a->n, a->k, rows, columns};
+    Desc own[N_ARG], any;
+    memset(own, 0, sizeof own);
+    memset(&any, 0, sizeof any);
+    dnnl_primitive_desc_t pd = NULL, forward = NULL;
+    Pass pass = (Pass)p->key.kind;
+    dnnl_status_t code = desc_by_tag(&own[X], 4, x, dnnl_f32, dnnl_nhwc);
+    if (!code) code = desc_by_tag(&own[W], 4, w, dnnl_f32, dnnl_ohwi);
+    if (!code) code = desc_by_tag(&own[B], 1, b, dnnl_f32, dnnl_a);
+    if (!code) code = desc_by_tag(&own[Y], 4, y, dnnl_f32, dnnl_nhwc);
+    if (!code) code = desc_by_tag(&any, 4, w, dnnl_f32, dnnl_format_tag_any);
+    DescRef bias = p->key.bias ? REF(own[B]) : NULL;
+    if (!code && pass != PASS_FWD)
+        code = conv_desc(&forward, PASS_FWD, a, REF(own[X]), REF(any), bias, REF(own[Y]), NULL, d);
+    if (!code) code = conv_desc(&pd, pass, a, REF(own[X]), REF(any), bias, REF(own[Y]), forward, d);
+    Status s = code ? failed(code, "convolution") : prim_finish(p, pd, own, d);
+    if (pd) dnnl_primitive_desc_destroy(pd);
+    if (forward) dnnl_primitive_desc_destroy(forward);
+    for (int i = 0; i < N_ARG; i++) desc_free(&own[i]);
+    desc_free(&any);
+    return s;
+}
+
+static Status matmul_make(Prim *p, const MatmulShape *a, const struct Dnnl *d)
+{
+    const dnnl_dims_t x = {a->m, a->k}, w = {a->k, a->n}, b = {1, a->n}, y = {a->m, a->n};
+    Desc own[N_ARG];
+    memset(own, 0, sizeof own);
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_status_t code = desc_by_tag(&own[X], 2, x, dnnl_f32, a->a_turned ? dnnl_ba : dnnl_ab);
+    if (!code) code = desc_by_tag(&own[W], 2, w, dnnl_f32, a->b_turned ? dnnl_ba : dnnl_ab);
+    if (!code) code = desc_by_tag(&own[B], 2, b, dnnl_f32, dnnl_ab);
+    if (!code) code = desc_by_tag(&own[Y], 2, y, dnnl_f32, dnnl_ab);
+    if (!code)
+        code = matmul_desc(&pd, REF(own[X]), REF(own[W]), p->key.bias ? REF(own[B]) : NULL,
+                           REF(own[Y]), d);
+    Status s = code ? failed(code, "matrix product") : prim_finish(p, pd, own, d);
+    if (pd) dnnl_primitive_desc_destroy(pd);
+    for (int i = 0; i < N_ARG; i++) desc_free(&own[i]);
+    return s;
+}
+
+/* ---- keeping ---------------------------------------------------------------------------- */
+
+void dnnl_close(struct Dnnl *d)
+{
+    if (!d) return;
+    for (size_t i = 0; i < d->cap; i++) prim_free(d->slot[i]);
+    free(d->slot);
+    if (d->attr) dnnl_primitive_attr_destroy(d->attr);
+    if (d->stream) dnnl_stream_destroy(d->stream);
+    if (d->engine) dnnl_engine_destroy(d->engine);
+    free(d);
+}
+
+static Status dnnl_open(Stream *s)
+{
+    if (s->dnnl) return OK;
+    s->dnnl = calloc(1, sizeof *s->dnnl);
+    if (!s->dnnl) return FAIL(ERR_SPACE, "no memory for oneDNN");
+    struct Dnnl *d = s->dnnl;
+    DO(dnnl_engine_create(&d->engine, dnnl_cpu, 0));
+    DO(dnnl_stream_create(&d->stream, d->engine, dnnl_stream_default_flags));
+    DO(dnnl_primitive_attr_create(&d->attr));
+    DO(dnnl_primitive_attr_set_scratchpad_mode(d->attr, dnnl_scratchpad_mode_user));
+    return OK;
+}
+
+/* Where the key is, or the empty slot where it belongs. */
+static Prim **place(Prim **slot, size_t cap, const PrimKey *key)
+{
+    uint64_t hash = 14695981039346656037u;
+    const unsigned char *byte = (const unsigned char *)key;
+    for (size_t i = 0; i < sizeof *key; i++) hash = (hash ^ byte[i]) * 1099511628211u;
+    size_t at = (size_t)(hash ^ hash >> 32) & (cap - 1);
+    while (slot[at] && memcmp(&slot[at]->key, key, sizeof *key)) at = (at + 1) & (cap - 1);
+    return &slot[at];
+}
+
+static Status grow(struct Dnnl *d)
+{
+    if (2 * (d->n + 1) <= d->cap) return OK;
+    size_t cap = d->cap ? 2 * d->cap : 64;
+    Prim **slot = calloc(cap, sizeof *slot);
+    if (!slot) return FAIL(ERR_SPACE, "no memory for a table of primitives");
+    for (size_t i = 0; i < d->cap; i++)
+        if (d->slot[i]) *place(slot, cap, &d->slot[i]->key) = d->slot[i];
+    free(d->slot);
+    d->slot = slot;
+    d->cap = cap;
+    return OK;
+}
+
+static Status prim_get(Prim **out, PrimKey key, const ConvShape *conv, const MatmulShape *matmul,
+                       Stream *s)
+{
+    TRY(dnnl_open(s));
+    TRY(grow(s->dnnl));
+    key.threads = omp_get_max_threads(); /* a primitive is planned for a number of threads */
+    Prim **at = place(s->dnnl->slot, s->dnnl->cap, &key);
+    if (!*at) {
+        Prim *p = calloc(1, sizeof *p);
+        if (!p) return FAIL(ERR_SPACE, "no memory for a primitive");
+        p->key = key;
+        Status failure = conv ? conv_make(p, conv, s->dnnl) : matmul_make(p, matmul, s->dnnl);
+        if (failure) {
+            prim_free(p);
+            return failure;
+        }
+        *at = p;
+        s->dnnl->n++;
+    }
+    *out = *at;
+    return OK;
+}
+
+/* ---- running ---------------------------------------------------------------------------- */
+
+static Status point_to(dnnl_memory_t m, void *data)
+{
+    void *now = NULL;
+    DO(dnnl_memory_get_data_handle(m, &now));
+    if (now != data) DO(dnnl_memory_set_data_handle(m, data));
+    return OK;
+}
+
+static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
+{
+    bool dx = p->key.kind == PASS_DX, dw = p->key.kind == PASS_DW;
+    size_t packed = (p->packed_bytes + 63) / 64 * 64;
+    char *room = stream_scratch(s, packed + p->pad_bytes + 64);
+    if (!room) return FAIL(ERR_SPACE, "no memory for %zu bytes of scratch", packed + p->pad_bytes);
+    for (int i = 0; i < N_ARG; i++)
+        if (p->arg[i]) TRY(point_to(p->arg[i], data[i]));
+    if (p->packed) TRY(point_to(p->packed, room));
+    TRY(point_to(p->pad, room + packed));
+
+    dnnl_exec_arg_t from_to[] = {{DNNL_ARG_FROM, dw ? p->packed : p->arg[W]},
+                                 {DNNL_ARG_TO, dw ? p->arg[W] : p->packed}};
+    dnnl_exec_arg_t arg[] = {
+        {dx ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, p->arg[X]},
+        {dw ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, p->packed ? p->packed : p->arg[W]},
+        {dx || dw ? DNNL_ARG_DIFF_DST : DNNL_ARG_DST, p->arg[Y]},
+        {DNNL_ARG_SCRATCHPAD, p->pad},
+        {dw ? DNNL_ARG_DIFF_BIAS : DNNL_ARG_BIAS, p->arg[B]}};
+    if (p->reorder && !dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));
+    DO(dnnl_primitive_execute(p->run, s->dnnl->stream, p->arg[B] ? 5 : 4, arg));
+    if (p->reorder && dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));
+    DO(dnnl_stream_wait(s->dnnl->stream));
+    return OK;
+}
+
+static Status conv_get(Prim **p, Pass pass, const ConvShape *a, bool bias, Stream *s)
+{
+    PrimKey key = {.kind = pass, .bias = bias};
+    _Static_assert(sizeof *a <= sizeof key.size, "a shape is a key");
+    memcpy(key.size, a, sizeof *a);
+    return prim_get(p, key, a, NULL, s);
+}
+
+Status prim_conv(Pass pass, const ConvShape *a, float *x, float *w, float *b, float *y, Stream *s)
+{
+    Prim *p;
+    TRY(conv_get(&p, pass, a, b != NULL, s));
+    return prim_run(p, (void *[]){x, w, b, y}, s);
+}
+
+static Status matmul_get(Prim **p, const MatmulShape *a, bool bias, Stream *s)
+{
+    return prim_get(p, (PrimKey){MATMUL, bias, 0, {a->m, a->n, a->k, a->a_turned, a->b_turned}},
+                    NULL, a, s);
+}
+
+Status prim_matmul(const MatmulShape *a, const float *left, const float *right, const float *bias,
+                   float *y, Stream *s)
+{
+    Prim *p;
+    TRY(matmul_get(&p, a, bias != NULL, s));
+    return prim_run(p, (void *[]){(void *)left, (void *)right, (void *)bias, y}, s);
+}
+
+/* ---- one image or many ------------------------------------------------------------------ */
+
+Status prim_matmul_by_row(const MatmulShape *a, bool bias, bool *yes, Stream *s)
+{
+    Prim *p;
+    TRY(matmul_get(&p, a, bias, s));
+    *yes = p->by_row == YES;
+    return OK;
+}
+
+/* Numbers without pattern in (-1, 1): sums taken in another order then round otherwise. */
+static void scatter(float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t h = (uint32_t)i * 0x9e3779b9u;
+        h = (h ^ h >> 15) * 0x85ebca6bu;
+        h = (h ^ h >> 13) * 0xc2b2ae35u;
+        v[i] = (float)(int32_t)(h ^ h >> 16) * 0x1p-31f;
+    }
+}
+
+/* Whether p computes each of its images to the bit as a primitive for one image does. */
+static Status compare_images(Prim *p, const ConvShape *a, Stream *s)
+{
+    Prim *single;
+    ConvShape one = *a;
+    one.n = 1;
+    TRY(conv_get(&single, PASS_FWD, &one, p->key.bias, s));
+    size_t n = (size_t)a->n, x = (size_t)a->h * (size_t)a->w * (size_t)a->c, k = (size_t)a->k;
+    size_t w = k * (size_t)a->r * (size_t)a->s * (size_t)a->c;
+    size_t y = (size_t)conv_out(a->h, a->top, a->bottom, a->r, a->stride) *
+               (size_t)conv_out(a->w, a->left, a->right, a->s, a->stride) * k;
+    float *v = aligned_alloc(64, ((n * x + w + k + n * y + y) * sizeof *v + 63) / 64 * 64);
+    if (!v) return FAIL(ERR_SPACE, "no memory to compare %d images with one", a->n);
+    float *weight = v + n * x, *bias = weight + w, *many = bias + k, *alone = many + n * y;
+    scatter(v, n * x + w + k);
+    Status failure = prim_run(p, (void *[]){v, weight, bias, many}, s);
+    p->by_row = YES;
+    for (size_t i = 0; !failure && i < n && p->by_row == YES; i++) {
+        failure = prim_run(single, (void *[]){v + i * x, weight, bias, alone}, s);
+        if (memcmp(alone, many + i * y, y * sizeof *v)) p->by_row = NO;
+    }
+    free(v);
+    return failure;
+}
+
+Status prim_conv_by_image(const ConvShape *a, bool bias, bool *yes, Stream *s)
+{
+    Prim *p;
+    TRY(conv_get(&p, PASS_FWD, a, bias, s));
+    if (p->by_row == UNKNOWN) TRY(compare_images(p, a, s));
+    *yes = p->by_row == YES;
+    return OK;
+}
