@@ -18,6 +18,9 @@ static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 &&
  * behind the op they belong to. */
 #define OPS(X) \
     X(add) X(fill) X(reshape) \
+    X(conv2d) X(conv2d_dx) X(conv2d_dw) \
+    X(linear) X(linear_dx) X(linear_dw) X(column_sum) \
+    X(attention) X(attention_bwd) \
     X(concat) X(slice) X(pad) \
     X(upsample2) X(upsample2_dx) \
     X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \
