@@ -237,7 +237,7 @@ void graph_finish(Graph *g, Tensor *const *output, int n_output)
     for (int i = 0; i < n_output; i++) mark_live(output[i]);
     for (int i = g->n - 1; i >= 0; i--) {
         Tensor *t = g->node[i];
-        if (t->op && t->op->effect) t->live = true;
+        if ((t->op && t->op->effect) || t->pinned) mark_live(t); /* both are read after the run */
         if (!t->live) continue;
         for (int k = 0; k < MAX_SRC; k++) mark_live(t->src[k]);
         for (int k = 0; k < MAX_SIDE; k++) mark_live(t->side[k]); /* written with the node: needs room */

@@ -95,7 +95,8 @@ void    grad_add(Graph *g, Tensor *t, Tensor *contribution);   /* t->grad += con
  * gradient of each trainable t that they depend on, or NULL where they do not. */
 void    graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy);
 
-/* Lets node or side `t` be written at `data` (device memory of the caller) instead of planned memory. */
+/* Lets node or side `t` be written at `data` (device memory of the caller) instead of planned memory;
+ * it counts as an output. */
 void    graph_pin(Tensor *t, void *data);
 
 void    graph_finish(Graph *g, Tensor *const *output, int n_output);  /* marks what is live */

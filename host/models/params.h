@@ -38,8 +38,10 @@ typedef struct {
 } Param;
 
 typedef struct {
-    Param  *param;  int n, cap;      /* owned */
+    Param  *param;  int n, cap;      /* owned; in order of registration */
+    int     next;                    /* where the next one asked for probably is: builders keep their order */
     size_t  count;                   /* floats in the block, each parameter's start rounded up to 16 */
+    size_t  count_param;             /* of these before the state; set with count by params_alloc */
     float  *value, *grad;            /* owned: device memory, NULL before alloc; grad NULL unless asked for */
     Device *device;
     Arena   arena;
@@ -47,25 +49,47 @@ typedef struct {
 
 void   params_free(ParamStore *s);
 
-/* A leaf of g for the parameter scope.name. Registers it at first sight; afterwards shapes must
- * agree, and once the store is allocated an unknown name is a graph error. */
+/* A leaf of g for the parameter scope.name; the same leaf each time within a graph. Registers it at first
+ * sight; afterwards shapes must agree, and once the store is allocated an unknown name is a graph error.
+ * param() gives NULL in a graph that has failed. The graph must not outlive the store. */
 Tensor *param(Graph *g, ParamStore *s, const char *name, ParamLayout layout, int ndim, const int *dim,
               ParamInit init, float scale);
 Tensor *param_state(Graph *g, ParamStore *s, const char *name, int ndim, const int *dim, ParamInit init, bool integer);
 
-Status params_alloc(ParamStore *s, Device *d, bool with_grad);   /* zeroed values */
-void   params_init(ParamStore *s, uint32_t seed);                /* every value, by Philox (seed, name) */
-void   params_freeze(ParamStore *s, const char *prefix);         /* trainable = false for names that start so */
-void   params_bind(Graph *g);            /* gives the leaves of g their addresses; before exec_new */
-void   params_pin_grads(Graph *g);       /* after graph_backward: gradients go to the stores' grad blocks; a
-                                            trainable parameter that the loss does not reach keeps zeros */
+const Param *params_find(const ParamStore *s, const char *name);   /* NULL if absent */
 
-/* Files. Errors list missing, unexpected and mis-shaped tensors by name, with both shapes. `prefix` is put
- * before the names in the file ("" usually); `optional` names (comma list of prefixes) may be missing. */
-Status params_load(ParamStore *s, const char *path, const char *prefix, const char *optional);
-typedef enum { SAVE_F32, SAVE_F16 } SaveDtype;
-Status params_save(const ParamStore *s, const float *value /* host or NULL: the store's */, const char *path,
-                   SaveDtype dtype, const char *const *metadata, int n_metadata);
-Status params_read(const ParamStore *s, float *host);            /* the whole block */
+Status params_alloc(ParamStore *s, Device *d, bool with_grad);     /* zeroed */
+Status params_init(ParamStore *s, uint32_t seed);                  /* every value, by Philox (seed, name) */
+void   params_freeze(ParamStore *s, const char *prefix);           /* no gradient, in graphs recorded from now on,
+                                                                      for names that start so */
+void   params_bind(Graph *g);        /* gives the leaves of g their addresses; before exec_new */
+void   params_pin_grads(Graph *g);   /* after graph_backward, before graph_finish: gradients go to the stores' grad
+                                        blocks; where the loss does not reach, a parameter's gradient stays zero */
+
+Status params_read(const ParamStore *s, float *host);              /* the whole block */
 Status params_write(ParamStore *s, const float *host);
+
+/* Files: safetensors with the published names and layouts. */
+enum { PARAM_NAME = 256 };
+typedef struct {
+    const char *prefix;    /* before every name in the file; NULL: none                              */
+    const char *optional;  /* names that start so (comma list) may be missing and keep their values  */
+    const char *skip;      /* names that start so are left alone, in the file and in the store       */
+    void (*rename)(char file_name[PARAM_NAME], const char *name);  /* other names in the file; NULL: none */
+} ParamFile;
+
+/* how NULL: as published. num_batches_tracked may always be missing. Fails without touching the store, listing
+ * missing, unexpected and mis-shaped tensors by name, with both shapes; a NaN or infinity is refused by name. */
+Status params_load(ParamStore *s, const char *path, const ParamFile *how);
+
+typedef enum { SAVE_F32, SAVE_F16 } SaveDtype;
+/* value: a host block of s's layout (an average of weights, say), NULL: the store's own values. */
+Status params_save(const ParamStore *s, const float *value, const char *path, SaveDtype dtype, int n_meta,
+                   const SafeMeta *meta);
+
+/* The shape a parameter has in files (0 dimensions for an integer), and one parameter's values, file layout
+ * from ours and back; to and from do not overlap. */
+int  param_file_shape(const Param *p, int64_t dim[MAX_DIM]);
+void param_to_file(const Param *p, float *to, const float *from);
+void param_from_file(const Param *p, float *to, const float *from);
 #endif
