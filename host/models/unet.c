@@ -1,0 +1,191 @@
+/* unet.c - UNet2DConditionModel.
+ *
+ * conv_in; down blocks, each layer's output pushed on a stack of skips; mid block; up blocks, each layer
+ * reading concat(hidden, popped skip); GroupNorm, SiLU, conv_out. All blocks see the time through
+ * temb = linear_2(silu(linear_1(sinusoids(t)))) and the text through cross-attention.
+ *
+ * Easy to get wrong: the GroupNorm before a transformer has eps 1e-6 whatever norm_eps says; the
+ * skip after an attention layer is the attention's output; an upsampler's conv comes after the nearest x2.
+ */
+#include "models/unet.h"
+
+typedef struct {
+    Graph *g;
+    ParamStore *s;
+    const UnetConfig *c;
+    Tensor *time, *context; /* silu(temb) [n, 4 channels[0]]; text [n, t, d] */
+    bool recompute;
+} Unet;
+
+static void segment_begin(Unet *u)
+{
+    if (u->recompute) graph_recompute_begin(u->g);
+}
+
+static void segment_end(Unet *u)
+{
+    if (u->recompute) graph_recompute_end(u->g);
+}
+
+static Tensor *norm_silu(Unet *u, const char *name, Tensor *x)
+{
+    return layer_groupnorm(u->g, u->s, name, x, u->c->norm_num_groups, u->c->norm_eps, ACT_SILU);
+}
+
+/* h = conv1(silu(norm1(x))) + time; shortcut(x) + conv2(silu(norm2(h))) */
+static Tensor *resnet(Unet *u, int index, Tensor *x, int k)
+{
+    if (!x) return NULL;
+    graph_scope_push(u->g, "resnets.%d", index);
+    segment_begin(u);
+    Tensor *h = layer_conv(u->g, u->s, "conv1", norm_silu(u, "norm1", x), k, 3, 1);
+    h = add_channel(u->g, h, layer_linear(u->g, u->s, "time_emb_proj", u->time, k, true));
+    h = layer_conv(u->g, u->s, "conv2", norm_silu(u, "norm2", h), k, 3, 1);
+    if (x->dim[3] != k) x = layer_conv(u->g, u->s, "conv_shortcut", x, k, 1, 1);
+    Tensor *y = add(u->g, x, h);
+    segment_end(u);
+    graph_scope_pop(u->g);
+    return y;
+}
+
+/* x + to_out(attention(to_q(h), to_k(source), to_v(source))), h = norm(x); source NULL: h */
+static Tensor *attend(Unet *u, const char *name, const char *norm, Tensor *x, Tensor *source, int heads)
+{
+    if (!x) return NULL;
+    int d = x->dim[2];
+    Tensor *h = layer_layernorm(u->g, u->s, norm, x, 1e-5f);
+    if (!source) source = h;
+    graph_scope_push(u->g, "%s", name);
+    Tensor *q = layer_linear(u->g, u->s, "to_q", h, d, false);
+    Tensor *k = layer_linear(u->g, u->s, "to_k", source, d, false);
+    Tensor *v = layer_linear(u->g, u->s, "to_v", source, d, false);
+    h = layer_linear(u->g, u->s, "to_out.0", attention(u->g, q, k, v, heads, false), d, true);
+    graph_scope_pop(u->g);
+    return add(u->g, x, h);
+}
+
+static Tensor *transformer_block(Unet *u, int index, Tensor *x, int heads)
+{
+    if (!x) return NULL;
+    int d = x->dim[2];
+    graph_scope_push(u->g, "transformer_blocks.%d", index);
+    x = attend(u, "attn1", "norm1", x, NULL, heads);
+    x = attend(u, "attn2", "norm2", x, u->context, heads);
+    Tensor *h = layer_layernorm(u->g, u->s, "norm3", x, 1e-5f);
+    h = geglu(u->g, layer_linear(u->g, u->s, "ff.net.0.proj", h, 8 * d, true));
+    x = add(u->g, x, layer_linear(u->g, u->s, "ff.net.2", h, d, true));
+    graph_scope_pop(u->g);
+    return x;
+}
+
+/* x + proj_out(blocks(proj_in(norm(x)))), pixels as tokens between the projections */
+static Tensor *transformer(Unet *u, int index, Tensor *x, int n_block, int heads)
+{
+    if (!x) return NULL;
+    int d = x->dim[3], tokens[] = {x->dim[0], x->dim[1] * x->dim[2], d}, image[] = {x->dim[0], x->dim[1], x->dim[2], d};
+    bool flat = u->c->use_linear_projection;
+    graph_scope_push(u->g, "attentions.%d", index);
+    segment_begin(u);
+    Tensor *h = layer_groupnorm(u->g, u->s, "norm", x, u->c->norm_num_groups, 1e-6f, ACT_NONE);
+    if (!flat) h = layer_conv(u->g, u->s, "proj_in", h, d, 1, 1);
+    h = reshape(u->g, h, 3, tokens);
+    if (flat) h = layer_linear(u->g, u->s, "proj_in", h, d, true);
+    for (int i = 0; i < n_block; i++) h = transformer_block(u, i, h, heads);
+    if (flat) h = layer_linear(u->g, u->s, "proj_out", h, d, true);
+    h = reshape(u->g, h, 4, image);
+    if (!flat) h = layer_conv(u->g, u->s, "proj_out", h, d, 1, 1);
+    x = add(u->g, x, h);
+    segment_end(u);
+    graph_scope_pop(u->g);
+    return x;
+}
+
+typedef struct {
+    Tensor *x[UNET_MAX_BLOCKS * 16];
+    int n;
+} Skips;
+
+static Tensor *push(Graph *g, Skips *k, Tensor *x)
+{
+    if (k->n == (int)(sizeof k->x / sizeof *k->x)) return graph_fail(g, "more layers than %d skips", k->n);
+    return k->x[k->n++] = x;
+}
+
+static Tensor *down_block(Unet *u, int i, Tensor *x, Skips *skips)
+{
+    const UnetConfig *c = u->c;
+    graph_scope_push(u->g, "down_blocks.%d", i);
+    for (int j = 0; j < c->layers[i]; j++) {
+        x = resnet(u, j, x, c->channels[i]);
+        if (c->down_attention[i]) x = transformer(u, j, x, c->transformers[i], c->heads[i]);
+        x = push(u->g, skips, x);
+    }
+    if (i < c->n_block - 1) {
+        int near = c->downsample_padding;
+        x = layer_conv_args(u->g, u->s, "downsamplers.0.conv", x, c->channels[i], 3, true,
+                            (ConvArgs){2, near, near, 1, 1});
+        x = push(u->g, skips, x);
+    }
+    graph_scope_pop(u->g);
+    return x;
+}
+
+static Tensor *mid_block(Unet *u, Tensor *x)
+{
+    const UnetConfig *c = u->c;
+    int last = c->n_block - 1;
+    graph_scope_push(u->g, "mid_block");
+    x = resnet(u, 0, x, c->channels[last]);
+    x = transformer(u, 0, x, c->transformers[last], c->heads[last]);
+    x = resnet(u, 1, x, c->channels[last]);
+    graph_scope_pop(u->g);
+    return x;
+}
+
+static Tensor *up_block(Unet *u, int i, Tensor *x, Skips *skips)
+{
+    const UnetConfig *c = u->c;
+    int level = c->n_block - 1 - i;
+    graph_scope_push(u->g, "up_blocks.%d", i);
+    for (int j = 0; x && j <= c->layers[level]; j++) {
+        x = concat(u->g, 2, (Tensor *[]){x, skips->x[--skips->n]});
+        x = resnet(u, j, x, c->channels[level]);
+        if (c->up_attention[i]) x = transformer(u, j, x, c->transformers[level], c->heads[level]);
+    }
+    if (level > 0) x = layer_conv(u->g, u->s, "upsamplers.0.conv", upsample2(u->g, x), c->channels[level], 3, 1);
+    graph_scope_pop(u->g);
+    return x;
+}
+
+static bool inputs_fit(Graph *g, const UnetConfig *c, const Tensor *sample, const Tensor *t, const Tensor *context)
+{
+    char text[64];
+    int step = 1 << (c->n_block - 1), n = sample->dim[0];
+    if (sample->ndim != 4 || sample->dim[3] != c->in_channels || sample->dim[1] % step || sample->dim[2] % step)
+        graph_fail(g, "sample %s: expected [n,h,w,%d] with h and w multiples of %d", tensor_shape_text(sample, text),
+                   c->in_channels, step);
+    if (t->ndim != 1 || t->dim[0] != n) graph_fail(g, "timestep %s: expected [%d]", tensor_shape_text(t, text), n);
+    if (context->ndim != 3 || context->dim[0] != n || context->dim[2] != c->cross_attention_dim)
+        graph_fail(g, "encoder_hidden_states %s: expected [%d,tokens,%d]", tensor_shape_text(context, text), n,
+                   c->cross_attention_dim);
+    return !g->error[0];
+}
+
+Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep, Tensor *context,
+             bool recompute)
+{
+    if (!sample || !timestep || !context || !inputs_fit(g, c, sample, timestep, context)) return NULL;
+    Unet u = {.g = g, .s = s, .c = c, .context = context, .recompute = recompute};
+    Skips skips = {.n = 0};
+    int width = c->channels[0];
+
+    Tensor *time = timestep_embedding(g, timestep, width, c->flip_sin_to_cos, c->freq_shift);
+    time = silu(g, layer_linear(g, s, "time_embedding.linear_1", time, 4 * width, true));
+    u.time = silu(g, layer_linear(g, s, "time_embedding.linear_2", time, 4 * width, true));
+
+    Tensor *x = push(g, &skips, layer_conv(g, s, "conv_in", sample, width, 3, 1));
+    for (int i = 0; i < c->n_block; i++) x = down_block(&u, i, x, &skips);
+    x = mid_block(&u, x);
+    for (int i = 0; i < c->n_block; i++) x = up_block(&u, i, x, &skips);
+    return layer_conv(g, s, "conv_out", norm_silu(&u, "conv_norm_out", x), c->out_channels, 3, 1);
+}
