@@ -16,7 +16,7 @@ enum { POOL_WIDENS = 4, POOL_GROUPS = 4 };
 typedef struct {
     Graph *g;
     ParamStore *s;
-    const AutoencoderTinyConfig *c;
+    const TinyConfig *c;
     int layer; /* number of the next one */
 } Tiny;
 
@@ -49,7 +49,7 @@ static Tensor *conv(Tiny *t, Tensor *x, int k, int stride, bool bias)
     return layer_conv_args(t->g, t->s, name, x, k, 3, bias, (ConvArgs){stride, 1, 1, 1, 1});
 }
 
-Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const AutoencoderTinyConfig *c, Tensor *x)
+Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *x)
 {
     char text[64];
     if (!x) return NULL;
@@ -67,7 +67,7 @@ Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const AutoencoderTinyCo
     return x;
 }
 
-Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const AutoencoderTinyConfig *c, Tensor *x)
+Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *x)
 {
     char text[64];
     if (!x) return NULL;

@@ -16,17 +16,17 @@ typedef struct {
     int  encoder_blocks[TINY_STAGES];   /* finest first: 1 3 3 3 published  */
     int  decoder_blocks[TINY_STAGES];   /* deepest first: 3 3 3 1 published */
     bool pool;                          /* x += pool(x) in the deepest stage's blocks */
-} AutoencoderTinyConfig;
+} TinyConfig;
 
 enum { TINY_SCALE = 1 << (TINY_STAGES - 1) };  /* pixels a latent, each way */
 
 /* A folder with config.json and diffusion_pytorch_model.safetensors, or one safetensors file, with diffusers'
  * names or the original ones (then it holds either half), whose config follows from its shapes. */
-Status autoencoder_tiny_config_read(AutoencoderTinyConfig *c, const char *path);
+Status tiny_config_read(TinyConfig *c, const char *path);
 
 /* sample[n,h,w,3] -> latent[n,h/8,w/8,latent_channels], h and w multiples of 8; and back. */
-Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const AutoencoderTinyConfig *c, Tensor *sample);
-Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const AutoencoderTinyConfig *c, Tensor *latent);
+Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *sample);
+Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *latent);
 
 /* Loads what s has registered (one half or both) from either kind of path. */
 Status autoencoder_tiny_load(ParamStore *s, const char *path);
