@@ -20,14 +20,14 @@ typedef struct {
 
 enum { TINY_SCALE = 1 << (TINY_STAGES - 1) };  /* pixels a latent, each way */
 
-/* A folder with config.json and diffusion_pytorch_model.safetensors, or one safetensors file, with diffusers'
- * names or the original ones (then it holds either half), whose config follows from its shapes. */
+/* A folder with config.json (diffusers' AutoencoderTiny and, ours, "pool": true) and its weights, or one safetensors
+ * file, with diffusers' names or the original ones (then it holds either half), whose config follows from its shapes. */
 Status tiny_config_read(TinyConfig *c, const char *path);
 
 /* sample[n,h,w,3] -> latent[n,h/8,w/8,latent_channels], h and w multiples of 8; and back. */
 Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *sample);
 Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *latent);
 
-/* Loads what s has registered (one half or both) from either kind of path. */
+/* Loads what s has registered, one half or both, from either kind of path. */
 Status autoencoder_tiny_load(ParamStore *s, const char *path);
 #endif
