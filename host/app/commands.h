@@ -11,6 +11,7 @@ typedef struct {
 /*    name, function, help in one line */
 #define COMMANDS(X)                                                                                \
     X("devices", cmd_devices, "list the processors and accelerators that it can use")              \
+    X("forward", cmd_forward, "run one model on given tensors, and its backward pass")             \
     X("prepare", cmd_prepare, "check, split and convert films for a study")                        \
     X("evaluate", cmd_evaluate, "metrics of a classifier with intervals, or two compared")         \
     X("weights", cmd_weights, "list the tensors of weight files, or convert their precision")

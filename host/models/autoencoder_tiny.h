@@ -28,6 +28,8 @@ Status tiny_config_read(TinyConfig *c, const char *path);
 Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *sample);
 Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *latent);
 
-/* Loads what s has registered, one half or both, from either kind of path. */
+/* How the names in a weights file relate to those that s has registered, which may be one half only. */
+Status tiny_names(ParamFile *how, const ParamStore *s, const char *weights_file);
+/* From either kind of path. */
 Status autoencoder_tiny_load(ParamStore *s, const char *path);
 #endif

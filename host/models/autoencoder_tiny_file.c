@@ -135,20 +135,25 @@ static bool has_half(const ParamStore *s, const char *prefix)
     return false;
 }
 
-Status autoencoder_tiny_load(ParamStore *s, const char *path)
+Status tiny_names(ParamFile *how, const ParamStore *s, const char *weights_file)
 {
     static void (*const rename_to[])(char *, const char *) = {
         [FORM_DIFFUSERS] = NULL, [FORM_ENCODER] = encoder_name, [FORM_DECODER] = decoder_name};
-    char *config, *weights;
     SafeFile f = {0};
-    TRY(model_find(&config, &weights, path));
-    Status code;
-    TRY_OR(done, code, st_open(&f, weights));
-    Form form = form_of(&f);
+    TRY(st_open(&f, weights_file));
     const char *other = !has_half(s, "encoder.") ? "encoder." : !has_half(s, "decoder.") ? "decoder." : NULL;
-    code = params_load(s, weights, &(ParamFile){.rename = rename_to[form], .skip = other});
-done:
+    *how = (ParamFile){.rename = rename_to[form_of(&f)], .skip = other};
     st_close(&f);
+    return OK;
+}
+
+Status autoencoder_tiny_load(ParamStore *s, const char *path)
+{
+    char *config, *weights;
+    ParamFile how;
+    TRY(model_find(&config, &weights, path));
+    Status code = tiny_names(&how, s, weights);
+    if (!code) code = params_load(s, weights, &how);
     free(config);
     free(weights);
     return code;

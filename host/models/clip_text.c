@@ -78,13 +78,20 @@ static void without_top(char file_name[PARAM_NAME], const char *name)
     strcpy(file_name, strncmp(name, top, sizeof top - 1) ? name : name + sizeof top - 1);
 }
 
-Status clip_text_load(ParamStore *s, const char *path)
+Status clip_text_names(ParamFile *how, const char *path)
 {
     SafeFile f = {0};
     TRY(st_open(&f, path));
     bool bare = st_find(&f, "embeddings.token_embedding.weight") != NULL;
     st_close(&f);
-    return params_load(s, path,
-                       &(ParamFile){.rename = bare ? without_top : NULL,
-                                    .skip = "text_model.embeddings.position_ids,embeddings.position_ids"});
+    *how = (ParamFile){.rename = bare ? without_top : NULL,
+                       .skip = "text_model.embeddings.position_ids,embeddings.position_ids"};
+    return OK;
+}
+
+Status clip_text_load(ParamStore *s, const char *path)
+{
+    ParamFile how;
+    TRY(clip_text_names(&how, path));
+    return params_load(s, path, &how);
 }

@@ -18,6 +18,7 @@ Status clip_text_config_read(ClipTextConfig *c, const char *path);
  * mask: Stable Diffusion attends to all tokens. */
 Tensor *clip_text(Graph *g, ParamStore *s, const ClipTextConfig *c, Tensor *ids);
 
-/* Names with and without "text_model." are accepted, and position_ids ignored. */
+/* How the names in a weights file relate to ours: with or without "text_model."; position_ids are ignored. */
+Status clip_text_names(ParamFile *how, const char *path);
 Status clip_text_load(ParamStore *s, const char *path);
 #endif

@@ -87,8 +87,9 @@ typedef enum { SAVE_F32, SAVE_F16 } SaveDtype;
 Status params_save(const ParamStore *s, const float *value, const char *path, SaveDtype dtype, int n_meta,
                    const SafeMeta *meta);
 
-/* The shape a parameter has in files (0 dimensions for an integer), and one parameter's values, file layout
+/* The name and the shape a parameter has in files (0 dimensions for an integer), and one parameter's values, file layout
  * from ours and back; to and from do not overlap. */
+void param_file_name(char name[PARAM_NAME], const Param *p, const ParamFile *how);
 int  param_file_shape(const Param *p, int64_t dim[MAX_DIM]);
 void param_to_file(const Param *p, float *to, const float *from);
 void param_from_file(const Param *p, float *to, const float *from);

@@ -51,7 +51,7 @@ static bool listed(const char *list, const char *name)
     return false;
 }
 
-static void file_name(char out[PARAM_NAME], const Param *p, const ParamFile *how)
+void param_file_name(char out[PARAM_NAME], const Param *p, const ParamFile *how)
 {
     char name[PARAM_NAME];
     snprintf(name, sizeof name, "%s", p->name);
@@ -78,7 +78,7 @@ static Status match(const SafeTensor **source, Arena *names, const SafeFile *f, 
         const Param *p = &s->param[i];
         char name[PARAM_NAME];
         if (listed(how->skip, p->name)) continue;
-        file_name(name, p, how);
+        param_file_name(name, p, how);
         source[i] = st_find(f, name);
         if (!source[i] && (p->integer || listed(how->optional, p->name))) continue;
         want[n++] = spec_of(p, arena_strdup(names, name), SAFE_F32);

@@ -1,0 +1,376 @@
+/* cmd_forward.c - equipoise forward: one model on given tensors, and its backward pass.
+ *
+ * Files hold the published layouts (images [n,c,h,w], filters OIHW); they are turned here. A
+ * tensor's layout in files and in the engine is written as a Param, which knows both.
+ */
+#include "app/commands.h"
+#include "app/options.h"
+#include "exec/exec.h"
+#include "models/autoencoder_tiny.h"
+#include "models/clip_text.h"
+#include "models/inception_v3.h"
+#include "models/unet.h"
+#include "weights/model_folder.h"
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum { PORT_IMAGE, PORT_ROWS, PORT_TIME, PORT_IDS } PortKind;   /* the last two have no gradient */
+typedef struct {
+    const char *name;
+    PortKind kind;
+    int ndim;
+} Port;
+
+enum { MAX_PORTS = 3 };
+
+typedef struct Forward Forward;
+typedef struct {
+    const char *name;
+    Port in[MAX_PORTS], out[MAX_PORTS];
+    Status (*build)(Forward *f); /* reads the config, records the model, fills f->output */
+    Status (*names)(Forward *f); /* fills f->how: names in the file; NULL: as published */
+} Model;
+
+struct Forward {
+    const Model *model;
+    const char *weights, *from, *to;
+    bool grad, train;
+    char *config_file, *weights_file;              /* owned */
+    Device *device;
+    Graph *graph;
+    Exec *exec;
+    ParamStore params;
+    ParamFile how;
+    SafeFile file;                                 /* the inputs */
+    Arena names;
+    Tensor *input[MAX_PORTS], *output[MAX_PORTS], *dy[MAX_PORTS];
+    int n_output;                                  /* outputs of this run, the first ones of the model's */
+};
+
+/* ---- models ----------------------------------------------------------------------------- */
+
+static Status need_folder(const Forward *f)
+{
+    if (f->config_file) return OK;
+    return FAIL(ERR_INPUT, "%s: found a single file, expected a folder with config.json: a file's shapes do not say all",
+                f->weights);
+}
+
+static Status build_unet(Forward *f)
+{
+    UnetConfig c;
+    TRY(need_folder(f));
+    TRY(unet_config_read(&c, f->config_file));
+    f->output[0] = unet(f->graph, &f->params, &c, f->input[0], f->input[1], f->input[2], false);
+    return OK;
+}
+
+static Status build_text(Forward *f)
+{
+    ClipTextConfig c;
+    TRY(need_folder(f));
+    TRY(clip_text_config_read(&c, f->config_file));
+    f->output[0] = clip_text(f->graph, &f->params, &c, f->input[0]);
+    return OK;
+}
+static Status names_text(Forward *f) { return clip_text_names(&f->how, f->weights_file); }
+
+static Status build_encode(Forward *f)
+{
+    TinyConfig c;
+    TRY(tiny_config_read(&c, f->weights));
+    f->output[0] = autoencoder_tiny_encode(f->graph, &f->params, &c, f->input[0]);
+    return OK;
+}
+
+static Status build_decode(Forward *f)
+{
+    TinyConfig c;
+    TRY(tiny_config_read(&c, f->weights));
+    f->output[0] = autoencoder_tiny_decode(f->graph, &f->params, &c, f->input[0]);
+    return OK;
+}
+static Status names_tiny(Forward *f) { return tiny_names(&f->how, &f->params, f->weights_file); }
+
+/* The auxiliary head takes part in training only, and only where the image is large enough. */
+static Status build_inception(Forward *f)
+{
+    InceptionConfig c;
+    const Tensor *x = f->input[0];
+    TRY(inception_config_read(&c, f->weights));
+    c.aux = c.aux && f->train && x->dim[1] >= INCEPTION_LEAST_AUX_PX && x->dim[2] >= INCEPTION_LEAST_AUX_PX;
+    InceptionOut out = inception_v3(f->graph, &f->params, &c, f->input[0], NULL, f->train);
+    f->output[0] = out.logits;
+    f->output[1] = out.aux_logits;
+    return OK;
+}
+static Status names_inception(Forward *f)
+{
+    f->how.skip = f->output[1] ? NULL : "AuxLogits.";
+    return OK;
+}
+
+static const Model model[] = {
+    {"unet",
+     {{"sample", PORT_IMAGE, 4}, {"timestep", PORT_TIME, 1}, {"encoder_hidden_states", PORT_ROWS, 3}},
+     {{"sample", PORT_IMAGE, 4}}, build_unet, NULL},
+    {"taesd-encode", {{"sample", PORT_IMAGE, 4}}, {{"latent", PORT_IMAGE, 4}}, build_encode, names_tiny},
+    {"taesd-decode", {{"latent", PORT_IMAGE, 4}}, {{"sample", PORT_IMAGE, 4}}, build_decode, names_tiny},
+    {"text", {{"input_ids", PORT_IDS, 2}}, {{"last_hidden_state", PORT_ROWS, 3}}, build_text, names_text},
+    {"inception", {{"image", PORT_IMAGE, 4}}, {{"logits", PORT_ROWS, 2}, {"aux_logits", PORT_ROWS, 2}},
+     build_inception, names_inception},
+};
+enum { N_MODEL = sizeof model / sizeof *model };
+
+static Status find_model(const Model **m, const char *name)
+{
+    Text names = {0};
+    for (int i = 0; i < N_MODEL; i++) {
+        *m = &model[i];
+        if (!strcmp(name, model[i].name)) {
+            free(names.s);
+            return OK;
+        }
+        text_add(&names, "%s%s", i ? ", " : "", model[i].name);
+    }
+    Status s = FAIL(ERR_USAGE, "forward: unknown model %s, expected one of %s", name, names.s);
+    free(names.s);
+    return s;
+}
+
+/* ---- tensors and files ------------------------------------------------------------------ */
+
+/* t as the file has it, under `prefix` and the port's name. */
+static Param as_filed(Forward *f, const char *prefix, const Port *port, const Tensor *t)
+{
+    Param p = {.name = arena_printf(&f->names, "%s%s", prefix, port->name), .ndim = t->ndim, .count = tensor_count(t),
+               .layout = port->kind == PORT_IMAGE ? LAYOUT_OIHW : LAYOUT_SAME};
+    memcpy(p.dim, t->dim, sizeof p.dim);
+    return p;
+}
+
+static Status find_input(const SafeTensor **t, Forward *f, const Port *port)
+{
+    *t = st_find(&f->file, port->name);
+    if (!*t) return FAIL(ERR_INPUT, "%s: found no tensor \"%s\", expected one for %s", f->from, port->name, f->model->name);
+    if ((*t)->ndim != port->ndim)
+        return FAIL(ERR_INPUT, "%s: tensor \"%s\": found %d dimensions, expected %d", f->from, port->name, (*t)->ndim,
+                    port->ndim);
+    for (int i = 0; i < port->ndim; i++)
+        if ((*t)->dim[i] < 1 || (*t)->dim[i] > 1 << 24)
+            return FAIL(ERR_INPUT, "%s: tensor \"%s\": found a dimension of %lld, expected 1 or more", f->from,
+                        port->name, (long long)(*t)->dim[i]);
+    return OK;
+}
+
+static Status make_inputs(Forward *f)
+{
+    for (int i = 0; i < MAX_PORTS && f->model->in[i].name; i++) {
+        const Port *port = &f->model->in[i];
+        const SafeTensor *t;
+        TRY(find_input(&t, f, port));
+        int64_t d[MAX_DIM] = {0};
+        memcpy(d, t->dim, (size_t)t->ndim * sizeof *d);
+        int dim[MAX_DIM] = {(int)d[0], (int)d[1], (int)d[2], (int)d[3]};
+        int image[MAX_DIM] = {(int)d[0], (int)d[2], (int)d[3], (int)d[1]};
+        bool image_port = port->kind == PORT_IMAGE, ids = port->kind == PORT_IDS;
+        f->input[i] = graph_leaf(f->graph, KIND_INPUT, ids ? DTYPE_I32 : DTYPE_F32, port->name, port->ndim,
+                                 image_port ? image : dim);
+        if (!f->input[i]) return FAIL(ERR_INPUT, "%s: %s", f->from, f->graph->error);
+        f->input[i]->trainable = f->grad && (image_port || port->kind == PORT_ROWS);
+    }
+    return OK;
+}
+
+/* From the file, turned, to the executor's tensor. */
+static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_values, float *values)
+{
+    int64_t dim[MAX_DIM];
+    const SafeTensor *t;
+    TRY(st_expect(&t, &f->file, p->name, param_file_shape(p, dim), dim));
+    if (safe_dtype_kind(t->dtype) == 'i') {
+        int32_t *whole = (int32_t *)file_values;
+        TRY(st_read_i32(&f->file, t, whole));
+        for (size_t i = 0; i < p->count; i++) values[i] = (float)whole[i];
+    } else {
+        TRY(st_read_f32(&f->file, t, file_values));
+        param_from_file(p, values, file_values);
+    }
+    return exec_write(f->exec, to, values);
+}
+
+static Status write_input(Forward *f, Tensor *to, const char *prefix, const Port *port)
+{
+    Param p = as_filed(f, prefix, port, to);
+    float *a = calloc(p.count, sizeof *a), *b = calloc(p.count, sizeof *b);
+    CHECK(a && b);
+    Status s;
+    if (port->kind == PORT_IDS) {
+        s = st_read_i32(&f->file, st_find(&f->file, p.name), (int32_t *)a);
+        if (!s) s = exec_write(f->exec, to, a);
+    } else {
+        s = write_floats(f, to, &p, a, b);
+    }
+    free(a);
+    free(b);
+    return s;
+}
+
+/* ---- the run ---------------------------------------------------------------------------- */
+
+static Status record(Forward *f)
+{
+    f->graph = graph_new();
+    TRY(make_inputs(f));
+    TRY(f->model->build(f));
+    if (f->graph->error[0]) return FAIL(ERR_INPUT, "%s: %s", f->from, f->graph->error);
+    while (f->n_output < MAX_PORTS && f->output[f->n_output]) f->n_output++;
+    TRY(params_alloc(&f->params, f->device, f->grad));
+    if (f->model->names) TRY(f->model->names(f));
+    TRY(params_load(&f->params, f->weights_file, &f->how));
+
+    Tensor *keep[2 * MAX_PORTS];
+    int n_keep = f->n_output;
+    memcpy(keep, f->output, sizeof f->output);
+    if (f->grad) {
+        for (int i = 0; i < f->n_output; i++)
+            f->dy[i] = graph_leaf(f->graph, KIND_INPUT, DTYPE_F32, "dy", f->output[i]->ndim, f->output[i]->dim);
+        graph_backward(f->graph, f->n_output, f->output, f->dy);
+        params_pin_grads(f->graph);
+        for (int i = 0; i < MAX_PORTS; i++)
+            if (f->input[i] && f->input[i]->grad) keep[n_keep++] = f->input[i]->grad;
+    }
+    params_bind(f->graph);
+    graph_finish(f->graph, keep, n_keep);
+    return exec_new(&f->exec, f->device, f->graph, keep, n_keep);
+}
+
+static Status run(Forward *f)
+{
+    for (int i = 0; i < MAX_PORTS && f->input[i]; i++) TRY(write_input(f, f->input[i], "", &f->model->in[i]));
+    for (int i = 0; i < MAX_PORTS && f->dy[i]; i++) TRY(write_input(f, f->dy[i], "grad.", &f->model->out[i]));
+    return exec_run(f->exec);
+}
+
+/* ---- results ---------------------------------------------------------------------------- */
+
+typedef struct {
+    Param param;             /* name and layouts */
+    const Tensor *tensor;    /* its values: of the executor, */
+    const float *block;      /* or in a parameter block (device memory) */
+} Result;
+
+static int list_results(Forward *f, Result *r)
+{
+    int n = 0;
+    for (int i = 0; i < f->n_output; i++)
+        r[n++] = (Result){.param = as_filed(f, "", &f->model->out[i], f->output[i]), .tensor = f->output[i]};
+    for (int i = 0; i < MAX_PORTS && f->input[i]; i++)
+        if (f->input[i]->grad)
+            r[n++] = (Result){.param = as_filed(f, "grad.", &f->model->in[i], f->input[i]), .tensor = f->input[i]->grad};
+    for (int i = 0; i < f->params.n; i++) {
+        Param p = f->params.param[i];
+        char name[PARAM_NAME];
+        param_file_name(name, &p, &f->how);
+        p.name = arena_strdup(&f->names, name);
+        if (f->train && p.state && !p.integer) r[n++] = (Result){.param = p, .block = f->params.value + p.offset};
+        if (!f->grad || p.state) continue;
+        p.name = arena_printf(&f->names, "grad.%s", name);
+        r[n++] = (Result){.param = p, .block = f->params.grad + p.offset};
+    }
+    return n;
+}
+
+static Status write_result(Forward *f, SafeWriter *w, const Result *r)
+{
+    size_t count = r->param.count;
+    float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
+    CHECK(a && b);
+    Status s = r->tensor ? exec_read(f->exec, r->tensor, a) : device_read(f->device, a, r->block, count * sizeof *a);
+    param_to_file(&r->param, b, a);
+    if (!s) s = st_write_f32(w, b, count);
+    free(a);
+    free(b);
+    return s;
+}
+
+static Status write_results(Forward *f)
+{
+    size_t room = (size_t)(2 * MAX_PORTS + 2 * f->params.n);
+    Result *r = calloc(room, sizeof *r);
+    SafeSpec *spec = calloc(room, sizeof *spec);
+    CHECK(r && spec);
+    SafeWriter w = {0};
+    int n = list_results(f, r);
+    for (int i = 0; i < n; i++) {
+        spec[i] = (SafeSpec){.name = r[i].param.name, .dtype = SAFE_F32};
+        spec[i].ndim = param_file_shape(&r[i].param, spec[i].dim);
+    }
+    Status s;
+    TRY_OR(done, s, device_sync(f->device));
+    TRY_OR(done, s, st_write_begin(&w, f->to, n, spec, 0, NULL));
+    for (int i = 0; i < n; i++) TRY_OR(done, s, write_result(f, &w, &r[i]));
+    s = st_write_commit(&w);
+done:
+    st_write_abandon(&w);
+    free(r);
+    free(spec);
+    return s;
+}
+
+/* ---- the command ------------------------------------------------------------------------ */
+
+static const Option option[] = {
+    {"weights", "PATH", "folder with config.json, or a file whose config follows from its shapes", NULL},
+    {"in", "A.safetensors", "the model's inputs; with --grad also grad.OUTPUT for each output", NULL},
+    {"out", "B.safetensors", "gets the outputs; with --grad also grad.INPUT and grad.PARAMETER", NULL},
+    {"grad", NULL, "run the backward pass too", NULL},
+    {"train", NULL, "inception: batch statistics and auxiliary head, no dropout; moved averages are written too", NULL},
+};
+static const Usage usage = {
+    .command = "forward",
+    .arguments = "MODEL",
+    .help = "Runs one model on given tensors, fp32, images as [n,c,h,w], and its backward pass: the debugging door to\n"
+            "PyTorch. MODEL, inputs -> outputs:\n"
+            "  unet          sample, timestep, encoder_hidden_states -> sample\n"
+            "  taesd-encode  sample -> latent     (images in [0, 1]; also TAEF2)\n"
+            "  taesd-decode  latent -> sample\n"
+            "  text          input_ids -> last_hidden_state\n"
+            "  inception     image -> logits, aux_logits",
+    .least = 1,
+    .most = 1,
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
+};
+
+Status cmd_forward(App *app, int argc, char **argv)
+{
+    Options o;
+    Forward f = {0};
+    TRY(options_parse(&o, &usage, argc, argv));
+    if (o.helped) return OK;
+    TRY(find_model(&f.model, o.argument[0]));
+    TRY(options_need(&f.weights, &o, "weights"));
+    TRY(options_need(&f.from, &o, "in"));
+    TRY(options_need(&f.to, &o, "out"));
+    f.grad = options_has(&o, "grad");
+    f.train = options_has(&o, "train");
+
+    Status s;
+    TRY_OR(done, s, model_find(&f.config_file, &f.weights_file, f.weights));
+    TRY_OR(done, s, st_open(&f.file, f.from));
+    TRY_OR(done, s, device_open(&f.device, "auto", 0, app->log));
+    TRY_OR(done, s, record(&f));
+    TRY_OR(done, s, run(&f));
+    s = write_results(&f);
+done:
+    exec_free(f.exec);
+    graph_free(f.graph);
+    params_free(&f.params);
+    device_close(f.device);
+    st_close(&f.file);
+    arena_free(&f.names);
+    free(f.config_file);
+    free(f.weights_file);
+    return s;
+}
