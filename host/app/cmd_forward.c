@@ -14,7 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum { PORT_IMAGE, PORT_ROWS, PORT_TIME, PORT_IDS } PortKind;   /* the last two have no gradient */
+typedef enum {
+    PORT_IMAGE,
+    PORT_ROWS,
+    PORT_TIME,
+    PORT_IDS
+} PortKind; /* the last two have no gradient */
 typedef struct {
     const char *name;
     PortKind kind;
@@ -35,16 +40,16 @@ struct Forward {
     const Model *model;
     const char *weights, *from, *to;
     bool grad, train;
-    char *config_file, *weights_file;              /* owned */
+    char *config_file, *weights_file; /* owned */
     Device *device;
     Graph *graph;
     Exec *exec;
     ParamStore params;
     ParamFile how;
-    SafeFile file;                                 /* the inputs */
+    SafeFile file; /* the inputs */
     Arena names;
     Tensor *input[MAX_PORTS], *output[MAX_PORTS], *dy[MAX_PORTS];
-    int n_output;                                  /* outputs of this run, the first ones of the model's */
+    int n_output; /* outputs of this run, the first ones of the model's */
 };
 
 /* ---- models ----------------------------------------------------------------------------- */
@@ -52,7 +57,9 @@ struct Forward {
 static Status need_folder(const Forward *f)
 {
     if (f->config_file) return OK;
-    return FAIL(ERR_INPUT, "%s: found a single file, expected a folder with config.json: a file's shapes do not say all",
+    return FAIL(ERR_INPUT,
+                "%s: found a single file, expected a folder with config.json: a file's shapes do "
+                "not say all",
                 f->weights);
 }
 
@@ -98,7 +105,8 @@ static Status build_inception(Forward *f)
     InceptionConfig c;
     const Tensor *x = f->input[0];
     TRY(inception_config_read(&c, f->weights));
-    c.aux = c.aux && f->train && x->dim[1] >= INCEPTION_LEAST_AUX_PX && x->dim[2] >= INCEPTION_LEAST_AUX_PX;
+    c.aux = c.aux && f->train && x->dim[1] >= INCEPTION_LEAST_AUX_PX &&
+            x->dim[2] >= INCEPTION_LEAST_AUX_PX;
     InceptionOut out = inception_v3(f->graph, &f->params, &c, f->input[0], NULL, f->train);
     f->output[0] = out.logits;
     f->output[1] = out.aux_logits;
@@ -112,13 +120,32 @@ static Status names_inception(Forward *f)
 
 static const Model model[] = {
     {"unet",
-     {{"sample", PORT_IMAGE, 4}, {"timestep", PORT_TIME, 1}, {"encoder_hidden_states", PORT_ROWS, 3}},
-     {{"sample", PORT_IMAGE, 4}}, build_unet, NULL},
-    {"taesd-encode", {{"sample", PORT_IMAGE, 4}}, {{"latent", PORT_IMAGE, 4}}, build_encode, names_tiny},
-    {"taesd-decode", {{"latent", PORT_IMAGE, 4}}, {{"sample", PORT_IMAGE, 4}}, build_decode, names_tiny},
-    {"text", {{"input_ids", PORT_IDS, 2}}, {{"last_hidden_state", PORT_ROWS, 3}}, build_text, names_text},
-    {"inception", {{"image", PORT_IMAGE, 4}}, {{"logits", PORT_ROWS, 2}, {"aux_logits", PORT_ROWS, 2}},
-     build_inception, names_inception},
+     {{"sample", PORT_IMAGE, 4},
+      {"timestep", PORT_TIME, 1},
+      {"encoder_hidden_states", PORT_ROWS, 3}},
+     {{"sample", PORT_IMAGE, 4}},
+     build_unet,
+     NULL},
+    {"taesd-encode",
+     {{"sample", PORT_IMAGE, 4}},
+     {{"latent", PORT_IMAGE, 4}},
+     build_encode,
+     names_tiny},
+    {"taesd-decode",
+     {{"latent", PORT_IMAGE, 4}},
+     {{"sample", PORT_IMAGE, 4}},
+     build_decode,
+     names_tiny},
+    {"text",
+     {{"input_ids", PORT_IDS, 2}},
+     {{"last_hidden_state", PORT_ROWS, 3}},
+     build_text,
+     names_text},
+    {"inception",
+     {{"image", PORT_IMAGE, 4}},
+     {{"logits", PORT_ROWS, 2}, {"aux_logits", PORT_ROWS, 2}},
+     build_inception,
+     names_inception},
 };
 enum { N_MODEL = sizeof model / sizeof *model };
 
@@ -143,7 +170,9 @@ static Status find_model(const Model **m, const char *name)
 /* t as the file has it, under `prefix` and the port's name. */
 static Param as_filed(Forward *f, const char *prefix, const Port *port, const Tensor *t)
 {
-    Param p = {.name = arena_printf(&f->names, "%s%s", prefix, port->name), .ndim = t->ndim, .count = tensor_count(t),
+    Param p = {.name = arena_printf(&f->names, "%s%s", prefix, port->name),
+               .ndim = t->ndim,
+               .count = tensor_count(t),
                .layout = port->kind == PORT_IMAGE ? LAYOUT_OIHW : LAYOUT_SAME};
     memcpy(p.dim, t->dim, sizeof p.dim);
     return p;
@@ -152,13 +181,16 @@ static Param as_filed(Forward *f, const char *prefix, const Port *port, const Te
 static Status find_input(const SafeTensor **t, Forward *f, const Port *port)
 {
     *t = st_find(&f->file, port->name);
-    if (!*t) return FAIL(ERR_INPUT, "%s: found no tensor \"%s\", expected one for %s", f->from, port->name, f->model->name);
+    if (!*t)
+        return FAIL(ERR_INPUT, "%s: found no tensor \"%s\", expected one for %s", f->from,
+                    port->name, f->model->name);
     if ((*t)->ndim != port->ndim)
-        return FAIL(ERR_INPUT, "%s: tensor \"%s\": found %d dimensions, expected %d", f->from, port->name, (*t)->ndim,
-                    port->ndim);
+        return FAIL(ERR_INPUT, "%s: tensor \"%s\": found %d dimensions, expected %d", f->from,
+                    port->name, (*t)->ndim, port->ndim);
     for (int i = 0; i < port->ndim; i++)
         if ((*t)->dim[i] < 1 || (*t)->dim[i] > 1 << 24)
-            return FAIL(ERR_INPUT, "%s: tensor \"%s\": found a dimension of %lld, expected 1 or more", f->from,
+            return FAIL(ERR_INPUT,
+                        "%s: tensor \"%s\": found a dimension of %lld, expected 1 or more", f->from,
                         port->name, (long long)(*t)->dim[i]);
     return OK;
 }
@@ -174,8 +206,8 @@ static Status make_inputs(Forward *f)
         int dim[MAX_DIM] = {(int)d[0], (int)d[1], (int)d[2], (int)d[3]};
         int image[MAX_DIM] = {(int)d[0], (int)d[2], (int)d[3], (int)d[1]};
         bool image_port = port->kind == PORT_IMAGE, ids = port->kind == PORT_IDS;
-        f->input[i] = graph_leaf(f->graph, KIND_INPUT, ids ? DTYPE_I32 : DTYPE_F32, port->name, port->ndim,
-                                 image_port ? image : dim);
+        f->input[i] = graph_leaf(f->graph, KIND_INPUT, ids ? DTYPE_I32 : DTYPE_F32, port->name,
+                                 port->ndim, image_port ? image : dim);
         if (!f->input[i]) return FAIL(ERR_INPUT, "%s: %s", f->from, f->graph->error);
         f->input[i]->trainable = f->grad && (image_port || port->kind == PORT_ROWS);
     }
@@ -183,7 +215,8 @@ static Status make_inputs(Forward *f)
 }
 
 /* From the file, turned, to the executor's tensor. */
-static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_values, float *values)
+static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_values,
+                           float *values)
 {
     int64_t dim[MAX_DIM];
     const SafeTensor *t;
@@ -234,7 +267,8 @@ static Status record(Forward *f)
     memcpy(keep, f->output, sizeof f->output);
     if (f->grad) {
         for (int i = 0; i < f->n_output; i++)
-            f->dy[i] = graph_leaf(f->graph, KIND_INPUT, DTYPE_F32, "dy", f->output[i]->ndim, f->output[i]->dim);
+            f->dy[i] = graph_leaf(f->graph, KIND_INPUT, DTYPE_F32, "dy", f->output[i]->ndim,
+                                  f->output[i]->dim);
         graph_backward(f->graph, f->n_output, f->output, f->dy);
         params_pin_grads(f->graph);
         for (int i = 0; i < MAX_PORTS; i++)
@@ -247,33 +281,38 @@ static Status record(Forward *f)
 
 static Status run(Forward *f)
 {
-    for (int i = 0; i < MAX_PORTS && f->input[i]; i++) TRY(write_input(f, f->input[i], "", &f->model->in[i]));
-    for (int i = 0; i < MAX_PORTS && f->dy[i]; i++) TRY(write_input(f, f->dy[i], "grad.", &f->model->out[i]));
+    for (int i = 0; i < MAX_PORTS && f->input[i]; i++)
+        TRY(write_input(f, f->input[i], "", &f->model->in[i]));
+    for (int i = 0; i < MAX_PORTS && f->dy[i]; i++)
+        TRY(write_input(f, f->dy[i], "grad.", &f->model->out[i]));
     return exec_run(f->exec);
 }
 
 /* ---- results ---------------------------------------------------------------------------- */
 
 typedef struct {
-    Param param;             /* name and layouts */
-    const Tensor *tensor;    /* its values: of the executor, */
-    const float *block;      /* or in a parameter block (device memory) */
+    Param param;          /* name and layouts */
+    const Tensor *tensor; /* its values: of the executor, */
+    const float *block;   /* or in a parameter block (device memory) */
 } Result;
 
 static int list_results(Forward *f, Result *r)
 {
     int n = 0;
     for (int i = 0; i < f->n_output; i++)
-        r[n++] = (Result){.param = as_filed(f, "", &f->model->out[i], f->output[i]), .tensor = f->output[i]};
+        r[n++] = (Result){.param = as_filed(f, "", &f->model->out[i], f->output[i]),
+                          .tensor = f->output[i]};
     for (int i = 0; i < MAX_PORTS && f->input[i]; i++)
         if (f->input[i]->grad)
-            r[n++] = (Result){.param = as_filed(f, "grad.", &f->model->in[i], f->input[i]), .tensor = f->input[i]->grad};
+            r[n++] = (Result){.param = as_filed(f, "grad.", &f->model->in[i], f->input[i]),
+                              .tensor = f->input[i]->grad};
     for (int i = 0; i < f->params.n; i++) {
         Param p = f->params.param[i];
         char name[PARAM_NAME];
         param_file_name(name, &p, &f->how);
         p.name = arena_strdup(&f->names, name);
-        if (f->train && p.state && !p.integer) r[n++] = (Result){.param = p, .block = f->params.value + p.offset};
+        if (f->train && p.state && !p.integer)
+            r[n++] = (Result){.param = p, .block = f->params.value + p.offset};
         if (!f->grad || p.state) continue;
         p.name = arena_printf(&f->names, "grad.%s", name);
         r[n++] = (Result){.param = p, .block = f->params.grad + p.offset};
@@ -286,7 +325,8 @@ static Status write_result(Forward *f, SafeWriter *w, const Result *r)
     size_t count = r->param.count;
     float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
     CHECK(a && b);
-    Status s = r->tensor ? exec_read(f->exec, r->tensor, a) : device_read(f->device, a, r->block, count * sizeof *a);
+    Status s = r->tensor ? exec_read(f->exec, r->tensor, a)
+                         : device_read(f->device, a, r->block, count * sizeof *a);
     param_to_file(&r->param, b, a);
     if (!s) s = st_write_f32(w, b, count);
     free(a);
@@ -321,16 +361,22 @@ done:
 /* ---- the command ------------------------------------------------------------------------ */
 
 static const Option option[] = {
-    {"weights", "PATH", "folder with config.json, or a file whose config follows from its shapes", NULL},
-    {"in", "A.safetensors", "the model's inputs; with --grad also grad.OUTPUT for each output", NULL},
-    {"out", "B.safetensors", "gets the outputs; with --grad also grad.INPUT and grad.PARAMETER", NULL},
+    {"weights", "PATH", "folder with config.json, or a file whose config follows from its shapes",
+     NULL},
+    {"in", "A.safetensors", "the model's inputs; with --grad also grad.OUTPUT for each output",
+     NULL},
+    {"out", "B.safetensors", "gets the outputs; with --grad also grad.INPUT and grad.PARAMETER",
+     NULL},
     {"grad", NULL, "run the backward pass too", NULL},
-    {"train", NULL, "inception: batch statistics and auxiliary head, no dropout; moved averages are written too", NULL},
+    {"train", NULL,
+     "inception: batch statistics and auxiliary head, no dropout; moved averages are written too",
+     NULL},
 };
 static const Usage usage = {
     .command = "forward",
     .arguments = "MODEL",
-    .help = "Runs one model on given tensors, fp32, images as [n,c,h,w], and its backward pass: the debugging door to\n"
+    .help = "Runs one model on given tensors, fp32, images as [n,c,h,w], and its backward pass: "
+            "the debugging door to\n"
             "PyTorch. MODEL, inputs -> outputs:\n"
             "  unet          sample, timestep, encoder_hidden_states -> sample\n"
             "  taesd-encode  sample -> latent     (images in [0, 1]; also TAEF2)\n"

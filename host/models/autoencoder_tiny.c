@@ -1,9 +1,9 @@
 /* autoencoder_tiny.c - TAESD and TAEF2, encoder and decoder.
  *
- *   block(x)  = relu(conv(relu(conv(relu(conv(x))))) + x); with a pool branch, x := x + pool(x) before
- *   pool(x)   = conv1x1(relu(groupnorm(conv1x1(x), 4 groups, eps 1e-5)))
- *   encoder   conv, blocks; 3 x { conv of stride 2 without bias, blocks }; conv to the latent
- *   decoder   3 tanh(x/3), conv, relu; 3 x { blocks, nearest x2, conv without bias }; block; conv to the image
+ *   block(x)  = relu(conv(relu(conv(relu(conv(x))))) + x); with a pool branch, x := x + pool(x)
+ * before pool(x)   = conv1x1(relu(groupnorm(conv1x1(x), 4 groups, eps 1e-5))) encoder   conv,
+ * blocks; 3 x { conv of stride 2 without bias, blocks }; conv to the latent decoder   3 tanh(x/3),
+ * conv, relu; 3 x { blocks, nearest x2, conv without bias }; block; conv to the image
  *
  * Layers are numbered through as in torch.nn.Sequential, the relu and upsample layers of the
  * decoder counted.
@@ -60,7 +60,8 @@ Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Te
     graph_scope_push(g, "encoder.layers");
     for (int i = 0; i < TINY_STAGES; i++) {
         x = conv(&t, x, c->width, i ? 2 : 1, i == 0);
-        for (int j = 0; j < c->encoder_blocks[i]; j++) x = block(&t, x, c->pool && i == TINY_STAGES - 1);
+        for (int j = 0; j < c->encoder_blocks[i]; j++)
+            x = block(&t, x, c->pool && i == TINY_STAGES - 1);
     }
     x = conv(&t, x, c->latent_channels, 1, true);
     graph_scope_pop(g);
@@ -72,7 +73,8 @@ Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Te
     char text[64];
     if (!x) return NULL;
     if (x->ndim != 4 || x->dim[3] != c->latent_channels)
-        return graph_fail(g, "latent %s: expected [n,h,w,%d]", tensor_shape_text(x, text), c->latent_channels);
+        return graph_fail(g, "latent %s: expected [n,h,w,%d]", tensor_shape_text(x, text),
+                          c->latent_channels);
     Tiny t = {.g = g, .s = s, .c = c};
     graph_scope_push(g, "decoder.layers");
     x = relu(g, conv(&t, soft_clamp(g, x), c->width, 1, true));

@@ -13,12 +13,15 @@
 
 typedef enum { FORM_DIFFUSERS, FORM_ENCODER, FORM_DECODER } Form;
 
-static const TinyConfig published = {
-    .latent_channels = 4, .width = 64, .encoder_blocks = {1, 3, 3, 3}, .decoder_blocks = {3, 3, 3, 1}};
+static const TinyConfig published = {.latent_channels = 4,
+                                     .width = 64,
+                                     .encoder_blocks = {1, 3, 3, 3},
+                                     .decoder_blocks = {3, 3, 3, 1}};
 
 static Form form_of(const SafeFile *f)
 {
-    if (st_find(f, "encoder.layers.0.weight") || st_find(f, "decoder.layers.0.weight")) return FORM_DIFFUSERS;
+    if (st_find(f, "encoder.layers.0.weight") || st_find(f, "decoder.layers.0.weight"))
+        return FORM_DIFFUSERS;
     return st_find(f, "0.weight") ? FORM_ENCODER : FORM_DECODER;
 }
 
@@ -43,7 +46,8 @@ static Status from_shapes(TinyConfig *c, const SafeFile *f)
     static const char *const pool[] = {"encoder.layers.11.pool.0.weight", "11.pool.0.weight",
                                        "decoder.layers.2.pool.0.weight", "3.pool.0.weight"};
     Form form = form_of(f);
-    const SafeTensor *in = st_find(f, first[form == FORM_ENCODER]), *out = st_find(f, last[form == FORM_ENCODER]);
+    const SafeTensor *in = st_find(f, first[form == FORM_ENCODER]),
+                     *out = st_find(f, last[form == FORM_ENCODER]);
     *c = published;
     if (in && out && in->ndim == 4 && out->ndim == 4) {
         c->width = (int)in->dim[0];
@@ -51,18 +55,24 @@ static Status from_shapes(TinyConfig *c, const SafeFile *f)
     } else {
         in = st_find(f, form == FORM_DECODER ? "1.weight" : "decoder.layers.0.weight");
         if (!in || in->ndim != 4)
-            return FAIL(ERR_INPUT, "%s: found neither \"%s\" nor \"%s\" nor \"1.weight\", expected an AutoencoderTiny",
-                        f->path, first[0], first[1]);
+            return FAIL(
+                ERR_INPUT,
+                "%s: found neither \"%s\" nor \"%s\" nor \"1.weight\", expected an AutoencoderTiny",
+                f->path, first[0], first[1]);
         c->width = (int)in->dim[0];
         c->latent_channels = (int)in->dim[1];
     }
-    int from = form == FORM_DIFFUSERS ? 0 : form == FORM_ENCODER ? 1 : 3, step = form == FORM_DIFFUSERS ? 2 : 4;
+    int from = form == FORM_DIFFUSERS ? 0
+               : form == FORM_ENCODER ? 1
+                                      : 3,
+        step = form == FORM_DIFFUSERS ? 2 : 4;
     for (int i = from; i < 4; i += step) c->pool |= st_find(f, pool[i]) != NULL;
     return OK;
 }
 
-/* Without meaning here: what diffusers' wrapper does with ranges of values, and our latents' statistics. */
-static const char *const ignored[] = {"latent_magnitude", "latent_shift", "force_upcast",
+/* Without meaning here: what diffusers' wrapper does with ranges of values, and our latents'
+ * statistics. */
+static const char *const ignored[] = {"latent_magnitude",   "latent_shift", "force_upcast",
                                       "block_out_channels", "latents_mean", "latents_std"};
 static const JsonFixed fixed[] = {
     {"in_channels", "3"},
@@ -79,13 +89,15 @@ static Status stages(int v[TINY_STAGES], JsonConfig *j, const char *key, int mos
     int n = TINY_STAGES;
     TRY(json_config_ints(v, &n, TINY_STAGES, j, key, 1, most));
     if (n != TINY_STAGES)
-        return FAIL(ERR_INPUT, "%s: %s: found %d values, expected %d", j->path, key, n, TINY_STAGES);
+        return FAIL(ERR_INPUT, "%s: %s: found %d values, expected %d", j->path, key, n,
+                    TINY_STAGES);
     return OK;
 }
 
 static Status from_json(TinyConfig *c, JsonConfig *j)
 {
-    static const char *const widths[] = {"encoder_block_out_channels", "decoder_block_out_channels"};
+    static const char *const widths[] = {"encoder_block_out_channels",
+                                         "decoder_block_out_channels"};
     *c = published;
     TRY(json_config_int(&c->latent_channels, j, "latent_channels", 1, 4096));
     TRY(json_config_bool(&c->pool, j, "pool"));
@@ -97,8 +109,8 @@ static Status from_json(TinyConfig *c, JsonConfig *j)
         if (!half) c->width = v[0];
         for (int i = 0; i < TINY_STAGES; i++)
             if (v[i] != c->width)
-                return FAIL(ERR_INPUT, "%s: %s[%d]: found %d, expected %d as everywhere", j->path, widths[half], i, v[i],
-                            c->width);
+                return FAIL(ERR_INPUT, "%s: %s[%d]: found %d, expected %d as everywhere", j->path,
+                            widths[half], i, v[i], c->width);
     }
     TRY(json_config_fixed(j, fixed, (int)(sizeof fixed / sizeof *fixed)));
     return json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored));
@@ -141,7 +153,9 @@ Status tiny_names(ParamFile *how, const ParamStore *s, const char *weights_file)
         [FORM_DIFFUSERS] = NULL, [FORM_ENCODER] = encoder_name, [FORM_DECODER] = decoder_name};
     SafeFile f = {0};
     TRY(st_open(&f, weights_file));
-    const char *other = !has_half(s, "encoder.") ? "encoder." : !has_half(s, "decoder.") ? "decoder." : NULL;
+    const char *other = !has_half(s, "encoder.")   ? "encoder."
+                        : !has_half(s, "decoder.") ? "decoder."
+                                                   : NULL;
     *how = (ParamFile){.rename = rename_to[form_of(&f)], .skip = other};
     st_close(&f);
     return OK;

@@ -21,7 +21,8 @@ static Tensor *dense(Clip *m, const char *name, Tensor *x, int k, float deviatio
 {
     if (!x) return NULL;
     graph_scope_push(m->g, "%s", name);
-    Tensor *w = param(m->g, m->s, "weight", LAYOUT_SAME, 2, (int[]){k, x->dim[2]}, INIT_NORMAL, deviation);
+    Tensor *w =
+        param(m->g, m->s, "weight", LAYOUT_SAME, 2, (int[]){k, x->dim[2]}, INIT_NORMAL, deviation);
     Tensor *b = param(m->g, m->s, "bias", LAYOUT_SAME, 1, &k, INIT_ZERO, 0);
     Tensor *y = linear(m->g, x, w, b);
     graph_scope_pop(m->g);
@@ -53,13 +54,13 @@ Tensor *clip_text(Graph *g, ParamStore *s, const ClipTextConfig *c, Tensor *ids)
     char text[64];
     if (!ids) return NULL;
     if (ids->ndim != 2 || ids->dtype != DTYPE_I32 || ids->dim[1] > c->max_position_embeddings)
-        return graph_fail(g, "input_ids %s: expected integers [n,t] with t up to %d", tensor_shape_text(ids, text),
-                          c->max_position_embeddings);
+        return graph_fail(g, "input_ids %s: expected integers [n,t] with t up to %d",
+                          tensor_shape_text(ids, text), c->max_position_embeddings);
     Clip m = {.g = g, .s = s, .c = c};
     int d = c->hidden_size;
     graph_scope_push(g, "text_model");
-    Tensor *token = param(g, s, "embeddings.token_embedding.weight", LAYOUT_SAME, 2, (int[]){c->vocab_size, d},
-                          INIT_NORMAL, 0.02f);
+    Tensor *token = param(g, s, "embeddings.token_embedding.weight", LAYOUT_SAME, 2,
+                          (int[]){c->vocab_size, d}, INIT_NORMAL, 0.02f);
     Tensor *position = param(g, s, "embeddings.position_embedding.weight", LAYOUT_SAME, 2,
                              (int[]){c->max_position_embeddings, d}, INIT_NORMAL, 0.02f);
     Tensor *x = add_rows(g, embedding(g, ids, token), position);

@@ -5,11 +5,26 @@
 /* Without meaning for the forward pass: training's settings, token ids (the tokenizer's files have
  * them), the projection that CLIPTextModel does not own. */
 static const char *const ignored[] = {
-    "architectures",    "model_type",         "torch_dtype",       "dtype",
-    "dropout",          "bos_token_id",       "eos_token_id",      "pad_token_id",
-    "projection_dim",   "initializer_factor", "initializer_range", "transformers_version",
-    "use_cache",        "output_attentions",  "return_dict",       "output_hidden_states",
-    "id2label",         "label2id",           "problem_type",      "is_encoder_decoder",
+    "architectures",
+    "model_type",
+    "torch_dtype",
+    "dtype",
+    "dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "projection_dim",
+    "initializer_factor",
+    "initializer_range",
+    "transformers_version",
+    "use_cache",
+    "output_attentions",
+    "return_dict",
+    "output_hidden_states",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "is_encoder_decoder",
     "chunk_size_feed_forward",
 };
 static const JsonFixed fixed[] = {{"attention_dropout", "0.0"}};
@@ -30,8 +45,9 @@ static Status read(ClipTextConfig *c, JsonConfig *j)
     TRY(json_config_fixed(j, fixed, 1));
     TRY(json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored)));
     if (c->hidden_size % c->num_attention_heads)
-        return FAIL(ERR_INPUT, "%s: num_attention_heads: found %d, expected a divisor of hidden_size = %d", j->path,
-                    c->num_attention_heads, c->hidden_size);
+        return FAIL(ERR_INPUT,
+                    "%s: num_attention_heads: found %d, expected a divisor of hidden_size = %d",
+                    j->path, c->num_attention_heads, c->hidden_size);
     c->quick_gelu = activation == 0;
     c->layer_norm_eps = (float)eps;
     return OK;
@@ -40,8 +56,12 @@ static Status read(ClipTextConfig *c, JsonConfig *j)
 Status clip_text_config_read(ClipTextConfig *out, const char *path)
 {
     JsonConfig j = {0};
-    ClipTextConfig c = {.vocab_size = 49408, .max_position_embeddings = 77, .hidden_size = 512,
-                        .intermediate_size = 2048, .num_hidden_layers = 12, .num_attention_heads = 8};
+    ClipTextConfig c = {.vocab_size = 49408,
+                        .max_position_embeddings = 77,
+                        .hidden_size = 512,
+                        .intermediate_size = 2048,
+                        .num_hidden_layers = 12,
+                        .num_attention_heads = 8};
     TRY(json_config_open(&j, path));
     Status s = read(&c, &j);
     json_config_close(&j);

@@ -21,7 +21,8 @@ typedef struct {
 
 static const Window one = {1, 1, 1, 0, 0}, three = {3, 3, 1, 1, 1}, three_valid = {3, 3, 1, 0, 0},
                     half = {3, 3, 2, 0, 0}, five = {5, 5, 1, 2, 2}, five_valid = {5, 5, 1, 0, 0},
-                    row7 = {1, 7, 1, 0, 3}, col7 = {7, 1, 1, 3, 0}, row3 = {1, 3, 1, 0, 1}, col3 = {3, 1, 1, 1, 0};
+                    row7 = {1, 7, 1, 0, 3}, col7 = {7, 1, 1, 3, 0}, row3 = {1, 3, 1, 0, 1},
+                    col3 = {3, 1, 1, 1, 0};
 
 static int scaled(const Net *m, int channels)
 {
@@ -36,9 +37,10 @@ static Tensor *unit(Net *m, const char *name, Tensor *x, int channels, Window w)
     ParamStore *s = m->s;
     int k = scaled(m, channels), single = 1;
     graph_scope_push(g, "%s", name);
-    Tensor *filter = param(g, s, "conv.weight", LAYOUT_OIHW, 4, (int[]){k, w.rows, w.cols, x->dim[3]}, INIT_TRUNCATED,
-                           m->deviation);
-    x = conv2d(g, x, filter, NULL, (ConvArgs){w.stride, w.pad_rows, w.pad_cols, w.pad_rows, w.pad_cols});
+    Tensor *filter = param(g, s, "conv.weight", LAYOUT_OIHW, 4,
+                           (int[]){k, w.rows, w.cols, x->dim[3]}, INIT_TRUNCATED, m->deviation);
+    x = conv2d(g, x, filter, NULL,
+               (ConvArgs){w.stride, w.pad_rows, w.pad_cols, w.pad_rows, w.pad_cols});
     graph_scope_push(g, "bn");
     Tensor *gain = param(g, s, "weight", LAYOUT_SAME, 1, &k, INIT_ONE, 0);
     Tensor *bias = param(g, s, "bias", LAYOUT_SAME, 1, &k, INIT_ZERO, 0);
@@ -111,7 +113,8 @@ static Tensor *block_e(Net *m, const char *name, Tensor *x)
     Tensor *b = unit(m, "branch3x3_1", x, 384, one);
     Tensor *b1 = unit(m, "branch3x3_2a", b, 384, row3), *b2 = unit(m, "branch3x3_2b", b, 384, col3);
     Tensor *c = unit(m, "branch3x3dbl_2", unit(m, "branch3x3dbl_1", x, 448, one), 384, three);
-    Tensor *c1 = unit(m, "branch3x3dbl_3a", c, 384, row3), *c2 = unit(m, "branch3x3dbl_3b", c, 384, col3);
+    Tensor *c1 = unit(m, "branch3x3dbl_3a", c, 384, row3),
+           *c2 = unit(m, "branch3x3dbl_3b", c, 384, col3);
     Tensor *d = pooled(m, x, 192);
     return join(m, 6, (Tensor *[]){a, b1, b2, c1, c2, d});
 }
@@ -121,7 +124,8 @@ static Tensor *head(Net *m, Tensor *x, float deviation)
     if (!x) return NULL;
     int k = m->c->num_classes, c = x->dim[1];
     graph_scope_push(m->g, "fc");
-    Tensor *w = param(m->g, m->s, "weight", LAYOUT_SAME, 2, (int[]){k, c}, INIT_TRUNCATED, deviation);
+    Tensor *w =
+        param(m->g, m->s, "weight", LAYOUT_SAME, 2, (int[]){k, c}, INIT_TRUNCATED, deviation);
     Tensor *b = param(m->g, m->s, "bias", LAYOUT_SAME, 1, &k, INIT_UNIFORM, 1 / sqrtf((float)c));
     graph_scope_pop(m->g);
     return linear(m->g, x, w, b);
@@ -142,16 +146,20 @@ static Tensor *auxiliary(Net *m, Tensor *x)
 static bool image_fits(Graph *g, const InceptionConfig *c, const Tensor *x)
 {
     char text[64];
-    if (x->ndim != 4 || x->dim[3] != 3 || x->dim[1] < INCEPTION_LEAST_PX || x->dim[2] < INCEPTION_LEAST_PX)
-        graph_fail(g, "image %s: expected [n,h,w,3] with h and w of %d or more", tensor_shape_text(x, text),
-                   INCEPTION_LEAST_PX);
+    if (x->ndim != 4 || x->dim[3] != 3 || x->dim[1] < INCEPTION_LEAST_PX ||
+        x->dim[2] < INCEPTION_LEAST_PX)
+        graph_fail(g, "image %s: expected [n,h,w,3] with h and w of %d or more",
+                   tensor_shape_text(x, text), INCEPTION_LEAST_PX);
     else if (c->aux && (x->dim[1] < INCEPTION_LEAST_AUX_PX || x->dim[2] < INCEPTION_LEAST_AUX_PX))
-        graph_fail(g, "image %s: the auxiliary head needs %d px or more, its 5x5 convolution has no room below",
+        graph_fail(g,
+                   "image %s: the auxiliary head needs %d px or more, its 5x5 convolution has no "
+                   "room below",
                    tensor_shape_text(x, text), INCEPTION_LEAST_AUX_PX);
     return !g->error[0];
 }
 
-InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Tensor *x, Tensor *rng, bool train)
+InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Tensor *x, Tensor *rng,
+                          bool train)
 {
     InceptionOut out = {0};
     if (!x || !image_fits(g, c, x)) return out;

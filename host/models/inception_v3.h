@@ -1,7 +1,8 @@
 /* inception_v3.h - Inception-V3 as in torchvision, with a width multiplier.
  *
  * Images are 2p - 1 for pixels p in [0, 1]; that is what torchvision's transform_input makes of
- * its normalisation, so it is not applied again. Images of 75 px and more; the auxiliary head needs 299.
+ * its normalisation, so it is not applied again. Images of 75 px and more; the auxiliary head needs
+ * 299.
  */
 #ifndef INCEPTION_V3_H
 #define INCEPTION_V3_H
@@ -10,23 +11,24 @@
 enum { INCEPTION_LEAST_PX = 75, INCEPTION_LEAST_AUX_PX = 299 };
 
 typedef struct {
-    int    num_classes;
-    double width;      /* channels times width, rounded up to a multiple of 8; 1 is the published network */
-    bool   aux;        /* has the auxiliary head */
-    float  dropout;    /* before the last layer; 0.5 published */
+    int num_classes;
+    double width;  /* channels times width, rounded up to a multiple of 8; 1: published */
+    bool aux;      /* has the auxiliary head */
+    float dropout; /* before the last layer; 0.5 published */
 } InceptionConfig;
 
 typedef struct {
-    Tensor *features;    /* [n,2048 * width] pooled, before dropout */
-    Tensor *logits;      /* [n,classes] */
-    Tensor *aux_logits;  /* [n,classes], NULL without the head */
+    Tensor *features;   /* [n,2048 * width] pooled, before dropout */
+    Tensor *logits;     /* [n,classes] */
+    Tensor *aux_logits; /* [n,classes], NULL without the head */
 } InceptionOut;
 
 /* A folder with config.json (num_classes, width, aux, dropout; torchvision's where absent) and
  * model.safetensors, or one safetensors file, whose config follows from its shapes. */
 Status inception_config_read(InceptionConfig *c, const char *path);
 
-/* image[n,h,w,3]. train: batch statistics, running averages move; else running averages are used. rng: I32[3] as
- * dropout() takes it; NULL: no dropout. All NULL in a graph that has failed. */
-InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Tensor *image, Tensor *rng, bool train);
+/* image[n,h,w,3]. train: batch statistics, running averages move; else running averages are used.
+ * rng: I32[3] as dropout() takes it; NULL: no dropout. All NULL in a graph that has failed. */
+InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Tensor *image,
+                          Tensor *rng, bool train);
 #endif

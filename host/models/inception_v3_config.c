@@ -1,4 +1,5 @@
-/* inception_v3_config.c - config.json of our Inception-V3 folders, or the same from a file's shapes. */
+/* inception_v3_config.c - config.json of our Inception-V3 folders, or the same from a file's
+ * shapes. */
 #include "base/text.h"
 #include "models/inception_v3.h"
 #include "weights/json_config.h"
@@ -19,18 +20,22 @@ static Status from_json(InceptionConfig *c, JsonConfig *j)
     return json_config_finish(j, ignored, 3);
 }
 
-/* The file's metadata may name the width; else the last layer tells it where nothing was rounded. */
+/* The file's metadata may name the width; else the last layer tells it where nothing was rounded.
+ */
 static Status from_file(InceptionConfig *c, const SafeFile *f)
 {
     const SafeTensor *fc = st_find(f, "fc.weight");
     if (!fc || fc->ndim != 2 || fc->dim[0] < 1 || fc->dim[0] > 1 << 20)
-        return FAIL(ERR_INPUT, "%s: found no \"fc.weight\" [classes, features], expected an Inception-V3", f->path);
+        return FAIL(ERR_INPUT,
+                    "%s: found no \"fc.weight\" [classes, features], expected an Inception-V3",
+                    f->path);
     const char *width = st_metadata(f, "width");
     c->num_classes = (int)fc->dim[0];
     c->aux = st_find(f, "AuxLogits.fc.weight") != NULL;
     c->width = (double)fc->dim[1] / FEATURES;
     if (width && (!text_to_double(&c->width, width) || !(c->width >= 1.0 / 64 && c->width <= 8)))
-        return FAIL(ERR_INPUT, "%s: metadata width: found \"%s\", expected 0.015625..8", f->path, width);
+        return FAIL(ERR_INPUT, "%s: metadata width: found \"%s\", expected 0.015625..8", f->path,
+                    width);
     return OK;
 }
 

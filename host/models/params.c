@@ -94,7 +94,8 @@ static Tensor *leaf(Graph *g, ParamStore *s, const char *name, Param want)
         Tensor *known = leaf_of(g, s, at);
         if (known) return known;
     }
-    Tensor *t = graph_leaf(g, want.state ? KIND_STATE : KIND_PARAM, DTYPE_F32, name, want.ndim, want.dim);
+    Tensor *t =
+        graph_leaf(g, want.state ? KIND_STATE : KIND_PARAM, DTYPE_F32, name, want.ndim, want.dim);
     if (!t) return NULL;
     ParamRef *ref = arena_alloc(&g->arena, sizeof *ref);
     *ref = (ParamRef){s, at};
@@ -103,8 +104,8 @@ static Tensor *leaf(Graph *g, ParamStore *s, const char *name, Param want)
     return t;
 }
 
-Tensor *param(Graph *g, ParamStore *s, const char *name, ParamLayout layout, int ndim, const int *dim,
-              ParamInit init, float scale)
+Tensor *param(Graph *g, ParamStore *s, const char *name, ParamLayout layout, int ndim,
+              const int *dim, ParamInit init, float scale)
 {
     CHECK(ndim >= 1 && ndim <= MAX_DIM && (layout == LAYOUT_SAME || ndim == 4));
     Param p = {.ndim = ndim, .layout = layout, .init = init, .scale = scale};
@@ -112,8 +113,8 @@ Tensor *param(Graph *g, ParamStore *s, const char *name, ParamLayout layout, int
     return leaf(g, s, name, p);
 }
 
-Tensor *param_state(Graph *g, ParamStore *s, const char *name, int ndim, const int *dim, ParamInit init,
-                    bool integer)
+Tensor *param_state(Graph *g, ParamStore *s, const char *name, int ndim, const int *dim,
+                    ParamInit init, bool integer)
 {
     CHECK(ndim >= 1 && ndim <= MAX_DIM);
     Param p = {.ndim = ndim, .init = init, .state = true, .integer = integer};
@@ -152,10 +153,14 @@ static float first_value(const Param *p, RandomKey key, uint32_t element)
 {
     double v = 0;
     switch (p->init) {
-    case INIT_ZERO: return 0;
-    case INIT_ONE: return 1;
-    case INIT_UNIFORM: return (float)(p->scale * (2 * random_uniform(key, element) - 1));
-    case INIT_NORMAL: return (float)(p->scale * random_normal(key, element));
+    case INIT_ZERO:
+        return 0;
+    case INIT_ONE:
+        return 1;
+    case INIT_UNIFORM:
+        return (float)(p->scale * (2 * random_uniform(key, element) - 1));
+    case INIT_NORMAL:
+        return (float)(p->scale * random_normal(key, element));
     case INIT_TRUNCATED:
         do v = p->scale * random_normal(key, element);
         while (key.step++, fabs(v) > 2);
@@ -171,7 +176,8 @@ Status params_init(ParamStore *s, uint32_t seed)
         const Param *p = &s->param[i];
         RandomKey key = {.seed = seed, .stream = STREAM_INIT, .sample = name_hash(p->name)};
 #pragma omp parallel for
-        for (size_t k = 0; k < p->count; k++) host[p->offset + k] = first_value(p, key, (uint32_t)k);
+        for (size_t k = 0; k < p->count; k++)
+            host[p->offset + k] = first_value(p, key, (uint32_t)k);
     }
     Status code = params_write(s, host);
     free(host);
@@ -203,7 +209,8 @@ void params_pin_grads(Graph *g)
         if (!ref || !t->grad) continue;
         CHECK(ref->store->grad);
         /* A gradient that is another tensor's bytes, or another parameter's too, needs a copy. */
-        if (t->grad->kind != KIND_ACT || t->grad->view_of || t->grad->pinned) t->grad = scale_shift(g, t->grad, 1, 0);
+        if (t->grad->kind != KIND_ACT || t->grad->view_of || t->grad->pinned)
+            t->grad = scale_shift(g, t->grad, 1, 0);
         if (t->grad) graph_pin(t->grad, ref->store->grad + ref->store->param[ref->index].offset);
     }
 }

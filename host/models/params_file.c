@@ -29,14 +29,16 @@ static void swap_inner(float *to, const float *from, size_t k, size_t a, size_t 
 void param_to_file(const Param *p, float *to, const float *from)
 {
     const int *d = p->dim;
-    if (p->layout == LAYOUT_OIHW) swap_inner(to, from, (size_t)d[0], (size_t)d[1] * (size_t)d[2], (size_t)d[3]);
+    if (p->layout == LAYOUT_OIHW)
+        swap_inner(to, from, (size_t)d[0], (size_t)d[1] * (size_t)d[2], (size_t)d[3]);
     else memcpy(to, from, p->count * sizeof *to);
 }
 
 void param_from_file(const Param *p, float *to, const float *from)
 {
     const int *d = p->dim;
-    if (p->layout == LAYOUT_OIHW) swap_inner(to, from, (size_t)d[0], (size_t)d[3], (size_t)d[1] * (size_t)d[2]);
+    if (p->layout == LAYOUT_OIHW)
+        swap_inner(to, from, (size_t)d[0], (size_t)d[3], (size_t)d[1] * (size_t)d[2]);
     else memcpy(to, from, p->count * sizeof *to);
 }
 
@@ -97,7 +99,8 @@ static Status match(const SafeTensor **source, Arena *names, const SafeFile *f, 
     return code;
 }
 
-static Status read_one(float *to, float *scratch, const Param *p, const SafeFile *f, const SafeTensor *t)
+static Status read_one(float *to, float *scratch, const Param *p, const SafeFile *f,
+                       const SafeTensor *t)
 {
     if (p->integer) {
         int32_t v;
@@ -108,8 +111,8 @@ static Status read_one(float *to, float *scratch, const Param *p, const SafeFile
     TRY(st_read_f32(f, t, scratch));
     for (size_t i = 0; i < p->count; i++)
         if (!isfinite(scratch[i]))
-            return FAIL(ERR_INPUT, "%s: tensor \"%s\": element %zu is %f, expected a finite number", f->path, t->name,
-                        i, (double)scratch[i]);
+            return FAIL(ERR_INPUT, "%s: tensor \"%s\": element %zu is %f, expected a finite number",
+                        f->path, t->name, i, (double)scratch[i]);
     param_from_file(p, to, scratch);
     return OK;
 }
@@ -128,14 +131,17 @@ Status params_load(ParamStore *s, const char *path, const ParamFile *how)
     SafeFile f = {0};
     Arena names = {0};
     const SafeTensor **source = calloc((size_t)s->n + 1, sizeof *source);
-    float *block = calloc(s->count + 1, sizeof *block), *scratch = calloc(largest(s), sizeof *scratch);
+    float *block = calloc(s->count + 1, sizeof *block),
+          *scratch = calloc(largest(s), sizeof *scratch);
     CHECK(source && block && scratch);
     Status code;
     TRY_OR(done, code, st_open(&f, path));
     TRY_OR(done, code, match(source, &names, &f, s, how ? how : &as_published));
     TRY_OR(done, code, params_read(s, block));
     for (int i = 0; i < s->n; i++)
-        if (source[i]) TRY_OR(done, code, read_one(block + s->param[i].offset, scratch, &s->param[i], &f, source[i]));
+        if (source[i])
+            TRY_OR(done, code,
+                   read_one(block + s->param[i].offset, scratch, &s->param[i], &f, source[i]));
     code = params_write(s, block);
 done:
     st_close(&f);
@@ -162,12 +168,13 @@ static Status write_all(SafeWriter *w, const ParamStore *s, const float *block, 
     return OK;
 }
 
-Status params_save(const ParamStore *s, const float *value, const char *path, SaveDtype dtype, int n_meta,
-                   const SafeMeta *meta)
+Status params_save(const ParamStore *s, const float *value, const char *path, SaveDtype dtype,
+                   int n_meta, const SafeMeta *meta)
 {
     SafeWriter w = {0};
     SafeSpec *spec = calloc((size_t)s->n + 1, sizeof *spec);
-    float *own = value ? NULL : calloc(s->count + 1, sizeof *own), *scratch = calloc(largest(s), sizeof *scratch);
+    float *own = value ? NULL : calloc(s->count + 1, sizeof *own),
+          *scratch = calloc(largest(s), sizeof *scratch);
     CHECK(spec && (value || own) && scratch);
     Status code;
     if (own) TRY_OR(done, code, params_read(s, own));

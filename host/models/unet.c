@@ -1,11 +1,12 @@
 /* unet.c - UNet2DConditionModel.
  *
- * conv_in; down blocks, each layer's output pushed on a stack of skips; mid block; up blocks, each layer
- * reading concat(hidden, popped skip); GroupNorm, SiLU, conv_out. All blocks see the time through
- * temb = linear_2(silu(linear_1(sinusoids(t)))) and the text through cross-attention.
+ * conv_in; down blocks, each layer's output pushed on a stack of skips; mid block; up blocks, each
+ * layer reading concat(hidden, popped skip); GroupNorm, SiLU, conv_out. All blocks see the time
+ * through temb = linear_2(silu(linear_1(sinusoids(t)))) and the text through cross-attention.
  *
  * Easy to get wrong: the GroupNorm before a transformer has eps 1e-6 whatever norm_eps says; the
- * skip after an attention layer is the attention's output; an upsampler's conv comes after the nearest x2.
+ * skip after an attention layer is the attention's output; an upsampler's conv comes after the
+ * nearest x2.
  */
 #include "models/unet.h"
 
@@ -49,7 +50,8 @@ static Tensor *resnet(Unet *u, int index, Tensor *x, int k)
 }
 
 /* x + to_out(attention(to_q(h), to_k(source), to_v(source))), h = norm(x); source NULL: h */
-static Tensor *attend(Unet *u, const char *name, const char *norm, Tensor *x, Tensor *source, int heads)
+static Tensor *attend(Unet *u, const char *name, const char *norm, Tensor *x, Tensor *source,
+                      int heads)
 {
     if (!x) return NULL;
     int d = x->dim[2];
@@ -82,7 +84,8 @@ static Tensor *transformer_block(Unet *u, int index, Tensor *x, int heads)
 static Tensor *transformer(Unet *u, int index, Tensor *x, int n_block, int heads)
 {
     if (!x) return NULL;
-    int d = x->dim[3], tokens[] = {x->dim[0], x->dim[1] * x->dim[2], d}, image[] = {x->dim[0], x->dim[1], x->dim[2], d};
+    int d = x->dim[3], tokens[] = {x->dim[0], x->dim[1] * x->dim[2], d},
+        image[] = {x->dim[0], x->dim[1], x->dim[2], d};
     bool flat = u->c->use_linear_projection;
     graph_scope_push(u->g, "attentions.%d", index);
     segment_begin(u);
@@ -107,7 +110,8 @@ typedef struct {
 
 static Tensor *push(Graph *g, Skips *k, Tensor *x)
 {
-    if (k->n == (int)(sizeof k->x / sizeof *k->x)) return graph_fail(g, "more layers than %d skips", k->n);
+    if (k->n == (int)(sizeof k->x / sizeof *k->x))
+        return graph_fail(g, "more layers than %d skips", k->n);
     return k->x[k->n++] = x;
 }
 
@@ -152,29 +156,35 @@ static Tensor *up_block(Unet *u, int i, Tensor *x, Skips *skips)
         x = resnet(u, j, x, c->channels[level]);
         if (c->up_attention[i]) x = transformer(u, j, x, c->transformers[level], c->heads[level]);
     }
-    if (level > 0) x = layer_conv(u->g, u->s, "upsamplers.0.conv", upsample2(u->g, x), c->channels[level], 3, 1);
+    if (level > 0)
+        x = layer_conv(u->g, u->s, "upsamplers.0.conv", upsample2(u->g, x), c->channels[level], 3,
+                       1);
     graph_scope_pop(u->g);
     return x;
 }
 
-static bool inputs_fit(Graph *g, const UnetConfig *c, const Tensor *sample, const Tensor *t, const Tensor *context)
+static bool inputs_fit(Graph *g, const UnetConfig *c, const Tensor *sample, const Tensor *t,
+                       const Tensor *context)
 {
     char text[64];
     int step = 1 << (c->n_block - 1), n = sample->dim[0];
-    if (sample->ndim != 4 || sample->dim[3] != c->in_channels || sample->dim[1] % step || sample->dim[2] % step)
-        graph_fail(g, "sample %s: expected [n,h,w,%d] with h and w multiples of %d", tensor_shape_text(sample, text),
-                   c->in_channels, step);
-    if (t->ndim != 1 || t->dim[0] != n) graph_fail(g, "timestep %s: expected [%d]", tensor_shape_text(t, text), n);
+    if (sample->ndim != 4 || sample->dim[3] != c->in_channels || sample->dim[1] % step ||
+        sample->dim[2] % step)
+        graph_fail(g, "sample %s: expected [n,h,w,%d] with h and w multiples of %d",
+                   tensor_shape_text(sample, text), c->in_channels, step);
+    if (t->ndim != 1 || t->dim[0] != n)
+        graph_fail(g, "timestep %s: expected [%d]", tensor_shape_text(t, text), n);
     if (context->ndim != 3 || context->dim[0] != n || context->dim[2] != c->cross_attention_dim)
-        graph_fail(g, "encoder_hidden_states %s: expected [%d,tokens,%d]", tensor_shape_text(context, text), n,
-                   c->cross_attention_dim);
+        graph_fail(g, "encoder_hidden_states %s: expected [%d,tokens,%d]",
+                   tensor_shape_text(context, text), n, c->cross_attention_dim);
     return !g->error[0];
 }
 
-Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep, Tensor *context,
-             bool recompute)
+Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
+             Tensor *context, bool recompute)
 {
-    if (!sample || !timestep || !context || !inputs_fit(g, c, sample, timestep, context)) return NULL;
+    if (!sample || !timestep || !context || !inputs_fit(g, c, sample, timestep, context))
+        return NULL;
     Unet u = {.g = g, .s = s, .c = c, .context = context, .recompute = recompute};
     Skips skips = {.n = 0};
     int width = c->channels[0];

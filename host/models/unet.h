@@ -2,8 +2,8 @@
  * and the text.
  *
  * Any layout of the Stable Diffusion family: Down/UpBlock2D with or without cross-attention,
- * both projection kinds, layers, transformers and heads per block. What the family has beyond that is refused
- * by the name of its key. MODEL_SPECS has the forward pass with shapes.
+ * both projection kinds, layers, transformers and heads per block. What the family has beyond that
+ * is refused by the name of its key. MODEL_SPECS has the forward pass with shapes.
  */
 #ifndef UNET_H
 #define UNET_H
@@ -12,28 +12,28 @@
 enum { UNET_MAX_BLOCKS = 8 };
 
 typedef struct {
-    int   in_channels, out_channels;
-    int   n_block;                             /* resolutions, the finest first */
-    int   channels[UNET_MAX_BLOCKS];
-    int   layers[UNET_MAX_BLOCKS];             /* resnets of a down block; its up block has one more */
-    int   transformers[UNET_MAX_BLOCKS];       /* transformer blocks in one attention */
-    int   heads[UNET_MAX_BLOCKS];              /* attention_head_dim of the published configs */
-    bool  down_attention[UNET_MAX_BLOCKS];     /* CrossAttnDownBlock2D */
-    bool  up_attention[UNET_MAX_BLOCKS];       /* CrossAttnUpBlock2D; index 0 is the deepest, as published */
-    int   cross_attention_dim;                 /* width of the text */
-    bool  use_linear_projection;
-    int   norm_num_groups;
+    int in_channels, out_channels;
+    int n_block; /* resolutions, the finest first */
+    int channels[UNET_MAX_BLOCKS];
+    int layers[UNET_MAX_BLOCKS];          /* resnets of a down block; its up block has one more */
+    int transformers[UNET_MAX_BLOCKS];    /* transformer blocks in one attention */
+    int heads[UNET_MAX_BLOCKS];           /* attention_head_dim of the published configs */
+    bool down_attention[UNET_MAX_BLOCKS]; /* CrossAttnDownBlock2D */
+    bool up_attention[UNET_MAX_BLOCKS];   /* CrossAttnUpBlock2D; the deepest first, as published */
+    int cross_attention_dim;              /* width of the text */
+    bool use_linear_projection;
+    int norm_num_groups;
     float norm_eps;
-    bool  flip_sin_to_cos;
+    bool flip_sin_to_cos;
     float freq_shift;
-    int   downsample_padding;                  /* 1: all sides; 0: right and bottom */
+    int downsample_padding; /* 1: all sides; 0: right and bottom */
 } UnetConfig;
 
 /* From a config.json as diffusers writes it; keys that are not there have diffusers' defaults. */
 Status unet_config_read(UnetConfig *c, const char *path);
 
-/* sample[n,h,w,in], timestep[n], context[n,t,cross_attention_dim] -> [n,h,w,out]. h and w must be multiples of
- * 2^(n_block-1). recompute: each resnet and each attention is a recompute segment. */
-Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep, Tensor *context,
-             bool recompute);
+/* sample[n,h,w,in], timestep[n], context[n,t,cross_attention_dim] -> [n,h,w,out]. h and w must be
+ * multiples of 2^(n_block-1). recompute: each resnet and each attention is a recompute segment. */
+Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
+             Tensor *context, bool recompute);
 #endif

@@ -46,25 +46,28 @@ static const char *const ignored[] = {
 };
 
 /* One value for all blocks, or one for each. */
-static Status per_block(int v[UNET_MAX_BLOCKS], JsonConfig *j, const char *key, int n_block, int most)
+static Status per_block(int v[UNET_MAX_BLOCKS], JsonConfig *j, const char *key, int n_block,
+                        int most)
 {
     int n = 0;
     TRY(json_config_ints(v, &n, UNET_MAX_BLOCKS, j, key, 1, most));
     if (n > 1 && n != n_block)
-        return FAIL(ERR_INPUT, "%s: %s: found %d values, expected one, or one for each of the %d blocks", j->path, key,
-                    n, n_block);
+        return FAIL(ERR_INPUT,
+                    "%s: %s: found %d values, expected one, or one for each of the %d blocks",
+                    j->path, key, n, n_block);
     for (int i = 1; i < n_block && n < 2; i++) v[i] = v[0];
     return OK;
 }
 
-static Status block_types(bool attention[UNET_MAX_BLOCKS], JsonConfig *j, const char *key, const char *const *name,
-                          int n_block)
+static Status block_types(bool attention[UNET_MAX_BLOCKS], JsonConfig *j, const char *key,
+                          const char *const *name, int n_block)
 {
     int type[UNET_MAX_BLOCKS], n = 0;
     TRY(json_config_need(j, key));
     TRY(json_config_choices(type, &n, UNET_MAX_BLOCKS, j, key, name, 2));
     if (n != n_block)
-        return FAIL(ERR_INPUT, "%s: %s: found %d blocks, expected %d as in block_out_channels", j->path, key, n, n_block);
+        return FAIL(ERR_INPUT, "%s: %s: found %d blocks, expected %d as in block_out_channels",
+                    j->path, key, n, n_block);
     for (int i = 0; i < n; i++) attention[i] = type[i] == 1;
     return OK;
 }
@@ -72,7 +75,8 @@ static Status block_types(bool attention[UNET_MAX_BLOCKS], JsonConfig *j, const 
 static Status blocks(UnetConfig *c, JsonConfig *j)
 {
     TRY(json_config_need(j, "block_out_channels"));
-    TRY(json_config_ints(c->channels, &c->n_block, UNET_MAX_BLOCKS, j, "block_out_channels", 1, 65536));
+    TRY(json_config_ints(c->channels, &c->n_block, UNET_MAX_BLOCKS, j, "block_out_channels", 1,
+                         65536));
     TRY(block_types(c->down_attention, j, "down_block_types", down_types, c->n_block));
     TRY(block_types(c->up_attention, j, "up_block_types", up_types, c->n_block));
     c->layers[0] = 2;
@@ -90,15 +94,21 @@ static Status sizes_fit(const UnetConfig *c, const char *path)
 {
     for (int i = 0; i < c->n_block; i++) {
         if (c->channels[i] % c->norm_num_groups)
-            return FAIL(ERR_INPUT, "%s: block_out_channels: found %d, expected multiples of norm_num_groups = %d", path,
-                        c->channels[i], c->norm_num_groups);
-        bool attends = c->down_attention[i] || c->up_attention[c->n_block - 1 - i] || i == c->n_block - 1;
+            return FAIL(
+                ERR_INPUT,
+                "%s: block_out_channels: found %d, expected multiples of norm_num_groups = %d",
+                path, c->channels[i], c->norm_num_groups);
+        bool attends =
+            c->down_attention[i] || c->up_attention[c->n_block - 1 - i] || i == c->n_block - 1;
         if (attends && c->channels[i] % c->heads[i])
-            return FAIL(ERR_INPUT, "%s: attention_head_dim: found %d heads for %d channels, expected a divisor", path,
-                        c->heads[i], c->channels[i]);
+            return FAIL(
+                ERR_INPUT,
+                "%s: attention_head_dim: found %d heads for %d channels, expected a divisor", path,
+                c->heads[i], c->channels[i]);
     }
     if (c->channels[0] % 2)
-        return FAIL(ERR_INPUT, "%s: block_out_channels[0]: found %d, expected an even number", path, c->channels[0]);
+        return FAIL(ERR_INPUT, "%s: block_out_channels[0]: found %d, expected an even number", path,
+                    c->channels[0]);
     return OK;
 }
 
@@ -125,8 +135,12 @@ static Status read(UnetConfig *c, JsonConfig *j)
 Status unet_config_read(UnetConfig *out, const char *path)
 {
     JsonConfig j = {0};
-    UnetConfig c = {.in_channels = 4, .out_channels = 4, .cross_attention_dim = 1280, .norm_num_groups = 32,
-                    .flip_sin_to_cos = true, .downsample_padding = 1};
+    UnetConfig c = {.in_channels = 4,
+                    .out_channels = 4,
+                    .cross_attention_dim = 1280,
+                    .norm_num_groups = 32,
+                    .flip_sin_to_cos = true,
+                    .downsample_padding = 1};
     TRY(json_config_open(&j, path));
     Status s = read(&c, &j);
     json_config_close(&j);

@@ -4,12 +4,12 @@
 #include "models/clip_text.h"
 #include "models/inception_v3.h"
 #include "models/unet.h"
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 static Tensor *input(Graph *g, Dtype dtype, int ndim, const int *dim)
 {
@@ -18,15 +18,25 @@ static Tensor *input(Graph *g, Dtype dtype, int ndim, const int *dim)
 
 static void record_unet(Graph *g, ParamStore *s, UnetConfig c)
 {
-    unet(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 64, 64, 4}), input(g, DTYPE_F32, 1, (int[]){1}),
+    unet(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 64, 64, 4}),
+         input(g, DTYPE_F32, 1, (int[]){1}),
          input(g, DTYPE_F32, 3, (int[]){1, 77, c.cross_attention_dim}), false);
 }
 
-static const UnetConfig sd15 = {
-    .in_channels = 4, .out_channels = 4, .n_block = 4, .channels = {320, 640, 1280, 1280}, .layers = {2, 2, 2, 2},
-    .transformers = {1, 1, 1, 1}, .heads = {8, 8, 8, 8}, .down_attention = {true, true, true, false},
-    .up_attention = {false, true, true, true}, .cross_attention_dim = 768, .norm_num_groups = 32, .norm_eps = 1e-5f,
-    .flip_sin_to_cos = true, .downsample_padding = 1};
+static const UnetConfig sd15 = {.in_channels = 4,
+                                .out_channels = 4,
+                                .n_block = 4,
+                                .channels = {320, 640, 1280, 1280},
+                                .layers = {2, 2, 2, 2},
+                                .transformers = {1, 1, 1, 1},
+                                .heads = {8, 8, 8, 8},
+                                .down_attention = {true, true, true, false},
+                                .up_attention = {false, true, true, true},
+                                .cross_attention_dim = 768,
+                                .norm_num_groups = 32,
+                                .norm_eps = 1e-5f,
+                                .flip_sin_to_cos = true,
+                                .downsample_padding = 1};
 
 static void unet_sd15(Graph *g, ParamStore *s) { record_unet(g, s, sd15); }
 
@@ -42,9 +52,14 @@ static void unet_sd21(Graph *g, ParamStore *s)
 
 static void record_text(Graph *g, ParamStore *s, int width, int layers, int heads)
 {
-    ClipTextConfig c = {.vocab_size = 49408, .max_position_embeddings = 77, .hidden_size = width,
-                        .intermediate_size = 4 * width, .num_hidden_layers = layers, .num_attention_heads = heads,
-                        .quick_gelu = true, .layer_norm_eps = 1e-5f};
+    ClipTextConfig c = {.vocab_size = 49408,
+                        .max_position_embeddings = 77,
+                        .hidden_size = width,
+                        .intermediate_size = 4 * width,
+                        .num_hidden_layers = layers,
+                        .num_attention_heads = heads,
+                        .quick_gelu = true,
+                        .layer_norm_eps = 1e-5f};
     clip_text(g, s, &c, input(g, DTYPE_I32, 2, (int[]){1, 77}));
 }
 
@@ -59,7 +74,10 @@ static void inception(Graph *g, ParamStore *s)
 
 static void taesd(Graph *g, ParamStore *s)
 {
-    TinyConfig c = {.latent_channels = 4, .width = 64, .encoder_blocks = {1, 3, 3, 3}, .decoder_blocks = {3, 3, 3, 1}};
+    TinyConfig c = {.latent_channels = 4,
+                    .width = 64,
+                    .encoder_blocks = {1, 3, 3, 3},
+                    .decoder_blocks = {3, 3, 3, 1}};
     autoencoder_tiny_encode(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 64, 64, 3}));
     autoencoder_tiny_decode(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 8, 8, 4}));
 }
@@ -74,7 +92,8 @@ static void shape_text(char text[64], const Param *p)
     int64_t dim[MAX_DIM];
     int n = param_file_shape(p, dim), at = 0;
     text[0] = 0;
-    for (int i = 0; i < n; i++) at += snprintf(text + at, 64 - (size_t)at, "%s%lld", i ? "x" : "", (long long)dim[i]);
+    for (int i = 0; i < n; i++)
+        at += snprintf(text + at, 64 - (size_t)at, "%s%lld", i ? "x" : "", (long long)dim[i]);
     if (!n) strcpy(text, "scalar");
 }
 
@@ -108,7 +127,10 @@ static void test_keys(void **state)
     params_free(&s);
 }
 
-#define KEYS(name, record) {name, test_keys, NULL, NULL, &(Case){name, record}}
+#define KEYS(name, record)                                                                         \
+    {                                                                                              \
+        name, test_keys, NULL, NULL, &(Case) { name, record }                                      \
+    }
 
 int main(void)
 {

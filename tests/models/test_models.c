@@ -8,6 +8,7 @@
  */
 #include "app/commands.h"
 #include "weights/safetensors.h"
+#include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <cmocka.h>
 
 enum { N_PROJECTIONS = 16, N_SUMMARY = N_PROJECTIONS + 1, MAX_TENSORS = 2000 };
 
@@ -37,7 +37,10 @@ static uint64_t mixed(uint64_t hash, size_t i)
     return z ^ (z >> 31);
 }
 
-static double uniform(uint64_t hash, size_t i) { return (double)(mixed(hash, i) >> 40) * 0x1p-23 - 1; }
+static double uniform(uint64_t hash, size_t i)
+{
+    return (double)(mixed(hash, i) >> 40) * 0x1p-23 - 1;
+}
 
 static bool ends(const char *name, const char *tail)
 {
@@ -83,7 +86,8 @@ static void summarise(double s[N_SUMMARY], const char *name, const float *g, siz
     for (size_t i = 0; i < n; i++) {
         uint64_t bits = mixed(hash, i);
         s[0] += (double)g[i] * g[i];
-        for (int k = 0; k < N_PROJECTIONS; k++) s[1 + k] += bits >> k & 1 ? -(double)g[i] : (double)g[i];
+        for (int k = 0; k < N_PROJECTIONS; k++)
+            s[1 + k] += bits >> k & 1 ? -(double)g[i] : (double)g[i];
     }
     s[0] = sqrt(s[0]);
 }
@@ -91,10 +95,11 @@ static void summarise(double s[N_SUMMARY], const char *name, const float *g, siz
 /* ---- files for the command -------------------------------------------------------------- */
 
 typedef enum {
-    AS_FOLDER,       /* config.json and model.safetensors */
-    AS_FILE,         /* one file with the published names */
-    AS_ORIGINAL,     /* TAESD's two files, names from the layer's number on; the decoder's is one more */
-    WITH_TOP         /* a folder, names below "text_model." */
+    AS_FOLDER,   /* config.json and model.safetensors */
+    AS_FILE,     /* one file with the published names */
+    AS_ORIGINAL, /* TAESD's two files, names from the layer's number on; the decoder's is one more
+                  */
+    WITH_TOP     /* a folder, names below "text_model." */
 } Form;
 
 typedef struct {
@@ -104,8 +109,8 @@ typedef struct {
 
 typedef struct {
     const Case *c;
-    SafeFile file;                  /* the golden */
-    json_t *spec;                   /* owned */
+    SafeFile file; /* the golden */
+    json_t *spec;  /* owned */
     const char *model;
     char folder[64], weights[600], in[128], out[128];
     SafeFile result;
@@ -125,14 +130,16 @@ static const char *text_of(const json_t *object, const char *key)
     return s;
 }
 
-/* The name of a golden's parameter in the file that this case writes; NULL: in the other half's file. */
+/* The name of a golden's parameter in the file that this case writes; NULL: in the other half's
+ * file. */
 static const char *file_name(const Run *r, const char *name, char room[SAFE_MAX_NAME])
 {
     snprintf(room, SAFE_MAX_NAME, "%s%s", r->c->form == WITH_TOP ? "text_model." : "", name);
     if (r->c->form != AS_ORIGINAL) return room;
     bool decoder = !strcmp(r->model, "taesd-decode");
     int layer, at;
-    if (sscanf(name, decoder ? "decoder.layers.%d%n" : "encoder.layers.%d%n", &layer, &at) != 1) return NULL;
+    if (sscanf(name, decoder ? "decoder.layers.%d%n" : "encoder.layers.%d%n", &layer, &at) != 1)
+        return NULL;
     snprintf(room, SAFE_MAX_NAME, "%d%s", layer + decoder, name + at);
     return room;
 }
@@ -143,7 +150,7 @@ static void write_weights(Run *r, const char *path)
     double gain = json_real_value(json_object_get(r->spec, "gain"));
     SafeSpec *spec = calloc(MAX_TENSORS, sizeof *spec);
     const char **published = calloc(MAX_TENSORS, sizeof *published);
-    char (*name)[SAFE_MAX_NAME] = calloc(MAX_TENSORS, SAFE_MAX_NAME);
+    char(*name)[SAFE_MAX_NAME] = calloc(MAX_TENSORS, SAFE_MAX_NAME);
     int n = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *row = json_array_get(list, i), *shape = json_array_get(row, 1);
@@ -195,11 +202,12 @@ static void prepare_weights(Run *r)
 typedef struct {
     SafeSpec spec[16];
     char name[16][64];
-    float *value[16];      /* owned */
+    float *value[16]; /* owned */
     int n;
 } Inputs;
 
-static float *add_input(Inputs *in, const char *prefix, const char *name, SafeDtype dtype, int ndim, const int64_t *dim)
+static float *add_input(Inputs *in, const char *prefix, const char *name, SafeDtype dtype, int ndim,
+                        const int64_t *dim)
 {
     int i = in->n++;
     snprintf(in->name[i], sizeof in->name[i], "%s%s", prefix, name);
@@ -213,20 +221,25 @@ static void list_inputs(Run *r, Inputs *in)
 {
     const char *name;
     json_t *row;
-    json_object_foreach(json_object_get(r->spec, "inputs"), name, row) {
+    json_object_foreach(json_object_get(r->spec, "inputs"), name, row)
+    {
         int64_t dim[SAFE_MAX_DIMS];
         const json_t *shape = json_array_get(row, 0);
         int ndim = (int)json_array_size(shape);
-        for (int k = 0; k < ndim; k++) dim[k] = json_integer_value(json_array_get(shape, (size_t)k));
+        for (int k = 0; k < ndim; k++)
+            dim[k] = json_integer_value(json_array_get(shape, (size_t)k));
         fill_input(add_input(in, "", name, SAFE_F32, ndim, dim), name, count_of(ndim, dim),
                    json_string_value(json_array_get(row, 1)));
     }
     for (int i = 0; i < r->file.n; i++) {
         const SafeTensor *t = &r->file.tensor[i];
         if (t->dtype == SAFE_I64)
-            require(st_read_i32(&r->file, t, (int32_t *)(void *)add_input(in, "", t->name, SAFE_I64, t->ndim, t->dim)));
+            require(st_read_i32(
+                &r->file, t,
+                (int32_t *)(void *)add_input(in, "", t->name, SAFE_I64, t->ndim, t->dim)));
         else if (!strncmp(t->name, "input.", 6))
-            require(st_read_f32(&r->file, t, add_input(in, "", t->name + 6, SAFE_F32, t->ndim, t->dim)));
+            require(st_read_f32(&r->file, t,
+                                add_input(in, "", t->name + 6, SAFE_F32, t->ndim, t->dim)));
     }
 }
 
@@ -236,7 +249,8 @@ static void write_inputs(Run *r)
     size_t i;
     json_t *output;
     list_inputs(r, &in);
-    json_array_foreach(json_object_get(r->spec, "outputs"), i, output) {
+    json_array_foreach(json_object_get(r->spec, "outputs"), i, output)
+    {
         char name[64];
         const SafeTensor *t = st_find(&r->file, json_string_value(output));
         assert_non_null(t);
@@ -271,15 +285,18 @@ static void compare_outputs(Run *r)
     int compared = 0;
     for (int i = 0; i < r->file.n; i++) {
         const SafeTensor *t = &r->file.tensor[i];
-        if (t->dtype == SAFE_I64 || !strncmp(t->name, "input.", 6) || !strcmp(t->name, "gradients")) continue;
-        float *want = read_f32(&r->file, t->name, t->ndim, t->dim), *got = read_f32(&r->result, t->name, t->ndim, t->dim);
+        if (t->dtype == SAFE_I64 || !strncmp(t->name, "input.", 6) || !strcmp(t->name, "gradients"))
+            continue;
+        float *want = read_f32(&r->file, t->name, t->ndim, t->dim),
+              *got = read_f32(&r->result, t->name, t->ndim, t->dim);
         double error = 0, norm = 0;
         for (size_t k = 0; k < t->count; k++) {
             error += ((double)got[k] - want[k]) * ((double)got[k] - want[k]);
             norm += (double)want[k] * want[k];
         }
         error = sqrt(error / norm);
-        if (!(error <= 1e-4)) fail_msg("%s: %s: relative error %.2e, at most 1e-4", r->c->golden, t->name, error);
+        if (!(error <= 1e-4))
+            fail_msg("%s: %s: relative error %.2e, at most 1e-4", r->c->golden, t->name, error);
         if (error > r->worst_output) r->worst_output = error;
         free(want);
         free(got);
@@ -295,7 +312,7 @@ static void compare_gradients(Run *r)
     int64_t shape[] = {(int64_t)n, N_SUMMARY};
     const SafeTensor *t;
     require(st_expect(&t, &r->file, "gradients", 2, shape));
-    double (*want)[N_SUMMARY] = malloc(n * sizeof *want), largest = 0;
+    double(*want)[N_SUMMARY] = malloc(n * sizeof *want), largest = 0;
     require(st_read_bytes(&r->file, t, 0, n * sizeof *want, want));
     for (size_t i = 0; i < n; i++) largest = fmax(largest, want[i][0]);
     for (size_t i = 0; i < n; i++) {
@@ -312,8 +329,8 @@ static void compare_gradients(Run *r)
         for (int k = 1; k < N_SUMMARY; k++) sum += (got[k] - want[i][k]) * (got[k] - want[i][k]);
         double share = sqrt(sum / N_PROJECTIONS) / (1e-3 * want[i][0] + 1e-7 * largest);
         if (!(share <= 1))
-            fail_msg("%s: %s: difference %.2e, norm %.2e, largest %.2e: %.2f of the limit", r->c->golden, full,
-                     sqrt(sum / N_PROJECTIONS), want[i][0], largest, share);
+            fail_msg("%s: %s: difference %.2e, norm %.2e, largest %.2e: %.2f of the limit",
+                     r->c->golden, full, sqrt(sum / N_PROJECTIONS), want[i][0], largest, share);
         if (share <= r->worst_gradient) continue;
         r->worst_gradient = share;
         snprintf(r->worst_name, sizeof r->worst_name, "%s", name);
@@ -346,16 +363,17 @@ static void test_golden(void **state)
 
     App app = {.log = log_new(true)};
     bool train = json_is_true(json_object_get(r.spec, "train"));
-    char *argv[] = {"forward", (char *)r.model, "--weights", r.weights, "--in", r.in, "--out", r.out, "--grad",
-                    train ? "--train" : NULL, NULL};
+    char *argv[] = {"forward", (char *)r.model, "--weights", r.weights, "--in",
+                    r.in,      "--out",         r.out,       "--grad",  train ? "--train" : NULL,
+                    NULL};
     double began = seconds();
     require(cmd_forward(&app, 9 + train, argv));
     double spent = seconds() - began;
     require(st_open(&r.result, r.out));
     compare_outputs(&r);
     compare_gradients(&r);
-    printf("%-18s outputs %.1e, gradients %.4f of the limit (%s), %.2f s\n", r.c->golden, r.worst_output,
-           r.worst_gradient, r.worst_name, spent);
+    printf("%-18s outputs %.1e, gradients %.4f of the limit (%s), %.2f s\n", r.c->golden,
+           r.worst_output, r.worst_gradient, r.worst_name, spent);
 
     log_free(app.log);
     st_close(&r.result);
@@ -364,25 +382,21 @@ static void test_golden(void **state)
     require(dir_remove(r.folder));
 }
 
-#define GOLDEN(name, form) {name, test_golden, NULL, NULL, &(Case){name, form}}
+#define GOLDEN(name, form)                                                                         \
+    {                                                                                              \
+        name, test_golden, NULL, NULL, &(Case) { name, form }                                      \
+    }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        GOLDEN("unet_conv", AS_FOLDER),
-        GOLDEN("unet_linear", AS_FOLDER),
-        GOLDEN("text_quick_gelu", AS_FOLDER),
-        GOLDEN("text_gelu", WITH_TOP),
-        GOLDEN("taesd_encode", AS_FOLDER),
-        GOLDEN("taesd_decode", AS_FILE),
-        GOLDEN("taesd_encode", AS_ORIGINAL),
-        GOLDEN("taesd_decode", AS_ORIGINAL),
-        GOLDEN("taef2_encode", AS_FOLDER),
-        GOLDEN("taef2_decode", AS_FOLDER),
-        GOLDEN("inception_eval", AS_FILE),
-        GOLDEN("inception_train", AS_FOLDER),
-        GOLDEN("inception_narrow", AS_FOLDER),
-        GOLDEN("inception_aux", AS_FILE),
+        GOLDEN("unet_conv", AS_FOLDER),        GOLDEN("unet_linear", AS_FOLDER),
+        GOLDEN("text_quick_gelu", AS_FOLDER),  GOLDEN("text_gelu", WITH_TOP),
+        GOLDEN("taesd_encode", AS_FOLDER),     GOLDEN("taesd_decode", AS_FILE),
+        GOLDEN("taesd_encode", AS_ORIGINAL),   GOLDEN("taesd_decode", AS_ORIGINAL),
+        GOLDEN("taef2_encode", AS_FOLDER),     GOLDEN("taef2_decode", AS_FOLDER),
+        GOLDEN("inception_eval", AS_FILE),     GOLDEN("inception_train", AS_FOLDER),
+        GOLDEN("inception_narrow", AS_FOLDER), GOLDEN("inception_aux", AS_FILE),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

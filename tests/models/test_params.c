@@ -2,6 +2,7 @@
 #include "exec/exec.h"
 #include "models/params.h"
 #include "ops/ops.h"
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,7 +11,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 static Device *device;
 static char folder[] = "/tmp/eq-params-XXXXXX";
@@ -82,7 +82,8 @@ static void test_memory(void **state)
             if (s.param[i].state != (k == 1)) continue;
             assert_true(s.param[i].offset == (end + 15) / 16 * 16);
             end = s.param[i].offset + s.param[i].count;
-            assert_true(s.param[i].state ? s.param[i].offset >= s.count_param : end <= s.count_param);
+            assert_true(s.param[i].state ? s.param[i].offset >= s.count_param
+                                         : end <= s.count_param);
         }
     assert_true(s.count == (end + 15) / 16 * 16);
     params_free(&s);
@@ -108,7 +109,8 @@ static void test_first_values(void **state)
     require(params_init(&t, 8));
     assert_memory_not_equal(s.value + s.param[2].offset, t.value, N * sizeof(float));
 
-    /* A normal cut at c = 2/1.5 deviations has variance 1 - 2 c phi(c) / (2 Phi(c) - 1) = 0.465 of it. */
+    /* A normal cut at c = 2/1.5 deviations has variance 1 - 2 c phi(c) / (2 Phi(c) - 1) = 0.465 of
+     * it. */
     const double variance[] = {9, 1.5 * 1.5 * 0.46505, 0.25 * 0.25 / 3};
     const double bound[] = {INFINITY, 2, 0.25};
     for (int i = 0; i < 3; i++) {
@@ -135,7 +137,8 @@ static void test_gradients(void **state)
     (void)state;
     ParamStore s = {0};
     Graph *g = graph_new();
-    for (int i = 0; i < 4; i++) param(g, &s, (char[]){(char)('a' + i), 0}, LAYOUT_SAME, 1, (int[]){5}, INIT_ONE, 0);
+    for (int i = 0; i < 4; i++)
+        param(g, &s, (char[]){(char)('a' + i), 0}, LAYOUT_SAME, 1, (int[]){5}, INIT_ONE, 0);
     graph_free(g);
     require(params_alloc(&s, device, true));
     require(params_init(&s, 1));
@@ -193,12 +196,14 @@ static void test_round_trip(void **state)
     for (int k = 0; k < 5; k++)
         for (int r = 0; r < 3; r++)
             for (int q = 0; q < 2; q++)
-                for (int c = 0; c < 7; c++) assert_true(v[k][c][r][q] == ours[((k * 3 + r) * 2 + q) * 7 + c]);
+                for (int c = 0; c < 7; c++)
+                    assert_true(v[k][c][r][q] == ours[((k * 3 + r) * 2 + q) * 7 + c]);
     st_close(&f);
 
     require(params_save(&s, t.value, at("b.safetensors"), SAVE_F16, 0, NULL));
     require(params_load(&t, at("b.safetensors"), NULL));
-    for (size_t i = 0; i < s.count; i++) assert_true(fabsf(s.value[i] - t.value[i]) <= 0x1p-11f * fabsf(s.value[i]) + 0x1p-25f);
+    for (size_t i = 0; i < s.count; i++)
+        assert_true(fabsf(s.value[i] - t.value[i]) <= 0x1p-11f * fabsf(s.value[i]) + 0x1p-25f);
     params_free(&s);
     params_free(&t);
 }
@@ -217,18 +222,23 @@ static void write_file(const char *path, int n, const SafeSpec *spec, float valu
     require(st_write_commit(&w));
 }
 
-static void expect_failure(ParamStore *s, const char *path, const ParamFile *how, const char *const *part, int n)
+static void expect_failure(ParamStore *s, const char *path, const ParamFile *how,
+                           const char *const *part, int n)
 {
     float before[600];
     assert_true(s->count <= 600);
     memcpy(before, s->value, s->count * sizeof(float));
     assert_int_equal(params_load(s, path, how), ERR_INPUT);
     for (int i = 0; i < n; i++)
-        if (!strstr(status_message(), part[i])) fail_msg("no \"%s\" in: %s", part[i], status_message());
+        if (!strstr(status_message(), part[i]))
+            fail_msg("no \"%s\" in: %s", part[i], status_message());
     assert_memory_equal(before, s->value, s->count * sizeof(float));
 }
 
-static void upper_name(char file_name[PARAM_NAME], const char *name) { snprintf(file_name, PARAM_NAME, "X-%s", name); }
+static void upper_name(char file_name[PARAM_NAME], const char *name)
+{
+    snprintf(file_name, PARAM_NAME, "X-%s", name);
+}
 
 static void test_files(void **state)
 {
@@ -236,8 +246,11 @@ static void test_files(void **state)
     ParamStore s = {0};
     make(&s, 3);
     const char *path = at("c.safetensors");
-    SafeSpec all[] = {{"block.3.conv.weight", SAFE_F32, 4, {5, 7, 3, 2}}, {"block.3.bn.running_mean", SAFE_F32, 1, {5}},
-                      {"block.3.fc.weight", SAFE_F32, 2, {3, 5}}, {"bias", SAFE_F32, 1, {17}}, {"extra", SAFE_F32, 1, {2}}};
+    SafeSpec all[] = {{"block.3.conv.weight", SAFE_F32, 4, {5, 7, 3, 2}},
+                      {"block.3.bn.running_mean", SAFE_F32, 1, {5}},
+                      {"block.3.fc.weight", SAFE_F32, 2, {3, 5}},
+                      {"bias", SAFE_F32, 1, {17}},
+                      {"extra", SAFE_F32, 1, {2}}};
     write_file(path, 4, all, 2);
     require(params_load(&s, path, NULL)); /* num_batches_tracked may be missing */
     assert_true(s.value[0] == 2);
@@ -254,22 +267,27 @@ static void test_files(void **state)
     /* another head: left alone on both sides */
     all[2].dim[0] = 1000 / 100;
     write_file(path, 4, all, 5);
-    expect_failure(&s, path, NULL, (const char *[]){path, "block.3.fc.weight", "[10, 5]", "[3, 5]"}, 4);
+    expect_failure(&s, path, NULL, (const char *[]){path, "block.3.fc.weight", "[10, 5]", "[3, 5]"},
+                   4);
     require(params_load(&s, path, &(ParamFile){.skip = "block.3.fc."}));
     assert_true(s.value[params_find(&s, "block.3.fc.weight")->offset] == 4 && s.value[0] == 5);
     all[2].dim[0] = 3;
 
-    all[0].dim[1] = 3, all[0].dim[2] = 2, all[0].dim[3] = 7; /* our layout is not the published one */
+    all[0].dim[1] = 3, all[0].dim[2] = 2,
+    all[0].dim[3] = 7; /* our layout is not the published one */
     write_file(path, 4, all, 5);
-    expect_failure(&s, path, NULL, (const char *[]){"block.3.conv.weight", "[5, 3, 2, 7]", "[5, 7, 3, 2]"}, 3);
+    expect_failure(&s, path, NULL,
+                   (const char *[]){"block.3.conv.weight", "[5, 3, 2, 7]", "[5, 7, 3, 2]"}, 3);
     all[0].dim[1] = 7, all[0].dim[2] = 3, all[0].dim[3] = 2;
 
     write_file(path, 4, all, NAN);
     expect_failure(&s, path, NULL, (const char *[]){path, "finite"}, 2);
 
     SafeSpec named[] = {{"m.X-block.3.conv.weight", SAFE_F32, 4, {5, 7, 3, 2}},
-                        {"m.X-block.3.bn.running_mean", SAFE_F32, 1, {5}}, {"m.X-block.3.fc.weight", SAFE_F32, 2, {3, 5}},
-                        {"m.X-bias", SAFE_F32, 1, {17}}, {"other.bias", SAFE_F32, 1, {2}}};
+                        {"m.X-block.3.bn.running_mean", SAFE_F32, 1, {5}},
+                        {"m.X-block.3.fc.weight", SAFE_F32, 2, {3, 5}},
+                        {"m.X-bias", SAFE_F32, 1, {17}},
+                        {"other.bias", SAFE_F32, 1, {2}}};
     write_file(path, 5, named, 6);
     require(params_load(&s, path, &(ParamFile){.prefix = "m.", .rename = upper_name}));
     assert_true(s.value[0] == 6);
@@ -293,8 +311,9 @@ static int close_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_registration), cmocka_unit_test(test_memory),     cmocka_unit_test(test_first_values),
-        cmocka_unit_test(test_gradients),    cmocka_unit_test(test_round_trip), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_registration), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_first_values), cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
