@@ -13,6 +13,8 @@
 
 #include <cmocka.h> /* needs those above */
 
+#include <cmocka.h>
+
 static RandomKey key; /* fresh each run; printed */
 
 static uint32_t bits_of(float f)

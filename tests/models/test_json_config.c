@@ -11,6 +11,8 @@
 
 #include <cmocka.h> /* needs those above */
 
+#include <cmocka.h>
+
 static char folder[] = "/tmp/test_json_config-XXXXXX";
 
 static const char *in_folder(const char *name)

@@ -4,12 +4,13 @@
 #include "models/clip_text.h"
 #include "models/inception_v3.h"
 #include "models/unet.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 static Tensor *input(Graph *g, Dtype dtype, int ndim, const int *dim)
 {

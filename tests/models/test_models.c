@@ -8,7 +8,6 @@
  */
 #include "app/commands.h"
 #include "weights/safetensors.h"
-#include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -17,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include <cmocka.h>
 
 enum { N_PROJECTIONS = 16, N_SUMMARY = N_PROJECTIONS + 1, MAX_TENSORS = 2000 };
 

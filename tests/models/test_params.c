@@ -2,7 +2,6 @@
 #include "exec/exec.h"
 #include "models/params.h"
 #include "ops/ops.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 static Device *device;
 static char folder[] = "/tmp/eq-params-XXXXXX";

@@ -14,6 +14,8 @@
 
 #include <cmocka.h> /* needs those above */
 
+#include <cmocka.h>
+
 static char folder[] = "/tmp/test_safetensors-XXXXXX";
 static RandomKey key; /* fresh each run; printed */
 static uint32_t drawn;

@@ -18,6 +18,8 @@
 
 #include <cmocka.h> /* needs those above */
 
+#include <cmocka.h>
+
 #define BASE SOURCE_DIR "/samples/base/tokenizer"
 enum { LENGTH = 77, N_VOCAB = 49408 };
 
