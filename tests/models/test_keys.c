@@ -70,7 +70,7 @@ static void clip_text_sd21(Graph *g, ParamStore *s) { record_text(g, s, 1024, 23
 static void inception(Graph *g, ParamStore *s)
 {
     InceptionConfig c = {.num_classes = 1000, .width = 1, .aux = true, .dropout = 0.5f};
-    inception_v3(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 299, 299, 3}), NULL, true);
+    inception_v3(g, s, &c, input(g, DTYPE_F32, 4, (int[]){2, 299, 299, 3}), NULL, true);
 }
 
 static void taesd(Graph *g, ParamStore *s)

@@ -51,11 +51,17 @@ def signed(name, shape):
 
 
 def fill(name, shape, gain):
+    """Biases of batch norms are such that most units stay above zero: a deep network of random
+    weights, batch norm and ReLU amplifies rounding 1.2-fold a layer, and PyTorch's own float32
+    then misses float64 by more than the test allows. One ReLU of the stem stays active, or the
+    biases before it would have gradients of rounding errors only."""
     u = signed(name, shape)
     if name.endswith("running_var"):
         v = 1 + 0.5 * u
     elif name.endswith("running_mean"):
         v = 0.3 * u
+    elif name.endswith("bn.bias"):
+        v = (0 if name.startswith("Conv2d_2b") else 1 if name.startswith("Conv2d_") else 2.5) + 0.3 * u
     elif len(shape) >= 2:
         v = np.float32(math.sqrt(3 * gain / math.prod(shape[1:]))).astype(np.float64) * u
     elif name.endswith("weight"):
@@ -284,7 +290,7 @@ CASES = {
         num_attention_heads=3, max_position_embeddings=20, hidden_act="gelu", layer_norm_eps=1e-6),
     "taesd": taesd,
     "inception_eval": lambda: inception("inception_eval", [2, 3, 75, 75], 1.0, False, 5, False),
-    "inception_train": lambda: inception("inception_train", [4, 3, 75, 75], 1.0, True, 5, False),
+    "inception_train": lambda: inception("inception_train", [8, 3, 75, 75], 1.0, True, 5, False),
     "inception_narrow": lambda: inception("inception_narrow", [3, 3, 91, 107], 0.3, True, 3, False),
     "inception_aux": lambda: inception("inception_aux", [2, 3, 299, 299], 0.25, True, 4, True),
 }
