@@ -1,0 +1,104 @@
+/* run_state.c - checkpoints with identity, history and numbers. */
+#include "train/run_state.h"
+#include "base/signal.h"
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char *const BLOCK_NAMES[MAX_STORES][4] = {
+    {"value", "m", "v", "ema"}, {"value.1", "m.1", "v.1", "ema.1"}};
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void run_state_block(RunState *r, const char *name, float *data, size_t count)
+{
+    CHECK(r->n_block < MAX_BLOCKS);
+    if (data) r->block[r->n_block++] = (CheckpointBlock){name, data, count};
+}
+
+void run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o, History *h)
+{
+    *r = (RunState){.dir = dir, .identity = identity, .device = d, .optimizer = o, .history = h,
+                    .saved_step = -1, .began_s = now_s()};
+    for (int k = 0; k < o->n_store; k++) {
+        float *data[4] = {o->store[k]->value, o->m[k], o->v[k], o->ema[k]};
+        for (int i = 0; i < 4; i++) run_state_block(r, BLOCK_NAMES[k][i], data[i], o->store[k]->count);
+    }
+}
+
+static Status check_same(RunState *r, const char *info)
+{
+    json_t *root = json_loads(info, 0, NULL);
+    const char *identity = json_string_value(json_object_get(root, "identity"));
+    const char *device = json_string_value(json_object_get(root, "device"));
+    Status s = OK;
+    if (!identity || strcmp(identity, r->identity))
+        s = FAIL(ERR_USAGE, "%s: checkpoint of a run with other settings or films (%.12s, this is %.12s); start it in another folder",
+                 r->dir, identity ? identity : "none", r->identity);
+    else if (!device || strcmp(device, device_text(r->device)))
+        s = FAIL(ERR_USAGE, "%s: checkpoint was made on %s, this is %s: the last bits would differ; continue there, or start in another folder",
+                 r->dir, device ? device : "unknown", device_text(r->device));
+    json_t *numbers = json_object_get(root, "numbers");
+    for (size_t i = 0; !s && i < MAX_NUMBERS; i++) {
+        json_t *v = json_array_get(numbers, i);
+        r->number[i] = json_is_number(v) ? json_number_value(v) : INFINITY;
+    }
+    json_decref(root);
+    return s;
+}
+
+Status run_state_resume(RunState *r, long *step, Log *log)
+{
+    char *info = NULL;
+    long found;
+    *step = 0;
+    TRY(checkpoint_newest(r->dir, &found, &info, log));
+    if (found < 0) return OK;
+    Status s = check_same(r, info);
+    free(info);
+    info = NULL;
+    if (!s) s = checkpoint_load(r->dir, r->device, r->block, r->n_block, &found, &info, log);
+    if (!s) s = history_parse(r->history, info);
+    free(info);
+    TRY(s);
+    r->optimizer->step = found;
+    r->saved_step = *step = found;
+    log_info(log, "continuing at step %ld", found);
+    return OK;
+}
+
+Status run_state_save(RunState *r, long step, Log *log)
+{
+    if (step == r->saved_step) return OK;
+    Text info = {0};
+    char *history = history_text(r->history);
+    text_add(&info, "{\"identity\": \"%s\", \"device\": \"%s\", \"numbers\": [", r->identity, device_text(r->device));
+    for (int i = 0; i < MAX_NUMBERS; i++) {
+        if (isfinite(r->number[i])) text_add(&info, "%s%.17g", i ? ", " : "", r->number[i]);
+        else text_add(&info, "%snull", i ? ", " : "");
+    }
+    text_add(&info, "],\n\"history\": %s}", history);
+    Status s = checkpoint_save(r->dir, step, r->device, r->block, r->n_block, info.s, log);
+    free(history);
+    free(info.s);
+    if (s == ERR_SPACE) {
+        log_warn(log, "no checkpoint at step %ld, going on without it: %s", step, status_message());
+        return OK;
+    }
+    TRY(s);
+    r->saved_step = step;
+    return OK;
+}
+
+bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes)
+{
+    return signal_stop_requested() || (stop_after && step >= stop_after) ||
+           (minutes && now_s() - r->began_s > 60.0 * minutes);
+}

@@ -1,0 +1,35 @@
+/* run_state.h - what every trainer does around its steps: resume, checkpoint, stop.
+ *
+ * A run is identified by a hash over all that its result depends on, and by the device it runs on
+ * (thread count and instruction set decide the last bits). A checkpoint of another is refused.
+ */
+#ifndef RUN_STATE_H
+#define RUN_STATE_H
+#include "train/checkpoint.h"
+#include "train/history.h"
+#include "train/optimizer.h"
+
+enum { MAX_BLOCKS = 4 * MAX_STORES + 2, MAX_NUMBERS = 8 };
+typedef struct {
+    const char *dir;              /* of the checkpoints */
+    const char *identity;
+    Device *device;
+    Optimizer *optimizer;
+    History *history;
+    CheckpointBlock block[MAX_BLOCKS];
+    int     n_block;
+    double  number[MAX_NUMBERS];  /* the trainer's own: running sums, best loss, ... kept in checkpoints;
+                                     what is not finite comes back as infinity */
+    long    saved_step;           /* last one on disk; -1: none */
+    double  began_s;              /* of this process's run, monotonic clock */
+} RunState;
+
+void   run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o, History *h);
+void   run_state_block(RunState *r, const char *name, float *data, size_t count);  /* one more; NULL data is passed over */
+Status run_state_resume(RunState *r, long *step, Log *log);   /* *step 0 if there is nothing to resume;
+                                                                 takes over optimizer->step, history, number */
+Status run_state_save(RunState *r, long step, Log *log);      /* a full disk is only warned about: training goes on */
+
+/* True if the run must stop after `step`: a signal, the time limit, or stop_after (0 = never). */
+bool   run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
+#endif
