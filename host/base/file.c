@@ -287,7 +287,16 @@ void dir_list_free(DirList *l)
 static int sweep_one(const char *path, const struct stat *st, int type, struct FTW *where)
 {
     (void)st;
-    if (type == FTW_F && strstr(path + where->base, ".tmp-")) unlink(path);
+    (void)type;
+    const char *name = path + strlen(path);
+    for (int level = where->level; level > 0; level--) { /* the parts of the path below the start */
+        while (name > path && name[-1] != '/') name--;
+        if (strstr(name, ".tmp-")) {
+            remove(path);
+            break;
+        }
+        if (name > path) name--;
+    }
     return 0;
 }
 

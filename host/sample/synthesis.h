@@ -9,28 +9,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "exec/device.h"
-#include "models/ldm.h"
-
-/* Settings of the sampler, from [synthesis]. */
-typedef struct {
-    bool   image_to_image;
-    double strength, guidance, eta;
-    int    steps;
-    Spacing spacing;
-} SamplerSettings;
-
-typedef struct {
-    uint64_t id;              /* sample id: keys its noise */
-    const char *prompt, *negative;
-    const float *source;      /* [size, size] grey, or NULL: text-to-image */
-    const float *noise;       /* start noise [size/8, size/8, channels], or NULL: by Philox */
-} SampleRequest;
-
-/* n films [n, size, size] from requests, `batch` at a time. */
-typedef struct Sampler Sampler;
-Status sampler_open(Sampler **s, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed);
-void   sampler_close(Sampler *s);                                 /* accepts NULL */
-Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films);   /* n <= batch */
+#include "sample/sampler.h"
 
 /* The synthesis stage. */
 typedef struct { const char *id, *path, *patient; } SourceFilm;   /* from the training fold: the caller's duty, by construction */

@@ -55,7 +55,7 @@ static Status record(Pass *p, Trainer *t, bool backward)
     p->weight = graph_leaf(g, KIND_INPUT, DTYPE_F32, "weight", 1, one);
     if (set->train_text_encoder) {
         p->ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, tokens);
-        p->context = clip_text(g, &t->m.text, &t->m.text_config, p->ids, set->recompute);
+        p->context = clip_text(g, &t->m.text, &t->m.text_config, p->ids);
     } else {
         p->context = graph_leaf(g, KIND_INPUT, DTYPE_F32, "context", 3, context);
     }

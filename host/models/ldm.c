@@ -1,0 +1,275 @@
+/* ldm.c - opens, runs and saves the parts of a latent diffusion model. */
+#include "models/ldm.h"
+#include "exec/exec.h"
+#include "ops/ops.h"
+#include "weights/json_text.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CODER_BATCH = 8, TEXT_BATCH = 8, MAX_JSON = 1 << 20 };
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+/* latents_mean and latents_std of vae/config.json: both or neither, one number a channel. */
+static Status read_statistics(Ldm *m, const char *path)
+{
+    json_t *j;
+    Status s = json_file_object(&j, path, MAX_JSON, 8);
+    if (s) return s;
+    json_t *mean = json_object_get(j, "latents_mean"), *std = json_object_get(j, "latents_std");
+    size_t n = (size_t)m->vae_config.latent_channels;
+    for (size_t c = 0; c < n; c++) m->mean[c] = 0, m->std[c] = 1;
+    m->standardised = json_is_array(mean) || json_is_array(std);
+    if (m->standardised && (json_array_size(mean) != n || json_array_size(std) != n))
+        s = FAIL(ERR_INPUT, "%s: latents_mean and latents_std: found %zu and %zu numbers, expected %zu", path,
+                 json_array_size(mean), json_array_size(std), n);
+    for (size_t c = 0; !s && m->standardised && c < n; c++) {
+        m->mean[c] = (float)json_number_value(json_array_get(mean, c));
+        m->std[c] = (float)json_number_value(json_array_get(std, c));
+        if (!(m->std[c] > 0 && isfinite(m->std[c]) && isfinite(m->mean[c])))
+            s = FAIL(ERR_INPUT, "%s: latents_std[%zu]: found %g, expected above 0", path, c, m->std[c]);
+    }
+    json_decref(j);
+    return s;
+}
+
+static Status read_configs(Ldm *m)
+{
+    static const char *const file[] = {"unet/config.json", "text_encoder/config.json", "vae", "vae/config.json", "tokenizer"};
+    char *path[5];
+    for (int i = 0; i < 5; i++) path[i] = path_join(m->folder, file[i]);
+    Status s = OK;
+    TRY_OR(done, s, unet_config_read(&m->unet_config, path[0]));
+    TRY_OR(done, s, clip_text_config_read(&m->text_config, path[1]));
+    TRY_OR(done, s, autoencoder_tiny_config_read(&m->vae_config, path[2]));
+    CHECK(m->vae_config.latent_channels <= MAX_LATENT);
+    TRY_OR(done, s, read_statistics(m, path[3]));
+    TRY_OR(done, s, schedule_read(&m->schedule, m->folder));
+    TRY_OR(done, s, tokenizer_open(&m->tokenizer, path[4]));
+    if (m->unet_config.in_channels != m->vae_config.latent_channels)
+        s = FAIL(ERR_INPUT, "%s: in_channels %d, expected the autoencoder's %d", path[0], m->unet_config.in_channels,
+                 m->vae_config.latent_channels);
+    else if (m->unet_config.cross_attention_dim != m->text_config.hidden_size)
+        s = FAIL(ERR_INPUT, "%s: cross_attention_dim %d, expected the text encoder's %d", path[0],
+                 m->unet_config.cross_attention_dim, m->text_config.hidden_size);
+    else if (tokenizer_size(m->tokenizer) != m->text_config.vocab_size)
+        s = FAIL(ERR_INPUT, "%s: vocab_size %d, expected the tokenizer's %d", path[1], m->text_config.vocab_size,
+                 tokenizer_size(m->tokenizer));
+done:
+    for (int i = 0; i < 5; i++) free(path[i]);
+    return s;
+}
+
+/* Registers every parameter by recording each network once, small. */
+static Status register_parameters(Ldm *m)
+{
+    Graph *g = graph_new();
+    int c = m->vae_config.latent_channels, deepest = 1 << (m->unet_config.n_block - 1);
+    Tensor *x = graph_leaf(g, KIND_INPUT, DTYPE_F32, "sample", 4, (int[]){1, deepest, deepest, c});
+    Tensor *t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "timestep", 1, (int[]){1});
+    Tensor *ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){1, ldm_tokens(m)});
+    Tensor *film = graph_leaf(g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){1, TINY_SCALE, TINY_SCALE, 3});
+    unet(g, &m->unet, &m->unet_config, x, t, clip_text(g, &m->text, &m->text_config, ids), false);
+    autoencoder_tiny_decode(g, &m->vae, &m->vae_config, autoencoder_tiny_encode(g, &m->vae, &m->vae_config, film));
+    Status s = graph_status(g);
+    graph_free(g);
+    return s;
+}
+
+static Status load(Ldm *m, LdmUse use)
+{
+    char *unet_file = path_join(m->folder, "unet/diffusion_pytorch_model.safetensors");
+    char *text_file = path_join(m->folder, "text_encoder/model.safetensors");
+    char *vae_folder = path_join(m->folder, "vae");
+    Status s = OK;
+    TRY_OR(done, s, params_alloc(&m->unet, m->device, use.train_unet));
+    TRY_OR(done, s, params_alloc(&m->text, m->device, use.train_text));
+    TRY_OR(done, s, params_alloc(&m->vae, m->device, false));
+    TRY_OR(done, s, autoencoder_tiny_load(&m->vae, vae_folder));
+    if (use.random) {
+        TRY_OR(done, s, params_init(&m->unet, use.seed));
+        TRY_OR(done, s, params_init(&m->text, use.seed));
+    } else {
+        TRY_OR(done, s, params_load(&m->unet, unet_file, NULL));
+        TRY_OR(done, s, clip_text_load(&m->text, text_file));
+    }
+    params_freeze(&m->vae, "");
+    if (!use.train_unet) params_freeze(&m->unet, "");
+    if (!use.train_text) params_freeze(&m->text, "");
+done:
+    free(unet_file);
+    free(text_file);
+    free(vae_folder);
+    return s;
+}
+
+Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
+{
+    *m = (Ldm){.device = d, .folder = path_join("", folder)};
+    Status s = OK;
+    if (!dir_exists(folder)) {
+        s = FAIL(ERR_INPUT, "%s: no such folder, expected a model in diffusers' layout", folder);
+        goto done;
+    }
+    TRY_OR(done, s, read_configs(m));
+    TRY_OR(done, s, register_parameters(m));
+    TRY_OR(done, s, load(m, use));
+done:
+    if (s) ldm_close(m);
+    return s;
+}
+
+void ldm_close(Ldm *m)
+{
+    params_free(&m->unet);
+    params_free(&m->text);
+    params_free(&m->vae);
+    if (m->tokenizer) tokenizer_close(&m->tokenizer);
+    free(m->folder);
+    *m = (Ldm){0};
+}
+
+size_t ldm_latent_count(const Ldm *m, int size)
+{
+    size_t side = (size_t)(size / TINY_SCALE);
+    return side * side * (size_t)m->vae_config.latent_channels;
+}
+
+int ldm_tokens(const Ldm *m) { return m->text_config.max_position_embeddings; }
+
+/* ---- running a part over many samples, a fixed batch at a time ------------------------------- */
+
+typedef struct {
+    Graph *g;
+    Exec *e;
+    Tensor *in, *out;
+} Part;
+
+static Status part_open(Part *p, Device *d)
+{
+    TRY(graph_status(p->g));
+    params_bind(p->g);
+    graph_finish(p->g, &p->out, 1);
+    return exec_new(&p->e, d, p->g, &p->out, 1);
+}
+
+/* in [n, per_in] and out [n, per_out], both of 4-byte elements. The last batch is filled up with the
+ * samples of the one before: samples do not see each other. */
+static Status part_run(Part *p, const void *in, int n, float *out)
+{
+    int batch = p->in->dim[0];
+    size_t per_in = tensor_bytes(p->in) / (size_t)batch, per_out = tensor_bytes(p->out) / (size_t)batch;
+    char *from = calloc((size_t)batch, per_in), *to = calloc((size_t)batch, per_out);
+    Status s = from && to ? OK : FAIL(ERR_SPACE, "no memory for a batch");
+    for (int first = 0; first < n && !s; first += batch) {
+        size_t k = (size_t)(n - first < batch ? n - first : batch);
+        memcpy(from, (const char *)in + (size_t)first * per_in, k * per_in);
+        s = exec_write(p->e, p->in, from);
+        if (!s) s = exec_run(p->e);
+        if (!s) s = exec_read(p->e, p->out, to);
+        if (!s) memcpy((char *)out + (size_t)first * per_out, to, k * per_out);
+    }
+    free(from);
+    free(to);
+    return s;
+}
+
+static void part_close(Part *p)
+{
+    exec_free(p->e);
+    graph_free(p->g);
+}
+
+/* ---- autoencoder ----------------------------------------------------------------------------- */
+
+static void apply_statistics(const Ldm *m, float *latents, size_t count, bool inverse)
+{
+    size_t c = (size_t)m->vae_config.latent_channels;
+    for (size_t i = 0; i < count; i++)
+        latents[i] = inverse ? latents[i] * m->std[i % c] + m->mean[i % c] : (latents[i] - m->mean[i % c]) / m->std[i % c];
+}
+
+Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents)
+{
+    size_t pixels = (size_t)n * (size_t)size * (size_t)size;
+    float *three = malloc(3 * pixels * sizeof *three);
+    if (!three) return FAIL(ERR_SPACE, "no memory for %d films", n);
+    for (size_t i = 0; i < 3 * pixels; i++) three[i] = films[i / 3];
+    Part p = {.g = graph_new()};
+    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){n < CODER_BATCH ? n : CODER_BATCH, size, size, 3});
+    p.out = autoencoder_tiny_encode(p.g, &m->vae, &m->vae_config, p.in);
+    Status s = part_open(&p, m->device);
+    if (!s) s = part_run(&p, three, n, latents);
+    if (!s) apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, size), false);
+    part_close(&p);
+    free(three);
+    return s;
+}
+
+Status ldm_decode(Ldm *m, const float *latents, int n, int size, float *films)
+{
+    size_t count = (size_t)n * ldm_latent_count(m, size), pixels = (size_t)n * (size_t)size * (size_t)size;
+    int side = size / TINY_SCALE;
+    float *raw = malloc(count * sizeof *raw), *three = malloc(3 * pixels * sizeof *three);
+    Part p = {.g = graph_new()};
+    Status s = raw && three ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
+    if (s) goto done;
+    memcpy(raw, latents, count * sizeof *raw);
+    apply_statistics(m, raw, count, true);
+    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
+                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, side, side, m->vae_config.latent_channels});
+    p.out = autoencoder_tiny_decode(p.g, &m->vae, &m->vae_config, p.in);
+    TRY_OR(done, s, part_open(&p, m->device));
+    TRY_OR(done, s, part_run(&p, raw, n, three));
+    for (size_t i = 0; i < pixels; i++) {
+        float grey = (three[3 * i] + three[3 * i + 1] + three[3 * i + 2]) / 3;
+        films[i] = grey > 1 ? 1 : grey < 0 ? 0 : grey; /* a NaN stays one: the writer refuses it */
+    }
+done:
+    part_close(&p);
+    free(raw);
+    free(three);
+    return s;
+}
+
+void ldm_restandardise(const Ldm *m, float *latents, int n, int size)
+{
+    apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, size), false);
+}
+
+void ldm_standardise(Ldm *m, float *latents, int n, int size)
+{
+    size_t count = (size_t)n * ldm_latent_count(m, size), c = (size_t)m->vae_config.latent_channels;
+    for (size_t k = 0; k < c; k++) {
+        double mean = 0, square = 0, rows = (double)(count / c);
+        for (size_t i = k; i < count; i += c) mean += latents[i] / rows;
+        for (size_t i = k; i < count; i += c) square += (latents[i] - mean) * (latents[i] - mean) / rows;
+        m->mean[k] = (float)mean;
+        m->std[k] = (float)fmax(sqrt(square), 1e-6);
+    }
+    m->standardised = true;
+    ldm_restandardise(m, latents, n, size);
+}
+
+/* ---- text -------------------------------------------------------------------------------------- */
+
+Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids)
+{
+    for (int i = 0; i < n; i++)
+        TRY(tokenizer_encode(m->tokenizer, prompt[i], ids + (size_t)i * (size_t)ldm_tokens(m), ldm_tokens(m)));
+    return OK;
+}
+
+Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context)
+{
+    Part p = {.g = graph_new()};
+    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){n < TEXT_BATCH ? n : TEXT_BATCH, ldm_tokens(m)});
+    p.out = clip_text(p.g, &m->text, &m->text_config, p.in);
+    Status s = part_open(&p, m->device);
+    if (!s) s = part_run(&p, ids, n, context);
+    part_close(&p);
+    return s;
+}

@@ -1,0 +1,120 @@
+/* ldm_save.c - writes a latent diffusion model as a folder that diffusers' loaders know.
+ *
+ * Weights of UNet and text encoder are written; all else is copied from the folder the model came
+ * from, with two changes: vae/config.json gets the latents' statistics, and the scheduler's
+ * prediction_type is the one trained with.
+ */
+#include "models/ldm.h"
+#include "weights/json_text.h"
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_JSON = 1 << 20, MAX_COPY = 1 << 30 };
+static const char UNET_FILE[] = "unet/diffusion_pytorch_model.safetensors";
+static const char TEXT_FILE[] = "text_encoder/model.safetensors";
+
+static Status copy_file(const char *from, const char *to)
+{
+    char *data;
+    size_t size;
+    TRY(file_read(&data, &size, from, MAX_COPY));
+    Status s = file_write(to, data, size);
+    free(data);
+    return s;
+}
+
+/* Everything below `from` but the weights that are written anew. */
+static Status copy_tree(const char *from, const char *to, const char *below)
+{
+    DirList list;
+    char *here = path_join(from, below);
+    Status s = dir_list(&list, here);
+    free(here);
+    if (s) return s;
+    for (int i = 0; i < list.n && !s; i++) {
+        char *name = *below ? path_join(below, list.name[i]) : strdup(list.name[i]);
+        char *source = path_join(from, name), *target = path_join(to, name);
+        if (dir_exists(source)) s = copy_tree(from, to, name);
+        else if (strcmp(name, UNET_FILE) && strcmp(name, TEXT_FILE)) s = copy_file(source, target);
+        free(source);
+        free(target);
+        free(name);
+    }
+    dir_list_free(&list);
+    return s;
+}
+
+static json_t *number_list(const float *v, int n)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) json_array_append_new(list, json_real(v[i]));
+    return list;
+}
+
+static Status edit_json(const char *folder, const char *name, void (*edit)(json_t *j, const Ldm *m), const Ldm *m)
+{
+    json_t *j;
+    char *path = path_join(folder, name), *text = NULL;
+    Status s = json_file_object(&j, path, MAX_JSON, 8);
+    if (!s) {
+        edit(j, m);
+        text = json_dumps(j, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
+        s = text ? file_write(path, text, strlen(text)) : FAIL(ERR_SPACE, "no memory for %s", path);
+        free(text);
+        json_decref(j);
+    }
+    free(path);
+    return s;
+}
+
+static void edit_vae(json_t *j, const Ldm *m)
+{
+    if (!m->standardised) return;
+    json_object_set_new(j, "latents_mean", number_list(m->mean, m->vae_config.latent_channels));
+    json_object_set_new(j, "latents_std", number_list(m->std, m->vae_config.latent_channels));
+}
+
+static void edit_scheduler(json_t *j, const Ldm *m)
+{
+    json_object_set_new(j, "prediction_type", json_string(m->schedule.v_prediction ? "v_prediction" : "epsilon"));
+}
+
+static Status write_all(const Ldm *m, const char *folder, const float *unet, const float *text)
+{
+    char *unet_file = path_join(folder, UNET_FILE), *text_file = path_join(folder, TEXT_FILE);
+    Status s = OK;
+    TRY_OR(done, s, dir_make(folder));
+    TRY_OR(done, s, copy_tree(m->folder, folder, ""));
+    TRY_OR(done, s, edit_json(folder, "vae/config.json", edit_vae, m));
+    TRY_OR(done, s, edit_json(folder, "scheduler/scheduler_config.json", edit_scheduler, m));
+    TRY_OR(done, s, params_save(&m->unet, unet, unet_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));
+    TRY_OR(done, s, params_save(&m->text, text, text_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));
+done:
+    free(unet_file);
+    free(text_file);
+    return s;
+}
+
+Status ldm_save(const Ldm *m, const char *folder, const float *unet, const float *text)
+{
+    size_t room = strlen(folder) + 32;
+    char *temp = malloc(room);
+    CHECK(temp);
+    snprintf(temp, room, "%s.tmp-%ld", folder, (long)getpid());
+    Status s = dir_exists(folder) ? FAIL(ERR_INPUT, "%s: is there already, expected a new folder", folder) : dir_remove(temp);
+    if (!s) {
+        s = write_all(m, temp, unet, text);
+        if (!s) s = dir_rename(temp, folder);
+        if (s) {
+            char message[1024];
+            snprintf(message, sizeof message, "%s", status_message());
+            dir_remove(temp);
+            status_set(s, message);
+        }
+    }
+    free(temp);
+    return s;
+}

@@ -1,0 +1,204 @@
+/* sampler.c - the sampling loop: network, guidance and DDIM update are one recorded graph, run once a step. */
+#include "sample/sampler.h"
+#include "base/random.h"
+#include "exec/exec.h"
+#include "ops/ops.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    char *text;        /* owned */
+    float *context;    /* owned: [tokens, width] */
+} Prompt;
+
+struct Sampler {
+    Ldm *m;
+    SamplerSettings set;
+    uint32_t seed;
+    int size, batch, rows;    /* rows: samples the network sees, twice the batch when guided */
+    size_t per, per_text;     /* floats of a latent; of a prompt's context */
+    int *time, n_time, first; /* owned: timesteps descending; where image-to-image starts */
+    Graph *g;
+    Exec *e;
+    Tensor *input, *x, *t, *context, *noise, *coef, *next;
+    float *latent, *rows_latent, *rows_time, *rows_context, *step_noise; /* owned host buffers */
+    Prompt *prompt;           /* owned: embedded prompts */
+    int n_prompt;
+};
+
+static Status record(Sampler *s)
+{
+    const Ldm *m = s->m;
+    int side = s->size / TINY_SCALE, c = m->unet_config.in_channels;
+    Graph *g = s->g = graph_new();
+    bool guided = s->rows > s->batch;
+    int latent[] = {s->batch, side, side, c}, rows[] = {s->rows, side, side, c};
+    s->input = graph_leaf(g, KIND_INPUT, DTYPE_F32, "latent_rows", 4, rows);
+    s->x = graph_leaf(g, KIND_INPUT, DTYPE_F32, "latent", 4, latent);
+    s->t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "time", 1, &s->rows);
+    s->context = graph_leaf(g, KIND_INPUT, DTYPE_F32, "context", 3,
+                            (int[]){s->rows, ldm_tokens(m), m->text_config.hidden_size});
+    s->coef = graph_leaf(g, KIND_INPUT, DTYPE_F32, "coef", 1, (int[]){6});
+    if (s->set.eta > 0) s->noise = graph_leaf(g, KIND_INPUT, DTYPE_F32, "noise", 4, latent);
+    Tensor *prediction = unet(g, &s->m->unet, &m->unet_config, s->input, s->t, s->context, false);
+    s->next = ddim_step(g, s->x, prediction, s->noise, s->coef,
+                        (DdimArgs){guided, m->schedule.v_prediction, (float)s->set.guidance});
+    TRY(graph_status(g));
+    params_bind(g);
+    graph_finish(g, &s->next, 1);
+    return exec_new(&s->e, m->device, g, &s->next, 1);
+}
+
+static Status plan_steps(Sampler *s)
+{
+    const SamplerSettings *set = &s->set;
+    s->time = calloc((size_t)set->steps, sizeof *s->time);
+    CHECK(s->time);
+    s->n_time = set->steps;
+    TRY(schedule_timesteps(&s->m->schedule, set->spacing, set->steps, s->time));
+    int run = set->image_to_image ? schedule_strength_steps(set->steps, set->strength) : set->steps;
+    s->first = set->steps - run;
+    return run ? OK
+               : FAIL(ERR_USAGE, "strength %g of %d steps is less than one step, expected strength of at least %.4g",
+                      set->strength, set->steps, 1.0 / set->steps);
+}
+
+Status sampler_open(Sampler **out, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed)
+{
+    *out = NULL;
+    int least = TINY_SCALE << (m->unet_config.n_block - 1);
+    if (size % least)
+        return FAIL(ERR_USAGE, "size %d px, expected a multiple of %d for this model", size, least);
+    Sampler *s = calloc(1, sizeof *s);
+    CHECK(s);
+    *s = (Sampler){.m = m, .set = set, .seed = seed, .size = size, .batch = batch,
+                   .rows = set.guidance > 1 ? 2 * batch : batch, .per = ldm_latent_count(m, size),
+                   .per_text = (size_t)ldm_tokens(m) * (size_t)m->text_config.hidden_size};
+    size_t b = (size_t)batch, r = (size_t)s->rows;
+    s->latent = calloc(b * s->per, sizeof(float));
+    s->rows_latent = calloc(r * s->per, sizeof(float));
+    s->rows_time = calloc(r, sizeof(float));
+    s->rows_context = calloc(r * s->per_text, sizeof(float));
+    s->step_noise = calloc(b * s->per, sizeof(float));
+    Status status = s->latent && s->rows_latent && s->rows_time && s->rows_context && s->step_noise
+                        ? OK
+                        : FAIL(ERR_SPACE, "no memory to sample %d films at once; lower synthesis.batch", batch);
+    if (!status) status = plan_steps(s);
+    if (!status) status = record(s);
+    if (status) sampler_close(s);
+    else *out = s;
+    return status;
+}
+
+void sampler_close(Sampler *s)
+{
+    if (!s) return;
+    exec_free(s->e);
+    graph_free(s->g);
+    for (int i = 0; i < s->n_prompt; i++) {
+        free(s->prompt[i].text);
+        free(s->prompt[i].context);
+    }
+    free(s->prompt);
+    free(s->time);
+    free(s->latent);
+    free(s->rows_latent);
+    free(s->rows_time);
+    free(s->rows_context);
+    free(s->step_noise);
+    free(s);
+}
+
+int sampler_evaluations(const Sampler *s) { return s->n_time - s->first; }
+
+/* The prompt's context, embedded at first sight. */
+static Status context_of(Sampler *s, const char *text, const float **context)
+{
+    for (int i = 0; i < s->n_prompt; i++)
+        if (!strcmp(s->prompt[i].text, text)) {
+            *context = s->prompt[i].context;
+            return OK;
+        }
+    s->prompt = realloc(s->prompt, (size_t)(s->n_prompt + 1) * sizeof *s->prompt);
+    Prompt p = {.text = strdup(text), .context = calloc(s->per_text, sizeof(float))};
+    int32_t *ids = calloc((size_t)ldm_tokens(s->m), sizeof *ids);
+    CHECK(s->prompt && p.text && p.context && ids);
+    Status status = ldm_tokenize(s->m, &text, 1, ids);
+    if (!status) status = ldm_embed(s->m, ids, 1, p.context);
+    free(ids);
+    s->prompt[s->n_prompt++] = p;
+    *context = p.context;
+    return status;
+}
+
+/* Row i of the network's batch is the conditional sample i; when guided the unconditional ones come first. */
+static Status fill_contexts(Sampler *s, const SampleRequest *r, int n)
+{
+    bool guided = s->rows > s->batch;
+    for (int i = 0; i < s->batch; i++) {
+        const SampleRequest *q = &r[i < n ? i : 0];
+        const float *context;
+        float *row = s->rows_context + (size_t)i * s->per_text;
+        if (guided) {
+            TRY(context_of(s, q->negative ? q->negative : "", &context));
+            memcpy(row, context, s->per_text * sizeof *row);
+            row += (size_t)s->batch * s->per_text;
+        }
+        TRY(context_of(s, q->prompt, &context));
+        memcpy(row, context, s->per_text * sizeof *row);
+    }
+    return exec_write(s->e, s->context, s->rows_context);
+}
+
+/* x at the first timestep: noise, or the source's latent with noise. */
+static Status start(Sampler *s, const SampleRequest *r, int n)
+{
+    double ab = s->m->schedule.alpha_bar[s->time[s->first]];
+    for (int i = 0; i < n; i++) {
+        float *x = s->latent + (size_t)i * s->per, *noise = s->step_noise;
+        if (r[i].noise) memcpy(noise, r[i].noise, s->per * sizeof *noise);
+        else random_normals(noise, s->per, (RandomKey){s->seed, STREAM_START, 0, r[i].id});
+        if (!s->set.image_to_image) {
+            memcpy(x, noise, s->per * sizeof *x);
+            continue;
+        }
+        CHECK(r[i].source);
+        TRY(ldm_encode(s->m, r[i].source, 1, s->size, x));
+        for (size_t k = 0; k < s->per; k++) x[k] = (float)(sqrt(ab) * x[k] + sqrt(1 - ab) * noise[k]);
+    }
+    for (int i = n; i < s->batch; i++) memcpy(s->latent + (size_t)i * s->per, s->latent, s->per * sizeof(float));
+    return OK;
+}
+
+static Status step(Sampler *s, int index, const SampleRequest *r, int n)
+{
+    float coef[6];
+    size_t latents = (size_t)s->batch * s->per;
+    schedule_ddim(&s->m->schedule, s->time[index], s->set.steps, s->set.eta, coef);
+    for (int i = 0; i < s->rows; i++) s->rows_time[i] = (float)s->time[index];
+    for (int half = 0; half < s->rows / s->batch; half++)
+        memcpy(s->rows_latent + (size_t)half * latents, s->latent, latents * sizeof(float));
+    TRY(exec_write(s->e, s->input, s->rows_latent));
+    TRY(exec_write(s->e, s->x, s->latent));
+    TRY(exec_write(s->e, s->t, s->rows_time));
+    TRY(exec_write(s->e, s->coef, coef));
+    if (s->noise) {
+        for (int i = 0; i < n; i++)
+            random_normals(s->step_noise + (size_t)i * s->per, s->per,
+                           (RandomKey){s->seed, STREAM_STEP, (uint32_t)index, r[i].id});
+        TRY(exec_write(s->e, s->noise, s->step_noise));
+    }
+    TRY(exec_run(s->e));
+    return exec_read(s->e, s->next, s->latent);
+}
+
+Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)
+{
+    CHECK(n >= 1 && n <= s->batch);
+    TRY(start(s, r, n));
+    TRY(fill_contexts(s, r, n));
+    for (int i = s->first; i < s->n_time; i++) TRY(step(s, i, r, n));
+    return ldm_decode(s->m, s->latent, n, s->size, films);
+}
