@@ -1,7 +1,7 @@
 /* ldm_data.c - caches of latents and prompts, and the draws of a step. */
 #include "train/ldm_data.h"
 #include "base/random.h"
-#include "data/image.h"
+#include "data/film.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +63,7 @@ static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film,
     for (int first = 0; first < n && !s; first += ENCODE_BATCH) {
         int k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
         for (int i = 0; i < k && !s; i++) {
-            s = image_read_square(grey + (size_t)i * pixels, film[first + i].path, size);
+            s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
             film_prompts(d, f, first + i, film[first + i].prompts);
         }
         if (!s) s = ldm_encode(m, grey, k, size, f->latent + (size_t)first * f->per);

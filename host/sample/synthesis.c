@@ -1,0 +1,232 @@
+/* synthesis.c - the stage that makes synthetic films and accounts for each. */
+#include "sample/synthesis.h"
+#include "base/csv.h"
+#include "base/random.h"
+#include "base/signal.h"
+#include "data/film.h"
+#include "data/image.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TEMPLATES = 64, NAME = 64 };
+
+typedef struct {
+    const SynthesisJob *job;
+    Log *log;
+    char *templates;                    /* owned: cut in place */
+    const char *prompt[MAX_TEMPLATES];
+    int n_prompt;
+    char weights[HASH_TEXT];            /* over UNet and text encoder */
+    SamplerSettings set;
+} Stage;
+
+static uint32_t seed_of(const Stage *st) { return (uint32_t)st->job->config->study.seed; }
+
+static Status cut_templates(Stage *st)
+{
+    st->templates = strdup(st->job->prompts);
+    CHECK(st->templates);
+    char *rest = st->templates;
+    for (char *at; (at = strsep(&rest, "|"));) {
+        while (*at == ' ') at++;
+        for (size_t n = strlen(at); n && at[n - 1] == ' '; n--) at[n - 1] = 0;
+        if (st->n_prompt == MAX_TEMPLATES)
+            return FAIL(ERR_USAGE, "prompts of %s: more than %d templates", st->job->label, MAX_TEMPLATES);
+        st->prompt[st->n_prompt++] = at;
+    }
+    return OK;
+}
+
+static Status hash_weights(Stage *st)
+{
+    static const char *const file[] = {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"};
+    char both[2 * HASH_TEXT] = "";
+    for (int i = 0; i < 2; i++) {
+        char *path = path_join(st->job->model, file[i]);
+        Status s = hash_file(both + strlen(both), path);
+        free(path);
+        TRY(s);
+    }
+    hash_bytes(st->weights, both, strlen(both));
+    return OK;
+}
+
+/* Which source film and which prompt sample i of the job has: keyed, so that it needs no others. */
+static const SourceFilm *source_of(const Stage *st, int i)
+{
+    const SynthesisJob *j = st->job;
+    if (!st->set.image_to_image) return NULL;
+    uint64_t at = j->first_id + (uint64_t)i;
+    uint32_t n = (uint32_t)j->n_source;
+    return &j->source[random_permute((RandomKey){seed_of(st), STREAM_SOURCE, (uint32_t)(at / n), 0}, (uint32_t)(at % n), n)];
+}
+
+static const char *prompt_of(const Stage *st, int i)
+{
+    RandomKey k = {seed_of(st), STREAM_CAPTION, 0, st->job->first_id + (uint64_t)i};
+    return st->prompt[random_below(k, 0, (uint32_t)st->n_prompt)];
+}
+
+static char *image_path(const Stage *st, int i)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "images/%06" PRIu64 ".png", st->job->first_id + (uint64_t)i);
+    return path_join(st->job->out, name);
+}
+
+/* What the file itself says; no patient, no path. */
+static Status write_image(const Stage *st, int i, const float *film, const char *source_hash)
+{
+    const SynthesisSettings *set = &st->job->config->synthesis;
+    char number[6][NAME];
+    snprintf(number[0], NAME, "%u", seed_of(st));
+    snprintf(number[1], NAME, "%" PRIu64, st->job->first_id + (uint64_t)i);
+    snprintf(number[2], NAME, "%.17g", set->strength);
+    snprintf(number[3], NAME, "%.17g", set->guidance);
+    snprintf(number[4], NAME, "%d", set->steps);
+    snprintf(number[5], NAME, "%.17g", set->eta);
+    ImageText text[] = {{"Synthetic", "yes: made by a latent diffusion model, not a film of a patient"},
+                        {"Software", "Equipoise " EQ_VERSION},
+                        {"Class", (char *)st->job->label},
+                        {"Prompt", (char *)prompt_of(st, i)},
+                        {"NegativePrompt", (char *)set->negative_prompt},
+                        {"Seed", number[0]},
+                        {"SampleId", number[1]},
+                        {"Mode", (char *)set->mode},
+                        {"Strength", number[2]},
+                        {"Guidance", number[3]},
+                        {"Steps", number[4]},
+                        {"Eta", number[5]},
+                        {"Spacing", (char *)set->spacing},
+                        {"SourceSHA", (char *)source_hash},
+                        {"WeightsSHA", (char *)st->weights}};
+    char *path = image_path(st, i);
+    int size = st->job->config->data.size;
+    Status s = image_write_png(path, film, size, size, text, sizeof text / sizeof *text);
+    free(path);
+    return s;
+}
+
+/* Makes the films of index[0..n-1]. */
+static Status make_batch(const Stage *st, Sampler *sampler, const int *index, int n)
+{
+    size_t pixels = (size_t)st->job->config->data.size * (size_t)st->job->config->data.size;
+    float *source = malloc((size_t)n * pixels * sizeof *source), *film = malloc((size_t)n * pixels * sizeof *film);
+    SampleRequest *request = calloc((size_t)n, sizeof *request);
+    char (*hash)[HASH_TEXT] = calloc((size_t)n, sizeof *hash);
+    CHECK(source && film && request && hash);
+    Status s = OK;
+    for (int k = 0; k < n; k++) {
+        const SourceFilm *from = source_of(st, index[k]);
+        request[k] = (SampleRequest){.id = st->job->first_id + (uint64_t)index[k], .prompt = prompt_of(st, index[k]),
+                                     .negative = st->job->config->synthesis.negative_prompt};
+        if (!from) continue;
+        request[k].source = source + (size_t)k * pixels;
+        TRY_OR(done, s, film_read(source + (size_t)k * pixels, from->path, st->job->config->data.size));
+        TRY_OR(done, s, hash_file(hash[k], from->path));
+    }
+    TRY_OR(done, s, sampler_run(sampler, request, n, film));
+    for (int k = 0; k < n; k++)
+        TRY_OR(done, s, write_image(st, index[k], film + (size_t)k * pixels, hash[k]));
+done:
+    free(source);
+    free(film);
+    free(request);
+    free(hash);
+    return s;
+}
+
+static Status make_missing(const Stage *st, Device *d)
+{
+    const SynthesisJob *j = st->job;
+    const SynthesisSettings *set = &j->config->synthesis;
+    int *missing = calloc((size_t)j->count + 1, sizeof *missing), n = 0;
+    CHECK(missing);
+    for (int i = 0; i < j->count; i++) {
+        char *path = image_path(st, i);
+        if (!file_exists(path)) missing[n++] = i;
+        free(path);
+    }
+    Ldm m = {0};
+    Sampler *sampler = NULL;
+    Status s = OK;
+    if (!n) goto done;
+    TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
+    TRY_OR(done, s, sampler_open(&sampler, &m, j->config->data.size, set->batch, st->set, seed_of(st)));
+    for (int first = 0; first < n; first += set->batch) {
+        int k = n - first < set->batch ? n - first : set->batch;
+        if (signal_stop_requested()) {
+            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d films made", j->name, j->count - n + first, j->count);
+            goto done;
+        }
+        TRY_OR(done, s, make_batch(st, sampler, missing + first, k));
+        log_progress(st->log, j->name, j->count - n + first + k, j->count, NULL);
+    }
+    log_progress_end(st->log);
+done:
+    sampler_close(sampler);
+    ldm_close(&m);
+    free(missing);
+    return s;
+}
+
+static Status write_row(const Stage *st, OutFile *o, int i)
+{
+    const SynthesisSettings *set = &st->job->config->synthesis;
+    const SourceFilm *from = source_of(st, i);
+    char id[NAME], name[NAME], own[HASH_TEXT], source[HASH_TEXT] = "", numbers[4][NAME];
+    char *path = image_path(st, i);
+    Status s = hash_file(own, path);
+    free(path);
+    TRY(s);
+    if (from) TRY(hash_file(source, from->path));
+    uint64_t sample = st->job->first_id + (uint64_t)i;
+    snprintf(id, sizeof id, "synthetic-%s-%06" PRIu64, st->job->label, sample);
+    snprintf(name, sizeof name, "images/%06" PRIu64 ".png", sample);
+    snprintf(numbers[0], NAME, "%.17g", set->strength);
+    snprintf(numbers[1], NAME, "%.17g", set->guidance);
+    snprintf(numbers[2], NAME, "%d", set->steps);
+    snprintf(numbers[3], NAME, "%.17g", set->eta);
+    const char *field[] = {id, name, st->job->label, from ? from->id : "", from ? from->patient : "", source,
+                           prompt_of(st, i), set->negative_prompt};
+    for (size_t k = 0; k < sizeof field / sizeof *field; k++) TRY(csv_write_field(o, field[k], false));
+    TRY(out_printf(o, "%u,%" PRIu64 ",%s,%s,%s,%s,%s,%s,%s,%s\n", seed_of(st), sample, set->mode, numbers[0],
+                   numbers[1], numbers[2], numbers[3], set->spacing, st->weights, own));
+    return OK;
+}
+
+static Status write_manifest(const Stage *st)
+{
+    OutFile o;
+    char *path = path_join(st->job->out, "manifest.csv");
+    Status s = out_open(&o, path);
+    free(path);
+    if (s) return s;
+    s = out_printf(&o, "id,path,label,source_id,source_patient,source_sha256,prompt,negative_prompt,seed,sample_id,mode,"
+                       "strength,guidance,steps,eta,spacing,weights_sha256,sha256\n");
+    for (int i = 0; i < st->job->count && !s; i++) s = write_row(st, &o, i);
+    if (!s) return out_commit(&o);
+    out_abandon(&o);
+    return s;
+}
+
+Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
+{
+    const SynthesisSettings *set = &job->config->synthesis;
+    Stage st = {.job = job, .log = log,
+                .set = {.image_to_image = !strcmp(set->mode, "image-to-image"), .strength = set->strength,
+                        .guidance = set->guidance, .eta = set->eta, .steps = set->steps}};
+    Status s = OK;
+    CHECK(spacing_parse(&st.set.spacing, set->spacing));
+    if (st.set.image_to_image && job->n_source < 1)
+        return FAIL(ERR_INPUT, "%s: no source films, expected some of class %s in the training fold", job->name, set->source);
+    TRY_OR(done, s, cut_templates(&st));
+    TRY_OR(done, s, hash_weights(&st));
+    TRY_OR(done, s, make_missing(&st, d));
+    s = write_manifest(&st);
+done:
+    free(st.templates);
+    return s;
+}

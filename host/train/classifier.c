@@ -1,0 +1,231 @@
+/* classifier.c - the training loop of Inception-V3.
+ *
+ * Training uses full batches only (the films left over at an epoch's end differ from epoch to epoch): a
+ * batch with fillers would bend the statistics of the batch normalisations.
+ */
+#include "train/classifier.h"
+#include "train/classifier_net.h"
+#include "train/run_state.h"
+#include "base/random.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUM_LOSS, BAD_STEPS, RATE, BEST_LOSS, BEST_EPOCH, RATE_EPOCH }; /* numbers kept in checkpoints */
+enum { MAX_BAD_STEPS = 3 };
+static const char *const COLUMNS[] = {"epoch", "loss", "val_loss", "val_balanced_accuracy", "rate"};
+
+typedef struct {
+    const ClassifierJob *job;
+    Device *device;
+    Log *log;
+    ClassifierNet net;
+    ClassifierPass train, eval;
+    float *class_weight;  /* owned: [classes] or NULL */
+    float *best;          /* owned: device block of the best epoch's values */
+    Loader *loader;
+    Optimizer optimizer;
+    History history;
+    RunState run;
+    long per_epoch;       /* steps */
+    char *checkpoints, *model;
+} Trainer;
+
+/* n / (classes * films of the class): sums to n over the films. A class without films weighs nothing. */
+static float *balanced_weights(const ClassifierJob *job)
+{
+    float *w = calloc((size_t)job->classes, sizeof *w);
+    CHECK(w);
+    for (int i = 0; i < job->n_train; i++) w[job->train[i].label] += 1;
+    for (int c = 0; c < job->classes; c++)
+        if (w[c] > 0) w[c] = (float)job->n_train / ((float)job->classes * w[c]);
+    return w;
+}
+
+static double start_rate(const ClassifierSettings *set, long step, long steps)
+{
+    return lr_at(LR_COSINE, set->learning_rate, set->min_learning_rate, step, steps, 0);
+}
+
+static Status train_step(Trainer *t, long step, const Batch *b)
+{
+    const ClassifierSettings *set = &t->job->config->classifier;
+    double norm, rate = t->run.number[RATE];
+    float loss;
+    if (!strcmp(set->schedule, "cosine")) rate = start_rate(set, step, t->per_epoch * set->epochs);
+    int32_t rng[3] = {(int32_t)t->job->seed, (int32_t)step, 0};
+    TRY(classifier_pass_run(&t->train, b->pixel, b->label, rng));
+    TRY(exec_read(t->train.e, t->train.loss, &loss));
+    TRY(optimizer_step(&t->optimizer, rate, 1, &norm));
+    t->optimizer.step = step;
+    if (isfinite(norm)) {
+        t->run.number[SUM_LOSS] += loss;
+        t->run.number[BAD_STEPS] = 0;
+        return OK;
+    }
+    log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
+    if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
+        return FAIL(ERR_NUMERIC, "%s: %d steps in a row up to %ld have no finite gradient; lower classifier.learning_rate",
+                    t->job->name, MAX_BAD_STEPS, step);
+    return OK;
+}
+
+/* Weighted cross-entropy and mean recall over the validation films. */
+static Status validate(Trainer *t, double *loss, double *balanced)
+{
+    const ClassifierJob *job = t->job;
+    size_t k = (size_t)job->classes;
+    float *p = calloc((size_t)job->n_val * k + 1, sizeof *p);
+    double *hit = calloc(2 * k, sizeof *hit), sum = 0, weight = 0, recalls = 0;
+    CHECK(p && hit);
+    Status s = classifier_scan(&t->eval, job->config, job->val, job->n_val, p, NULL, NULL, NULL);
+    for (int i = 0; !s && i < job->n_val; i++) {
+        size_t label = (size_t)job->val[i].label, top = 0;
+        const float *row = p + (size_t)i * k;
+        for (size_t c = 1; c < k; c++)
+            if (row[c] > row[top]) top = c;
+        double w = t->class_weight ? t->class_weight[label] : 1;
+        sum -= w * log(fmax(row[label], 1e-30));
+        weight += w;
+        hit[label] += top == label;
+        hit[k + label] += 1;
+    }
+    int present = 0;
+    for (size_t c = 0; c < k; c++)
+        if (hit[k + c] > 0) recalls += hit[c] / hit[k + c], present++;
+    *loss = weight > 0 ? sum / weight : NAN;
+    *balanced = present ? recalls / present : NAN;
+    free(hit);
+    free(p);
+    return s;
+}
+
+/* After an epoch: validation, best weights, learning rate, early stopping. */
+static Status end_epoch(Trainer *t, long epoch, bool *stop)
+{
+    const ClassifierSettings *set = &t->job->config->classifier;
+    double *number = t->run.number, loss, balanced;
+    char note[128];
+    TRY(validate(t, &loss, &balanced));
+    double mean = number[SUM_LOSS] / (double)t->per_epoch;
+    history_add(&t->history, (double[]){(double)epoch, mean, loss, balanced, number[RATE]});
+    log_record(t->log, "classifier", "\"name\":\"%s\",\"epoch\":%ld,\"loss\":%.6g,\"val_loss\":%.6g,\"val_balanced_accuracy\":%.6g",
+               t->job->name, epoch, mean, isfinite(loss) ? loss : -1, isfinite(balanced) ? balanced : -1);
+    number[SUM_LOSS] = 0;
+    if (!(loss >= number[BEST_LOSS])) { /* also where there is nothing to validate on: the last is the best */
+        number[BEST_LOSS] = isfinite(loss) ? loss : INFINITY;
+        number[BEST_EPOCH] = number[RATE_EPOCH] = (double)epoch;
+        TRY(sweep_zero(t->device, t->best, t->net.store.count));
+        TRY(sweep_add(t->device, t->best, t->net.store.value, t->net.store.count));
+    }
+    if (!strcmp(set->schedule, "plateau") && (double)epoch - number[RATE_EPOCH] > set->plateau_patience) {
+        number[RATE] = fmax(number[RATE] * set->plateau_factor, set->min_learning_rate);
+        number[RATE_EPOCH] = (double)epoch;
+    }
+    *stop = epoch >= set->epochs || (set->patience && (double)epoch - number[BEST_EPOCH] >= set->patience);
+    snprintf(note, sizeof note, "loss %.4f, validation %.4f, balanced accuracy %.3f", mean, loss, balanced);
+    log_progress(t->log, t->job->name, (double)epoch, set->epochs, note);
+    return OK;
+}
+
+static Status loop(Trainer *t)
+{
+    const ClassifierJob *job = t->job;
+    long step, saved_epoch;
+    bool stop = false;
+    TRY(run_state_resume(&t->run, &step, t->log));
+    saved_epoch = step / t->per_epoch;
+    const double *number = t->run.number;
+    const ClassifierSettings *set = &job->config->classifier;
+    if (step && step % t->per_epoch == 0) /* an early stop may have been due when it was saved */
+        stop = saved_epoch >= set->epochs || (set->patience && (double)saved_epoch - number[BEST_EPOCH] >= set->patience);
+    if (!stop) TRY(classifier_loader(&t->loader, job, step, t->per_epoch));
+    while (!stop) {
+        Batch b;
+        if (run_state_must_stop(&t->run, step, job->stop_after, job->minutes)) {
+            TRY(run_state_save(&t->run, step, t->log));
+            return FAIL(ERR_STOPPED, "%s: stopped at step %ld, its state is kept", job->name, step);
+        }
+        TRY(loader_next(t->loader, &b));
+        CHECK(b.n > 0);
+        if (b.n < job->config->classifier.batch) continue; /* the epoch's leftovers */
+        TRY(train_step(t, ++step, &b));
+        if (step % t->per_epoch) continue;
+        TRY(end_epoch(t, step / t->per_epoch, &stop));
+        TRY(run_state_save(&t->run, step, t->log));
+    }
+    log_progress_end(t->log);
+    return OK;
+}
+
+static Status open_trainer(Trainer *t)
+{
+    const ClassifierJob *job = t->job;
+    const Config *c = job->config;
+    const ClassifierSettings *set = &c->classifier;
+    t->per_epoch = job->n_train / set->batch;
+    if (t->per_epoch < 1)
+        return FAIL(ERR_USAGE, "%s: %d training films, expected at least classifier.batch = %d", job->name, job->n_train,
+                    set->batch);
+    if (set->class_weights) t->class_weight = balanced_weights(job);
+    TRY(classifier_net_open(&t->net, t->device, c, job->classes, true));
+    TRY(params_init(&t->net.store, job->seed));
+    TRY(classifier_net_start(&t->net, c));
+    TRY(classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight));
+    TRY(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL));
+    bool adamw = !strcmp(set->optimizer, "adamw");
+    OptimizerSettings o = {.adamw = adamw, .beta1 = set->beta1, .beta2 = set->beta2, .epsilon = 1e-8,
+                           .momentum = set->momentum, .weight_decay = set->weight_decay, .clip_norm = set->clip_norm};
+    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->net.store}, 1));
+    TRY(device_alloc(t->device, (void **)&t->best, t->net.store.count * sizeof(float), "best weights"));
+    history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
+    run_state_init(&t->run, t->checkpoints, job->identity, t->device, &t->optimizer, &t->history);
+    run_state_block(&t->run, "best", t->best, t->net.store.count);
+    t->run.number[RATE] = set->learning_rate;
+    t->run.number[BEST_LOSS] = INFINITY;
+    return OK;
+}
+
+static Status save_model(Trainer *t)
+{
+    size_t count = t->net.store.count;
+    float *host = malloc(count * sizeof *host);
+    if (!host) return FAIL(ERR_SPACE, "no memory for the best weights");
+    Status s = device_read(t->device, host, t->best, count * sizeof *host);
+    if (!s) s = params_save(&t->net.store, host, t->model, SAVE_F32, 0, NULL);
+    free(host);
+    return s;
+}
+
+static void trainer_close(Trainer *t)
+{
+    loader_close(t->loader);
+    history_free(&t->history);
+    optimizer_free(&t->optimizer);
+    device_release(t->device, t->best);
+    classifier_pass_close(&t->train);
+    classifier_pass_close(&t->eval);
+    params_free(&t->net.store);
+    free(t->class_weight);
+    free(t->checkpoints);
+    free(t->model);
+}
+
+Status classifier_train(const ClassifierJob *job, Device *d, Log *log)
+{
+    Trainer t = {.job = job, .device = d, .log = log, .checkpoints = path_join(job->out, "checkpoints"),
+                 .model = path_join(job->out, "model.safetensors")};
+    Status s = OK;
+    if (file_exists(t.model)) goto done;
+    TRY_OR(done, s, open_trainer(&t));
+    TRY_OR(done, s, loop(&t));
+    char *history = path_join(job->out, "history.json");
+    s = history_write(&t.history, history);
+    free(history);
+    if (!s) s = save_model(&t);
+    if (!s) checkpoint_remove_all(t.checkpoints);
+done:
+    trainer_close(&t);
+    return s;
+}
