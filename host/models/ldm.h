@@ -28,7 +28,7 @@ typedef struct {
     char   *folder;               /* owned */
     UnetConfig unet_config;
     ClipTextConfig text_config;
-    AutoencoderTinyConfig vae_config;
+    TinyConfig vae_config;
     ParamStore unet, text, vae;
     NoiseSchedule schedule;
     Tokenizer *tokenizer;         /* owned */
