@@ -44,7 +44,7 @@ static Status read_configs(Ldm *m)
     Status s = OK;
     TRY_OR(done, s, unet_config_read(&m->unet_config, path[0]));
     TRY_OR(done, s, clip_text_config_read(&m->text_config, path[1]));
-    TRY_OR(done, s, autoencoder_tiny_config_read(&m->vae_config, path[2]));
+    TRY_OR(done, s, tiny_config_read(&m->vae_config, path[2]));
     CHECK(m->vae_config.latent_channels <= MAX_LATENT);
     TRY_OR(done, s, read_statistics(m, path[3]));
     TRY_OR(done, s, schedule_read(&m->schedule, m->folder));
