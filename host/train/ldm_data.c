@@ -2,6 +2,7 @@
 #include "train/ldm_data.h"
 #include "base/random.h"
 #include "data/film.h"
+#include "weights/safetensors.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,39 +51,68 @@ static void film_prompts(LdmData *d, LdmFilms *f, int i, const char *templates)
 
 /* ---- films ----------------------------------------------------------------------------- */
 
+/* Encoded latents kept beside the run, so that a continued run need not encode again. A file that is
+ * not exactly of these films is as good as none. */
+static bool cache_read(LdmFilms *f, const char *path, const char *identity)
+{
+    SafeFile file;
+    const SafeTensor *t;
+    if (!path || !file_exists(path) || st_open(&file, path)) return false;
+    const char *made_for = st_metadata(&file, "identity");
+    bool good = made_for && !strcmp(made_for, identity) &&
+                !st_expect(&t, &file, "latent", 2, (int64_t[]){f->n, (int64_t)f->per}) && !st_read_f32(&file, t, f->latent);
+    st_close(&file);
+    return good;
+}
+
+static void cache_write(const LdmFilms *f, const char *path, const char *identity, Log *log)
+{
+    SafeWriter w;
+    SafeSpec spec = {.name = "latent", .dtype = SAFE_F32, .ndim = 2, .dim = {f->n, (int64_t)f->per}};
+    if (!path) return;
+    Status s = st_write_begin(&w, path, 1, &spec, 1, &(SafeMeta){"identity", identity});
+    if (!s) {
+        s = st_write_f32(&w, f->latent, (size_t)f->n * f->per);
+        if (s) st_write_abandon(&w);
+        else s = st_write_commit(&w);
+    }
+    if (s) log_warn(log, "latents are not kept, going on without: %s", status_message());
+}
+
 static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size, const char *what,
-                           Log *log)
+                           const char *cache, const char *identity, Log *log)
 {
     *f = (LdmFilms){.n = n, .size = size, .per = ldm_latent_count(m, size)};
     f->latent = need((size_t)n * f->per, sizeof *f->latent);
     f->first_prompt = need((size_t)n, sizeof *f->first_prompt);
     f->n_prompt = need((size_t)n, sizeof *f->n_prompt);
+    for (int i = 0; i < n; i++) film_prompts(d, f, i, film[i].prompts);
+    if (cache_read(f, cache, identity)) return OK;
     size_t pixels = (size_t)size * (size_t)size;
     float *grey = need(ENCODE_BATCH * pixels, sizeof *grey);
     Status s = OK;
     for (int first = 0; first < n && !s; first += ENCODE_BATCH) {
         int k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
-        for (int i = 0; i < k && !s; i++) {
-            s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
-            film_prompts(d, f, first + i, film[first + i].prompts);
-        }
+        for (int i = 0; i < k && !s; i++) s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
         if (!s) s = ldm_encode(m, grey, k, size, f->latent + (size_t)first * f->per);
         log_progress(log, what, first + k, n, NULL);
     }
     log_progress_end(log);
     free(grey);
+    if (!s && n) cache_write(f, cache, identity, log);
     return s;
 }
 
 Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior, int n_prior,
-                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, Log *log)
+                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, const char *cache,
+                     const char *identity, Log *log)
 {
     *d = (LdmData){.tokens = ldm_tokens(m), .width = m->text_config.hidden_size};
     Status s = OK;
     prompt_index(d, "", 0);
-    TRY_OR(done, s, encode_films(d, &d->train, m, train, n_train, size, "encoding training films", log));
-    TRY_OR(done, s, encode_films(d, &d->prior, m, prior, n_prior, size, "encoding prior films", log));
-    TRY_OR(done, s, encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", log));
+    TRY_OR(done, s, encode_films(d, &d->train, m, train, n_train, size, "encoding training films", cache, identity, log));
+    TRY_OR(done, s, encode_films(d, &d->prior, m, prior, n_prior, size, "encoding prior films", NULL, identity, log));
+    TRY_OR(done, s, encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", NULL, identity, log));
     if (standardise && !m->standardised) {
         ldm_standardise(m, d->train.latent, n_train, size);
         ldm_restandardise(m, d->prior.latent, n_prior, size);

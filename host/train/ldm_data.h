@@ -28,9 +28,11 @@ typedef struct {
 } LdmData;                             /* starts as {0} */
 
 /* Reads and encodes every film once. Standardises m by the training films' latents where the folder
- * had no statistics and `standardise` is set. */
+ * had no statistics and `standardise` is set. cache: file that keeps the training films' latents between
+ * runs of the same identity; NULL: none. */
 Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior, int n_prior,
-                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, Log *log);
+                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, const char *cache,
+                     const char *identity, Log *log);
 void   ldm_data_close(LdmData *d);
 
 /* One micro-batch on the host; buffers owned. */

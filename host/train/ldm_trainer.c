@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { WINDOW = 10, MAX_BAD_STEPS = 3 };                   /* steps behind one row of the history */
 enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS };                  /* numbers kept in checkpoints */
@@ -30,7 +31,7 @@ typedef struct {
     Optimizer optimizer;
     History history;
     RunState run;
-    char *checkpoints, *model;
+    char *checkpoints, *model, *latents;
 } Trainer;
 
 static void pass_free(Pass *p)
@@ -199,7 +200,7 @@ static Status prepare(Trainer *t)
     if (strcmp(c->ldm.prediction, "auto")) t->m.schedule.v_prediction = !strcmp(c->ldm.prediction, "v_prediction");
     TRY(ldm_data_open(&t->data, &t->m, t->job->train, t->job->n_train, t->job->prior,
                       c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val, c->data.size, random,
-                      !text, t->log));
+                      !text, t->latents, t->job->identity, t->log));
     ldm_batch_new(&t->batch, &t->data, c->ldm.batch);
     TRY(record(&t->train, t, true));
     TRY(record(&t->val, t, false));
@@ -223,12 +224,13 @@ static void trainer_close(Trainer *t)
     ldm_close(&t->m);
     free(t->checkpoints);
     free(t->model);
+    free(t->latents);
 }
 
 Status ldm_train(const LdmJob *job, Device *d, Log *log)
 {
     Trainer t = {.job = job, .device = d, .log = log, .checkpoints = path_join(job->out, "checkpoints"),
-                 .model = path_join(job->out, "model")};
+                 .model = path_join(job->out, "model"), .latents = path_join(job->out, "latents.safetensors")};
     Status s = OK;
     if (dir_exists(t.model)) goto done;
     if (!job->n_train) {
@@ -241,7 +243,10 @@ Status ldm_train(const LdmJob *job, Device *d, Log *log)
     s = history_write(&t.history, history);
     free(history);
     if (!s) s = save_model(&t);
-    if (!s) checkpoint_remove_all(t.checkpoints);
+    if (!s) {
+        checkpoint_remove_all(t.checkpoints);
+        unlink(t.latents);
+    }
 done:
     trainer_close(&t);
     return s;
