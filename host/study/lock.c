@@ -59,7 +59,7 @@ Status run_lock(RunLock *l, const char *dir, Log *log)
     char mine[LOCK_TEXT], left[LOCK_TEXT] = "";
     TRY(dir_make(dir));
     char *path = path_join(dir, "lock");
-    int fd;
+    int fd = -1;
     Status s = take(&fd, path);
     if (s) {
         free(path);

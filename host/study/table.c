@@ -13,13 +13,14 @@ static const char *figure(char text[32], const json_t *v, const char *format)
     return text;
 }
 
+/* "0.834 [0.790, 0.876]" in a column */
 static void print_value(const json_t *object, const char *key, const char *format)
 {
-    char v[32], lo[32], hi[32];
+    char v[32], lo[32], hi[32], cell[128];
     const json_t *ci = json_object_get(object, "ci");
-    printf("  %s", figure(v, json_object_get(object, key), format));
-    printf(" [%s, %s]", figure(lo, json_array_get(ci, 0), format),
-           figure(hi, json_array_get(ci, 1), format));
+    snprintf(cell, sizeof cell, "%s [%s, %s]", figure(v, json_object_get(object, key), format),
+             figure(lo, json_array_get(ci, 0), format), figure(hi, json_array_get(ci, 1), format));
+    printf("  %-23s", cell);
 }
 
 static void print_p(const json_t *v)
@@ -46,7 +47,7 @@ static void print_task(const json_t *task)
            (int)json_integer_value(json_object_get(evaluation, "n")),
            (int)json_integer_value(json_object_get(evaluation, "patients")),
            (int)json_integer_value(json_object_get(evaluation, "positives")));
-    printf("%-18s  %-20s  %-20s  %-23s  %7s  %7s\n", "", "baseline", "augmented", "difference", "p",
+    printf("%-18s  %-23s  %-23s  %-23s  %7s  %7s\n", "", "baseline", "augmented", "difference", "p",
            "p Holm");
     for (Metric m = 0; m < METRIC_COUNT; m++) {
         const char *name = metric_info(m)->name;
