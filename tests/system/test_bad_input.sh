@@ -1,0 +1,151 @@
+#!/bin/bash
+# test_bad_input.sh - what users get wrong, each answered by one clear error, the exit code of its
+# class, and nothing half-written under a final name. $1: the program.
+set -u
+program=$1
+films=$SOURCE_DIR/samples/films
+tiny=$SOURCE_DIR/configs/tiny.ini
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failed=0
+
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+
+# refuse CODE WORDS ABSENT COMMAND...: exit code CODE, one line "equipoise: ..." that holds WORDS, and of
+# ABSENT (a file or folder, "" for none) nothing: neither it, nor a temporary beside or below it.
+refuse() {
+    local code=$1 words=$2 absent=$3
+    shift 3
+    "$@" >out 2>err
+    local got=$?
+    [ $got = "$code" ] || fail "$*: exit code $got, expected $code: $(tail -1 err)"
+    [ "$(grep -c '^equipoise: ' err)" = 1 ] || fail "$*: $(grep -c '^equipoise: ' err) errors, expected one"
+    grep '^equipoise: ' err | grep -qF -- "$words" || fail "$*: no \"$words\" in: $(tail -1 err)"
+    [ -z "$absent" ] && return
+    [ ! -e "$absent" ] || fail "$*: left $absent"
+    [ -z "$(find . -path "./$absent*" \( -name '*.tmp-*' -o -name '*.partial' \))" ] || fail "$*: left a temporary"
+}
+
+list=("$films"/normal/*.jpeg)
+sick=("$films"/bacteria/*.jpeg)
+make_films() { # FOLDER: eight good films of two classes
+    mkdir -p "$1/normal" "$1/bacteria"
+    cp "${list[@]:0:4}" "$1/normal"
+    cp "${sick[@]:0:4}" "$1/bacteria"
+}
+make_films good
+"$program" prepare folders good --out prepared --size 96 --val-share 0.2 >out 2>err || fail "good films: $(tail -1 err)"
+
+# ---- films
+prepare() { refuse "$1" "$2" "$3" "$program" prepare "${@:4}" --out "$3" --size 96; }
+prepare 3 "nowhere" a1 folders nowhere
+{
+    echo path,label,patient
+    for f in good/normal/*; do echo "$f,normal,$f"; done
+    echo good/bacteria/absent.png,bacteria,p9
+} >missing.csv
+prepare 3 "1 of 5 films" a2 csv missing.csv
+grep -q absent.png err || fail "a missing film is not named: $(cat err)"
+
+bad_film() { # NAME WORDS: good films and bad/bacteria/NAME, which is refused
+    prepare 3 "1 of 9 films" "$1.out" folders bad
+    grep -q "$1" err || fail "$1: the file is not named: $(cat err)"
+    grep -q -- "$2" err || fail "$1: no \"$2\" in $(cat err)"
+    rm "bad/bacteria/$1"
+}
+make_films bad
+png=$(find prepared/images -name '*.png' | sort | head -1)
+head -c $(($(stat -c %s "$png") / 2)) "$png" >bad/bacteria/cut.png
+bad_film cut.png truncated
+head -c $(($(stat -c %s "${sick[5]}") / 2)) "${sick[5]}" >bad/bacteria/cut.jpeg
+bad_film cut.jpeg truncated
+: >bad/bacteria/empty.png
+bad_film empty.png empty
+# 96 x 96, 16 bits a channel, red
+base64 -d >bad/bacteria/deep.png <<'PNG'
+iVBORw0KGgoAAAANSUhEUgAAAGAAAABgEAIAAAA9ajwsAAAA2ElEQVR42u3SMREAMAgAMfbKYEEWMqsJFXjo0iVLBPx9TGedS74ZEtBA
+NBANRAORBqKBaCAaiDQQDUQD0UCkgWggGogGIg1EA9FANBANRBqIBqKBaCDSQDQQDUQDkQaigWggGog0EA1EA9FANJAQNBANRAPRQKSB
+aCAaiAYiDUQD0UA0EGkgGogGooFIA9FANBANRAORBqKBaCAaiDQQDUQD0UCkgWggGogGIg1EA9FANBANRBqIBqKBaCDSQDQQDUQDkQai
+gWggGog0EA1EA9FANJAQNBD/uP6UZO2yhNT0AAAAAElFTkSuQmCC
+PNG
+bad_film deep.png colour
+
+{
+    echo path,label,patient,split
+    echo good/normal/$(basename "${list[0]}"),normal,p1,train
+    echo good/normal/$(basename "${list[1]}"),normal,p2,test
+    echo good/bacteria/$(basename "${sick[0]}"),bacteria,p3,train
+    echo good/bacteria/$(basename "${sick[1]}"),bacteria,p3,test
+} >overlap.csv
+prepare 3 'patient "p3" is in ' a3 csv overlap.csv
+refuse 3 'patient "p3" is in ' a4/metrics.json "$program" study "$tiny" --run a4 --set data.source=overlap.csv \
+    --set data.images=.
+[ ! -e a4/stages/prepare/data ] || fail "an overlapping split left prepared films"
+
+# ---- settings
+sed 's/^steps = 30/stepz = 30/' "$tiny" >key.ini
+refuse 2 "ldm.stepz; did you mean ldm.steps?" a5 "$program" study key.ini --run a5
+refuse 2 "key.ini:" a5 "$program" study key.ini --run a5
+sed 's/^guidance = 3/guidance = 300/' "$tiny" >range.ini
+refuse 2 "synthesis.guidance = 300 is outside 1..100" a6 "$program" study range.ini --run a6
+refuse 2 "study.seed" a6 "$program" study "$tiny" --run a6 --set study.seed=-1
+refuse 2 "no.ini" a6 "$program" study no.ini --run a6
+refuse 2 "ldm.base is empty" a6 "$program" study "$tiny" --run a6 --set ldm.base=
+
+# ---- weights: a classifier trained in seconds, then damaged by letters of equal length
+train() {
+    "$program" train-classifier "$tiny" --class bacteria --out "$1" --set classifier.epochs=1 \
+        --set classifier.batch=8 "${@:2}"
+}
+train trained >out 2>err || fail "training: $(tail -1 err)"
+weights=trained/model.safetensors
+LC_ALL=C sed 's/"fc\.bias"/"fc.bios"/' "$weights" >renamed.safetensors
+refuse 3 "fc.bias" a7/model.safetensors train a7 --set classifier.weights=renamed.safetensors
+wide=$(LC_ALL=C grep -aoE '"fc\.weight":\{[^}]*"shape":\[[0-9]+,[0-9]+\]' "$weights" | grep -oE '[0-9]+,[0-9]+\]$')
+[ -n "$wide" ] || fail "no fc.weight in $weights"
+turned="${wide#*,}"
+turned="${turned%]},${wide%,*}]"
+LC_ALL=C sed "s/\(\"fc\.weight\":{[^}]*\"shape\":\[\)$wide/\1$turned/" "$weights" >turned.safetensors
+cmp -s "$weights" turned.safetensors && fail "the shape was not turned"
+refuse 3 "fc.weight" a8/model.safetensors train a8 --set classifier.weights=turned.safetensors
+head -c 5000 "$weights" >cut.safetensors
+refuse 3 "cut.safetensors" a9/model.safetensors train a9 --set classifier.weights=cut.safetensors
+refuse 3 "absent.safetensors" a9 train a9 --set classifier.weights=absent.safetensors
+refuse 3 "absent" a9 "$program" train-ldm "$tiny" --out a9 --set ldm.base=absent
+
+# ---- predictions
+printf 'id,patient,label,score\na,p,0,0.5\nb,q,1,1.5\n' >scores.csv
+refuse 3 "scores.csv:3" m.json "$program" evaluate --predictions scores.csv --out m.json
+
+# ---- a full disk: a small one where that is allowed, else a limit on the size of files
+if unshare -Urm true 2>/dev/null; then
+    mkdir disk
+    full() { # KIB COMMAND...: with ./disk of so many KiB
+        local size=$1
+        shift
+        unshare -Urm sh -c 'mount -t tmpfs -o size='"$size"'k none disk && "$@"; rc=$?; find disk >left; exit $rc' sh "$@"
+    }
+else
+    mkdir disk
+    full() {
+        (ulimit -f 4 && "${@:2}")
+        local rc=$?
+        find disk >left
+        return $rc
+    }
+fi
+refuse 5 "disk/set" "" full 40 "$program" prepare folders good --out disk/set --size 96
+grep -q "disk/set" left && fail "a full disk left $(grep disk/set left | head -3)"
+rm -rf disk/*
+refuse 5 "disk/w.safetensors" "" full 64 "$program" weights convert "$weights" disk/w.safetensors
+grep -q "disk/w" left && fail "a full disk left $(cat left)"
+rm -rf disk/*
+refuse 5 "disk/run" "" full 100 "$program" study "$tiny" --run disk/run
+grep -qE "metrics.json|report.html|\.partial" left && fail "a full disk left $(cat left)"
+
+[ $failed = 0 ] && echo "all refused as they should be"
+exit $failed
