@@ -131,7 +131,7 @@ Status fold_prompted(LdmFilm **film, int *n, Arena *a, const Manifest *m, const 
     for (int i = 0; i < m->n; i++) {
         const ManifestRow *r = &m->row[i];
         if (!(splits >> r->split & 1) || (label && strcmp(r->label_name, label))) continue;
-        const char *prompts;
+        const char *prompts = NULL;
         TRY(class_prompts(&prompts, c, r->label_name));
         list[k++] = (LdmFilm){kept_path(a, m, r), arena_strdup(a, prompts)};
     }

@@ -2,6 +2,7 @@
 # test_study_resume.sh - a study that is killed at 20 random moments and started again reaches the
 # same metrics.json, to the byte. $1: the program. Prints the seed of its moments; EQ_TEST_SEED repeats them.
 set -u
+export OMP_WAIT_POLICY=passive # other tests may run beside this one
 program=$1
 kills=20
 config=$SOURCE_DIR/configs/tiny.ini
@@ -26,8 +27,9 @@ study "$work/whole" >"$work/whole.out" 2>"$work/whole.err" || {
     exit 1
 }
 took=$((($(now) - start) / 1000000))
-echo "undisturbed: $took ms"
-[ "$took" -lt 30000 ] || fail "a study took $took ms, expected less than 30 s"
+load=$(awk -v cores="$(nproc)" '{ l = $1 / cores; print int(100 * (l > 1 ? l : 1)) }' /proc/loadavg)
+echo "undisturbed: $took ms, load of the machine $load %"
+[ "$took" -lt $((300 * load)) ] || fail "a study took $took ms, expected less than 30 s times the load"
 grep -q "p Holm" "$work/whole.out" || fail "no table on stdout"
 for file in config.ini metrics.json report.html log.jsonl synthetic/manifest.csv; do
     [ -s "$work/whole/$file" ] || fail "no $file"
@@ -93,7 +95,7 @@ refused() { # what, pattern, command...
     grep -q "$2" "$work/err" || fail "$1: $(cat "$work/err")"
 }
 refused "no --resume" "not empty" "$program" study "$config" --run "$work/whole"
-refused "other settings" "ldm.steps = 31, was 30" "$program" study "$config" --run "$work/whole" --resume \
+refused "other settings" "ldm.steps = 31, was 12" "$program" study "$config" --run "$work/whole" --resume \
     --set ldm.steps=31
 mkdir "$work/foreign" && echo hello >"$work/foreign/letter.txt"
 refused "a foreign folder" "config.ini" "$program" study "$config" --run "$work/foreign" --resume

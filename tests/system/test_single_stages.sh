@@ -1,0 +1,94 @@
+#!/bin/bash
+# test_single_stages.sh - the stages of a study as commands of their own: train-ldm, train-classifier,
+# synthesize, img2img. $1: the program.
+set -u
+export OMP_WAIT_POLICY=passive # other tests may run beside this one
+program=$1
+tiny=$SOURCE_DIR/configs/tiny.ini
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failed=0
+
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+must() { "$@" >out 2>err || fail "$*: exit code $?: $(tail -1 err)"; }
+refuse() { # CODE WORDS COMMAND...
+    "${@:3}" >out 2>err
+    local got=$?
+    [ $got = "$1" ] || fail "${*:3}: exit code $got, expected $1"
+    grep '^equipoise: ' err | grep -qF -- "$2" || fail "${*:3}: no \"$2\" in $(tail -1 err)"
+}
+sums() { (cd "$1" && find . -type f ! -name '*.jsonl' | sort | xargs sha256sum); }
+
+# ---- a diffusion model on all classes; a second call finds it complete
+must "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0
+[ "$(cat out)" = ldm/model ] || fail "train-ldm says $(cat out)"
+[ -s ldm/model/unet/diffusion_pytorch_model.safetensors ] && [ -s ldm/history.json ] || fail "train-ldm left no model"
+sums ldm >before
+must "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0
+sums ldm | cmp - before || fail "a complete model was changed"
+refuse 2 "ldm.steps = 5, was 12" "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0 --set ldm.steps=5
+refuse 2 "base model = " "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0 --set ldm.base=ldm/model
+refuse 2 'no film of class "fungus", expected one of: bacteria, normal, virus' "$program" train-ldm "$tiny" \
+    --out none --class fungus
+mkdir letters && echo hello >letters/one.txt
+refuse 2 "holds other files" "$program" train-ldm "$tiny" --out letters
+
+# ---- fine-tuning it further, on one class: what it gives is a base like any other
+must "$program" train-ldm "$tiny" --out virus --class virus --set ldm.base=ldm/model --set ldm.init=base \
+    --set ldm.steps=3 --set ldm.warmup=0
+
+# ---- films
+must "$program" synthesize "$tiny" --model virus/model --class virus --out made --set synthesis.count=3
+[ "$(find made/films/images -name '*.png' | wc -l)" = 3 ] || fail "synthesize made other than 3 films"
+[ "$(wc -l <made/films/manifest.csv)" = 4 ] || fail "synthesize wrote no manifest of 3 films"
+must "$program" synthesize "$tiny" --model virus/model --class virus --out text --set synthesis.count=2 \
+    --set synthesis.mode=text-to-image
+[ ! -e text/prepare ] || fail "text-to-image prepared films that it does not need"
+refuse 2 'class "fungus" has no prompts' "$program" synthesize "$tiny" --model virus/model --class fungus --out none
+
+image=$(find made/prepare/data/images -name '*.png' | sort | head -1)
+img2img() {
+    "$program" img2img --model virus/model --image "$image" --prompt "chest x-ray, viral pneumonia" --steps 4 "$@"
+}
+must img2img --out a.png --seed 3
+must img2img --out b.png --seed 3
+must img2img --out c.png --seed 4
+cmp a.png b.png || fail "the same seed, another film"
+cmp -s a.png c.png && fail "another seed, the same film"
+grep -aq Synthetic a.png || fail "a synthetic film that does not say so"
+refuse 2 "a.png: is there" img2img --out a.png --seed 4
+cmp a.png b.png || fail "a film was overwritten"
+must img2img --out a.png --seed 4 --force
+cmp a.png c.png || fail "--force did not overwrite"
+refuse 2 "no whole step" img2img --out d.png --strength 0.1
+refuse 2 "multiple of 16" img2img --out d.png --size 81
+refuse 3 "nowhere" "$program" img2img --model nowhere --image "$image" --prompt x --out d.png
+[ ! -e d.png ] || fail "a refused film was written"
+
+# ---- pretraining without disease labels, on a table whose patients have several films
+{
+    echo path,label,patient
+    i=0
+    for f in "$SOURCE_DIR"/samples/films/normal/*.jpeg; do
+        i=$((i + 1))
+        [ $i -le 36 ] || break
+        echo "normal/$(basename "$f"),$([ $((i % 2)) = 0 ] && echo x || echo y),p$((i / 4))"
+    done
+} >pool.csv
+pretext() {
+    "$program" train-classifier "$tiny" --out trunk --set data.source=pool.csv --set classifier.target=patient \
+        --set data.train_share=0.9 --set data.val_share=0.05 "$@"
+}
+must pretext
+[ -s trunk/model.safetensors ] && [ -s trunk/history.json ] || fail "train-classifier left no model"
+refuse 2 "expected none with classifier.target = patient" pretext --class virus
+refuse 2 "--class is missing" "$program" train-classifier "$tiny" --out none
+# what it learned is where a classifier of two classes can start
+must "$program" train-classifier "$tiny" --class virus --out two --set classifier.weights=trunk/model.safetensors
+
+[ $failed = 0 ] && echo "every stage alone"
+exit $failed
