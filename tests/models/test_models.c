@@ -62,7 +62,8 @@ static void fill_weights(float *v, const char *name, int ndim, const int64_t *di
     double base = 0, scale = 0.3;
     if (ends(name, "running_var")) base = 1, scale = 0.5;
     else if (ends(name, "running_mean")) base = 0;
-    else if (ends(name, "bn.bias")) base = !strncmp(name, "Conv2d_2b", 9) ? 0 : !strncmp(name, "Conv2d_", 7) ? 1 : 2.5;
+    else if (ends(name, "bn.bias"))
+        base = !strncmp(name, "Conv2d_2b", 9) ? 0 : !strncmp(name, "Conv2d_", 7) ? 1 : 2.5;
     else if (ndim >= 2) scale = (float)sqrt(3 * gain / (double)fan_in);
     else if (ends(name, "weight")) base = 1;
     uint64_t hash = name_hash(name);

@@ -1,0 +1,160 @@
+/* test_forward.c - equipoise forward refuses what does not fit: one line, the right class, no file.
+ */
+#include "app/commands.h"
+#include "base/file.h"
+#include "weights/safetensors.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define VAE SOURCE_DIR "/samples/base/vae"
+
+static char folder[] = "/tmp/eq-forward-XXXXXX";
+static char in[64], out[64];
+
+static void require(Status s)
+{
+    if (s) fail_msg("%s", status_message());
+}
+
+static void write_zeros(const char *path, int n, const SafeSpec *spec)
+{
+    static const float zeros[4096];
+    static const int32_t none[4096];
+    SafeWriter w = {0};
+    require(st_write_begin(&w, path, n, spec, 0, NULL));
+    for (int i = 0; i < n; i++) {
+        size_t count = 1;
+        for (int k = 0; k < spec[i].ndim; k++) count *= (size_t)spec[i].dim[k];
+        assert_true(count <= 4096);
+        require(spec[i].dtype == SAFE_F32 ? st_write_f32(&w, zeros, count)
+                                          : st_write_i32(&w, none, count));
+    }
+    require(st_write_commit(&w));
+}
+
+static void write_inputs(int n, const SafeSpec *spec) { write_zeros(in, n, spec); }
+
+static Status forward(const char *model, const char *weights, const char *more)
+{
+    App app = {.log = log_new(true)};
+    char *argv[] = {"forward", (char *)model, "--weights", (char *)weights, "--in",
+                    in,        "--out",       out,         (char *)more,    NULL};
+    Status s = cmd_forward(&app, more ? 9 : 8, argv);
+    log_free(app.log);
+    return s;
+}
+
+static void refused(Status got, Status expected, const char *part)
+{
+    if (got != expected || !strstr(status_message(), part))
+        fail_msg("%d: no \"%s\" in: %s", got, part, got ? status_message() : "(success)");
+    assert_null(strchr(status_message(), '\n'));
+    assert_false(file_exists(out));
+}
+
+static const SafeSpec latent = {"latent", SAFE_F32, 4, {1, 32, 2, 3}};
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    char path[600];
+    write_inputs(1, &latent);
+    refused(forward("vae-decode", VAE, NULL), ERR_USAGE,
+            "unknown model vae-decode, expected one of unet, taesd-encode, taesd-decode, text, "
+            "inception");
+    refused(forward("taesd-decode", VAE, "--fast"), ERR_USAGE, "--fast");
+    refused(forward("taesd-decode", "/nonexistent", NULL), ERR_INPUT, "/nonexistent");
+    refused(forward("taesd-encode", VAE, NULL), ERR_INPUT, "no tensor \"sample\"");
+    refused(forward("taesd-decode", VAE, "--grad"), ERR_INPUT, "grad.sample");
+    snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", VAE);
+    refused(forward("inception", path, NULL), ERR_INPUT, "no tensor \"image\"");
+
+    SafeSpec bad = latent;
+    bad.dim[1] = 4;
+    write_inputs(1, &bad);
+    refused(forward("taesd-decode", VAE, NULL), ERR_INPUT, "[n,h,w,32]");
+    bad.ndim = 3;
+    write_inputs(1, &bad);
+    refused(forward("taesd-decode", VAE, NULL), ERR_INPUT, "found 3 dimensions, expected 4");
+    bad = (SafeSpec){"latent", SAFE_F32, 4, {0, 32, 2, 3}};
+    write_inputs(1, &bad);
+    refused(forward("taesd-decode", VAE, NULL), ERR_INPUT, "dimension of 0");
+
+    const SafeSpec unet[] = {{"sample", SAFE_F32, 4, {1, 4, 8, 8}},
+                             {"timestep", SAFE_F32, 1, {1}},
+                             {"encoder_hidden_states", SAFE_F32, 3, {1, 2, 8}}};
+    write_inputs(3, unet);
+    refused(forward("unet", path, NULL), ERR_INPUT, "expected a folder with config.json");
+    write_inputs(1, &(SafeSpec){"image", SAFE_F32, 4, {1, 3, 8, 8}});
+    refused(forward("inception", path, NULL), ERR_INPUT, "fc.weight");
+}
+
+/* Weights that do not fit: everything that is wrong, in one line. */
+static void test_weights(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"hidden_size\": 4, \"num_attention_heads\": 2, \"vocab_size\": 5, "
+        "\"intermediate_size\": 8, \"num_hidden_layers\": 1}";
+    char path[128];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    require(file_write(path, text, sizeof text - 1));
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    const SafeSpec weights[] = {
+        {"text_model.embeddings.token_embedding.weight", SAFE_F32, 2, {5, 3}},
+        {"text_model.embeddings.position_ids", SAFE_F32, 2, {1, 77}},
+        {"surplus", SAFE_F32, 1, {2}}};
+    write_zeros(path, 3, weights);
+    write_inputs(1, &(SafeSpec){"input_ids", SAFE_I64, 2, {1, 3}});
+    static const char *const said[] = {"missing", "text_model.embeddings.position_embedding.weight",
+                                       "token_embedding.weight [5, 3] not [5, 4]", "unexpected",
+                                       "surplus"};
+    for (int i = 0; i < 5; i++) refused(forward("text", folder, NULL), ERR_INPUT, said[i]);
+    refused(ERR_INPUT, ERR_INPUT, path);
+    assert_null(strstr(status_message(), "position_ids"));
+}
+
+static void test_success(void **state)
+{
+    (void)state;
+    const SafeSpec both[] = {latent, {"grad.sample", SAFE_F32, 4, {1, 3, 16, 24}}};
+    write_inputs(2, both);
+    require(forward("taesd-decode", VAE, "--grad"));
+    SafeFile f = {0};
+    const SafeTensor *t;
+    require(st_open(&f, out));
+    require(st_expect(&t, &f, "sample", 4, (int64_t[]){1, 3, 16, 24}));
+    require(st_expect(&t, &f, "grad.latent", 4, (int64_t[]){1, 32, 2, 3}));
+    require(st_expect(&t, &f, "grad.decoder.layers.0.weight", 4, (int64_t[]){64, 32, 3, 3}));
+    assert_null(st_find(&f, "grad.encoder.layers.0.weight"));
+    st_close(&f);
+}
+
+static int open_folder(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder)) return 1;
+    snprintf(in, sizeof in, "%s/in.safetensors", folder);
+    snprintf(out, sizeof out, "%s/out.safetensors", folder);
+    return 0;
+}
+
+static int close_folder(void **state)
+{
+    (void)state;
+    return dir_remove(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_weights),
+                                       cmocka_unit_test(test_success)};
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
+}
