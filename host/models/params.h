@@ -68,8 +68,8 @@ Status params_init(ParamStore *s, uint32_t seed);      /* every value, by Philox
 void params_freeze(ParamStore *s, const char *prefix);
 /* Gives the leaves of g their addresses; before exec_new. */
 void params_bind(Graph *g);
-/* After graph_backward, before graph_finish: gradients go to the stores' grad blocks. Where the loss
- * does not reach, a parameter's gradient stays zero. */
+/* After graph_backward, before graph_finish: gradients go to the stores' grad blocks. Where the
+ * loss does not reach, a parameter's gradient stays zero. */
 void params_pin_grads(Graph *g);
 
 Status params_read(const ParamStore *s, float *host); /* the whole block */
@@ -79,7 +79,7 @@ Status params_write(ParamStore *s, const float *host);
 enum { PARAM_NAME = 256 };
 typedef struct {
     const char *prefix;   /* before every name in the file; NULL: none */
-    const char *optional; /* names that start so (comma list) may be missing and keep their values */
+    const char *optional; /* names that start so (comma list) may be missing and stay as they are */
     const char *skip;     /* names that start so are left alone, in the file and in the store */
     /* other names in the file; NULL: the same */
     void (*rename)(char file_name[PARAM_NAME], const char *name);
