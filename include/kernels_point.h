@@ -17,51 +17,62 @@ Status cpu_gelu_dx(float *dx, const float *x, const float *dy, size_t count, Str
 Status cpu_quick_gelu_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_quick_gelu_dx(float *dx, const float *x, const float *dy, size_t count, Stream *s);
 Status cpu_relu_fwd(float *y, const float *x, size_t count, Stream *s);
-Status cpu_relu_dx(float *dx, const float *y, const float *dy, size_t count, Stream *s);       /* reads y */
+Status cpu_relu_dx(float *dx, const float *y, const float *dy, size_t count,
+                   Stream *s); /* reads y */
 Status cpu_soft_clamp_fwd(float *y, const float *x, size_t count, Stream *s);
-Status cpu_soft_clamp_dx(float *dx, const float *y, const float *dy, size_t count, Stream *s); /* reads y */
+Status cpu_soft_clamp_dx(float *dx, const float *y, const float *dy, size_t count,
+                         Stream *s); /* reads y */
 
 /* x, dx[rows, 2d]: value, then gate; y, dy[rows, d] */
 Status cpu_geglu_fwd(float *y, const float *x, size_t rows, int d, Stream *s);
 Status cpu_geglu_dx(float *dx, const float *x, const float *dy, size_t rows, int d, Stream *s);
 
 /* ---- sums and multiples; in place ---- */
-Status cpu_add_scaled_fwd(float *y, const float *a, float alpha, const float *b, float beta, size_t count, Stream *s);
-Status cpu_scale_shift_fwd(float *y, const float *x, float alpha, float beta, size_t count, Stream *s);
-/* y[rows, c] = scale[c] * x + shift[c], c <= 4; scale and shift are in host memory on every device */
-Status cpu_channel_affine_fwd(float *y, const float *x, const float *scale, const float *shift, size_t rows, int c,
-                              Stream *s);
+Status cpu_add_scaled_fwd(float *y, const float *a, float alpha, const float *b, float beta,
+                          size_t count, Stream *s);
+Status cpu_scale_shift_fwd(float *y, const float *x, float alpha, float beta, size_t count,
+                           Stream *s);
+/* y[rows, c] = scale[c] * x + shift[c], c <= 4; scale and shift are in host memory on every device
+ */
+Status cpu_channel_affine_fwd(float *y, const float *x, const float *scale, const float *shift,
+                              size_t rows, int c, Stream *s);
 /* x, y[n, hw, c] + v[n, c]; dv = sum of dy over hw */
-Status cpu_add_channel_fwd(float *y, const float *x, const float *v, size_t n, size_t hw, int c, Stream *s);
+Status cpu_add_channel_fwd(float *y, const float *x, const float *v, size_t n, size_t hw, int c,
+                           Stream *s);
 Status cpu_add_channel_dv(float *dv, const float *dy, size_t n, size_t hw, int c, Stream *s);
 /* x, y[n, count] + p[count]; dp[total] = sum of dy over n, 0 from `count` on */
-Status cpu_add_rows_fwd(float *y, const float *x, const float *p, size_t n, size_t count, Stream *s);
+Status cpu_add_rows_fwd(float *y, const float *x, const float *p, size_t n, size_t count,
+                        Stream *s);
 Status cpu_add_rows_dp(float *dp, const float *dy, size_t n, size_t count, size_t total, Stream *s);
 
-/* x, y[n, per_sample]; rng[3] = seed, step, first sample, in device memory. dx is the same on dy. `element` (a
- * multiple of 4) is the number of the sample's first element in its random stream. */
-Status cpu_dropout_fwd(float *y, const float *x, const int32_t *rng, size_t n, size_t per_sample, float rate,
-                       uint32_t stream, uint32_t element, Stream *s);
+/* x, y[n, per_sample]; rng[3] = seed, step, first sample, in device memory. dx is the same on dy.
+ * `element` (a multiple of 4) is the number of the sample's first element in its random stream. */
+Status cpu_dropout_fwd(float *y, const float *x, const int32_t *rng, size_t n, size_t per_sample,
+                       float rate, uint32_t stream, uint32_t element, Stream *s);
 
 /* ---- norms; stats = pairs of mean and 1 / sqrt(variance + eps) ---- */
 /* x, y[n, hw, c], stats[n, groups, 2], gain, bias[c]; dx may not be dy */
-Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *gain, const float *bias, size_t n,
-                         size_t hw, int c, int groups, float eps, Act act, Stream *s);
-Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                        const float *bias, const float *stats, size_t n, size_t hw, int c, int groups, Act act,
-                        Stream *s);
+Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *gain,
+                         const float *bias, size_t n, size_t hw, int c, int groups, float eps,
+                         Act act, Stream *s);
+Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
+                        const float *gain, const float *bias, const float *stats, size_t n,
+                        size_t hw, int c, int groups, Act act, Stream *s);
 /* x, y[rows, d], stats[rows, 2], gain, bias[d] */
-Status cpu_layernorm_fwd(float *y, float *stats, const float *x, const float *gain, const float *bias, size_t rows,
-                         int d, float eps, Stream *s);
-Status cpu_layernorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                        const float *stats, size_t rows, int d, Stream *s);
-/* x, y[rows, c], stats[c, 2], all others [c]. train (2 rows or more): by the batch, and the running mean and
- * (unbiased) variance move towards the batch's by momentum; dx of train is told by `train`. */
-Status cpu_batchnorm_train_fwd(float *y, float *stats, float *running_mean, float *running_var, const float *x,
-                               const float *gain, const float *bias, size_t rows, int c, float eps, float momentum,
-                               bool relu, Stream *s);
-Status cpu_batchnorm_fwd(float *y, float *stats, const float *running_mean, const float *running_var, const float *x,
-                         const float *gain, const float *bias, size_t rows, int c, float eps, bool relu, Stream *s);
-Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                        const float *bias, const float *stats, size_t rows, int c, bool train, bool relu, Stream *s);
+Status cpu_layernorm_fwd(float *y, float *stats, const float *x, const float *gain,
+                         const float *bias, size_t rows, int d, float eps, Stream *s);
+Status cpu_layernorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
+                        const float *gain, const float *stats, size_t rows, int d, Stream *s);
+/* x, y[rows, c], stats[c, 2], all others [c]. train (2 rows or more): by the batch, and the running
+ * mean and (unbiased) variance move towards the batch's by momentum; dx of train is told by
+ * `train`. */
+Status cpu_batchnorm_train_fwd(float *y, float *stats, float *running_mean, float *running_var,
+                               const float *x, const float *gain, const float *bias, size_t rows,
+                               int c, float eps, float momentum, bool relu, Stream *s);
+Status cpu_batchnorm_fwd(float *y, float *stats, const float *running_mean,
+                         const float *running_var, const float *x, const float *gain,
+                         const float *bias, size_t rows, int c, float eps, bool relu, Stream *s);
+Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
+                        const float *gain, const float *bias, const float *stats, size_t rows,
+                        int c, bool train, bool relu, Stream *s);
 #endif

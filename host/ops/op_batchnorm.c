@@ -9,24 +9,27 @@ static Status batchnorm_cpu(const Tensor *y, Stream *s)
 {
     const BatchnormArgs *a = y->args;
     Tensor *const *src = y->src;
-    return cpu_batchnorm_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data, src[0]->data, src[1]->data,
-                             src[2]->data, rows_of(y), last_dim(y), a->eps, a->relu, s);
+    return cpu_batchnorm_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data, src[0]->data,
+                             src[1]->data, src[2]->data, rows_of(y), last_dim(y), a->eps, a->relu,
+                             s);
 }
 
 static Status batchnorm_train_cpu(const Tensor *y, Stream *s)
 {
     const BatchnormArgs *a = y->args;
     Tensor *const *src = y->src;
-    return cpu_batchnorm_train_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data, src[0]->data, src[1]->data,
-                                   src[2]->data, rows_of(y), last_dim(y), a->eps, a->momentum, a->relu, s);
+    return cpu_batchnorm_train_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data,
+                                   src[0]->data, src[1]->data, src[2]->data, rows_of(y),
+                                   last_dim(y), a->eps, a->momentum, a->relu, s);
 }
 
 static Status batchnorm_dx_cpu(const Tensor *dx, Stream *s)
 {
     const BatchnormArgs *a = dx->args;
     Tensor *const *src = dx->src;
-    return cpu_batchnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data, src[1]->data, src[2]->data,
-                            src[3]->data, src[4]->data, rows_of(dx), last_dim(dx), a->train, a->relu, s);
+    return cpu_batchnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data,
+                            src[1]->data, src[2]->data, src[3]->data, src[4]->data, rows_of(dx),
+                            last_dim(dx), a->train, a->relu, s);
 }
 
 const OpDef op_batchnorm_dx = {.name = "batchnorm_dx", .cpu = batchnorm_dx_cpu};
@@ -34,8 +37,9 @@ const OpDef op_batchnorm_dx = {.name = "batchnorm_dx", .cpu = batchnorm_dx_cpu};
 static void batchnorm_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *x = y->src[0], *gain = y->src[1], *bias = y->src[2];
-    Tensor *dx = graph_node(g, &op_batchnorm_dx, y->ndim, y->dim, 5, (Tensor *[]){dy, x, gain, bias, y->side[0]},
-                            y->args, sizeof(BatchnormArgs));
+    Tensor *dx =
+        graph_node(g, &op_batchnorm_dx, y->ndim, y->dim, 5,
+                   (Tensor *[]){dy, x, gain, bias, y->side[0]}, y->args, sizeof(BatchnormArgs));
     Tensor *dgain = graph_side(g, dx, 1, gain->dim), *dbias = graph_side(g, dx, 1, bias->dim);
     grad_add(g, x, dx);
     grad_add(g, gain, dgain);
@@ -46,8 +50,8 @@ const OpDef op_batchnorm = {.name = "batchnorm", .cpu = batchnorm_cpu, .vjp = ba
 const OpDef op_batchnorm_train = {
     .name = "batchnorm_train", .cpu = batchnorm_train_cpu, .vjp = batchnorm_vjp, .effect = true};
 
-Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var, float eps,
-                  float momentum, bool train, bool relu)
+Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var,
+                  float eps, float momentum, bool train, bool relu)
 {
     if (!x || !gain || !bias || !mean || !var) return NULL;
     Tensor *src[] = {x, gain, bias, mean, var};
@@ -56,9 +60,11 @@ Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean,
     if (mean->kind != KIND_STATE || var->kind != KIND_STATE)
         return graph_fail(g, "batchnorm: the running statistics are no state");
     if (train && rows_of(x) < 2)
-        return graph_fail(g, "batchnorm: one value a channel has no variance; expected 2 or more to train on");
+        return graph_fail(
+            g, "batchnorm: one value a channel has no variance; expected 2 or more to train on");
     BatchnormArgs args = {eps, momentum, train, relu};
-    Tensor *y = graph_node(g, train ? &op_batchnorm_train : &op_batchnorm, x->ndim, x->dim, 5, src, &args, sizeof args);
+    Tensor *y = graph_node(g, train ? &op_batchnorm_train : &op_batchnorm, x->ndim, x->dim, 5, src,
+                           &args, sizeof args);
     graph_side(g, y, 2, (int[]){last_dim(x), 2});
     return y;
 }

@@ -8,14 +8,15 @@
 static Status dropout_cpu(const Tensor *y, Stream *s)
 {
     const DropoutArgs *a = y->args;
-    return cpu_dropout_fwd(y->data, y->src[0]->data, y->src[1]->data, (size_t)y->dim[0], per_sample(y), a->rate,
-                           a->stream, a->element, s);
+    return cpu_dropout_fwd(y->data, y->src[0]->data, y->src[1]->data, (size_t)y->dim[0],
+                           per_sample(y), a->rate, a->stream, a->element, s);
 }
 
 static void dropout_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
-    grad_add(g, y->src[0], graph_node(g, &op_dropout, y->ndim, y->dim, 2, (Tensor *[]){dy, y->src[1]}, y->args,
-                                      sizeof(DropoutArgs)));
+    grad_add(g, y->src[0],
+             graph_node(g, &op_dropout, y->ndim, y->dim, 2, (Tensor *[]){dy, y->src[1]}, y->args,
+                        sizeof(DropoutArgs)));
 }
 
 const OpDef op_dropout = {.name = "dropout", .cpu = dropout_cpu, .vjp = dropout_vjp};
@@ -39,7 +40,8 @@ Tensor *dropout(Graph *g, Tensor *x, Tensor *rng, float rate, uint32_t stream)
     if (!x || !rng) return NULL;
     if (rng->dtype != DTYPE_I32 || rng->ndim != 1 || rng->dim[0] != 3)
         return graph_fail(g, "dropout: expected an I32[3] of seed, step, first sample");
-    if (!(rate >= 0 && rate < 1)) return graph_fail(g, "dropout: rate %g, expected 0 or more, below 1", rate);
+    if (!(rate >= 0 && rate < 1))
+        return graph_fail(g, "dropout: rate %g, expected 0 or more, below 1", rate);
     size_t element = next_element(g, stream);
     if (element + per_sample(x) > UINT32_MAX) return graph_fail(g, "dropout: too large");
     DropoutArgs args = {rate, stream, (uint32_t)element};

@@ -8,8 +8,9 @@ static Status groupnorm_cpu(const Tensor *y, Stream *s)
 {
     const GroupnormArgs *a = y->args;
     size_t n = (size_t)y->dim[0];
-    return cpu_groupnorm_fwd(y->data, y->side[0]->data, y->src[0]->data, y->src[1]->data, y->src[2]->data, n,
-                             rows_of(y) / n, last_dim(y), a->groups, a->eps, a->act, s);
+    return cpu_groupnorm_fwd(y->data, y->side[0]->data, y->src[0]->data, y->src[1]->data,
+                             y->src[2]->data, n, rows_of(y) / n, last_dim(y), a->groups, a->eps,
+                             a->act, s);
 }
 
 static Status groupnorm_dx_cpu(const Tensor *dx, Stream *s)
@@ -17,8 +18,9 @@ static Status groupnorm_dx_cpu(const Tensor *dx, Stream *s)
     const GroupnormArgs *a = dx->args;
     Tensor *const *src = dx->src;
     size_t n = (size_t)dx->dim[0];
-    return cpu_groupnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data, src[1]->data, src[2]->data,
-                            src[3]->data, src[4]->data, n, rows_of(dx) / n, last_dim(dx), a->groups, a->act, s);
+    return cpu_groupnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data,
+                            src[1]->data, src[2]->data, src[3]->data, src[4]->data, n,
+                            rows_of(dx) / n, last_dim(dx), a->groups, a->act, s);
 }
 
 const OpDef op_groupnorm_dx = {.name = "groupnorm_dx", .cpu = groupnorm_dx_cpu};
@@ -26,8 +28,9 @@ const OpDef op_groupnorm_dx = {.name = "groupnorm_dx", .cpu = groupnorm_dx_cpu};
 static void groupnorm_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *x = y->src[0], *gain = y->src[1], *bias = y->src[2];
-    Tensor *dx = graph_node(g, &op_groupnorm_dx, y->ndim, y->dim, 5, (Tensor *[]){dy, x, gain, bias, y->side[0]},
-                            y->args, sizeof(GroupnormArgs));
+    Tensor *dx =
+        graph_node(g, &op_groupnorm_dx, y->ndim, y->dim, 5,
+                   (Tensor *[]){dy, x, gain, bias, y->side[0]}, y->args, sizeof(GroupnormArgs));
     Tensor *dgain = graph_side(g, dx, 1, gain->dim), *dbias = graph_side(g, dx, 1, bias->dim);
     grad_add(g, x, dx);
     grad_add(g, gain, dgain);
@@ -42,12 +45,14 @@ Tensor *groupnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, int groups, f
     int c = last_dim(x);
     if (x->ndim < 2 || groups < 1 || c % groups) {
         char shape[64];
-        return graph_fail(g, "groupnorm: %d groups do not divide %s", groups, tensor_shape_text(x, shape));
+        return graph_fail(g, "groupnorm: %d groups do not divide %s", groups,
+                          tensor_shape_text(x, shape));
     }
     if (!op_is_vector(gain, c)) return op_shapes_differ(g, "groupnorm", x, gain);
     if (!op_is_vector(bias, c)) return op_shapes_differ(g, "groupnorm", x, bias);
     GroupnormArgs args = {groups, eps, act};
-    Tensor *y = graph_node(g, &op_groupnorm, x->ndim, x->dim, 3, (Tensor *[]){x, gain, bias}, &args, sizeof args);
+    Tensor *y = graph_node(g, &op_groupnorm, x->ndim, x->dim, 3, (Tensor *[]){x, gain, bias}, &args,
+                           sizeof args);
     graph_side(g, y, 3, (int[]){x->dim[0], groups, 2});
     return y;
 }

@@ -13,7 +13,8 @@ static Status geglu_cpu(const Tensor *y, Stream *s)
 
 static Status geglu_dx_cpu(const Tensor *dx, Stream *s)
 {
-    return cpu_geglu_dx(dx->data, dx->src[0]->data, dx->src[1]->data, rows_of(dx), last_dim(dx) / 2, s);
+    return cpu_geglu_dx(dx->data, dx->src[0]->data, dx->src[1]->data, rows_of(dx), last_dim(dx) / 2,
+                        s);
 }
 
 const OpDef op_geglu_dx = {.name = "geglu_dx", .cpu = geglu_dx_cpu};
@@ -41,7 +42,8 @@ Tensor *geglu(Graph *g, Tensor *x)
 static Status add_scaled_cpu(const Tensor *y, Stream *s)
 {
     const ScaleArgs *a = y->args;
-    return cpu_add_scaled_fwd(y->data, y->src[0]->data, a->alpha, y->src[1]->data, a->beta, tensor_count(y), s);
+    return cpu_add_scaled_fwd(y->data, y->src[0]->data, a->alpha, y->src[1]->data, a->beta,
+                              tensor_count(y), s);
 }
 
 static void add_scaled_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -49,7 +51,8 @@ static void add_scaled_vjp(Graph *g, Tensor *y, Tensor *dy)
     const ScaleArgs *a = y->args;
     for (int i = 0; i < 2; i++) {
         float factor = i ? a->beta : a->alpha;
-        if (y->src[i]->trainable) grad_add(g, y->src[i], factor == 1 ? dy : scale_shift(g, dy, factor, 0));
+        if (y->src[i]->trainable)
+            grad_add(g, y->src[i], factor == 1 ? dy : scale_shift(g, dy, factor, 0));
     }
 }
 
@@ -60,7 +63,8 @@ Tensor *add_scaled(Graph *g, Tensor *a, float alpha, Tensor *b, float beta)
     if (!a || !b) return NULL;
     if (!tensor_same_shape(a, b)) return op_shapes_differ(g, "add_scaled", a, b);
     ScaleArgs args = {alpha, beta};
-    return graph_node(g, &op_add_scaled, a->ndim, a->dim, 2, (Tensor *[]){a, b}, &args, sizeof args);
+    return graph_node(g, &op_add_scaled, a->ndim, a->dim, 2, (Tensor *[]){a, b}, &args,
+                      sizeof args);
 }
 
 static Status scale_shift_cpu(const Tensor *y, Stream *s)
@@ -74,7 +78,8 @@ static void scale_shift_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, y->src[0], scale_shift(g, dy, ((const ScaleArgs *)y->args)->alpha, 0));
 }
 
-const OpDef op_scale_shift = {.name = "scale_shift", .cpu = scale_shift_cpu, .vjp = scale_shift_vjp};
+const OpDef op_scale_shift = {
+    .name = "scale_shift", .cpu = scale_shift_cpu, .vjp = scale_shift_vjp};
 
 Tensor *scale_shift(Graph *g, Tensor *x, float alpha, float beta)
 {
@@ -86,20 +91,24 @@ Tensor *scale_shift(Graph *g, Tensor *x, float alpha, float beta)
 static Status channel_affine_cpu(const Tensor *y, Stream *s)
 {
     const ChannelAffineArgs *a = y->args;
-    return cpu_channel_affine_fwd(y->data, y->src[0]->data, a->scale, a->shift, rows_of(y), last_dim(y), s);
+    return cpu_channel_affine_fwd(y->data, y->src[0]->data, a->scale, a->shift, rows_of(y),
+                                  last_dim(y), s);
 }
 
 static void channel_affine_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
-    grad_add(g, y->src[0], channel_affine(g, dy, ((const ChannelAffineArgs *)y->args)->scale, (float[4]){0}));
+    grad_add(g, y->src[0],
+             channel_affine(g, dy, ((const ChannelAffineArgs *)y->args)->scale, (float[4]){0}));
 }
 
-const OpDef op_channel_affine = {.name = "channel_affine", .cpu = channel_affine_cpu, .vjp = channel_affine_vjp};
+const OpDef op_channel_affine = {
+    .name = "channel_affine", .cpu = channel_affine_cpu, .vjp = channel_affine_vjp};
 
 Tensor *channel_affine(Graph *g, Tensor *x, const float *scale, const float *shift)
 {
     if (!x) return NULL;
-    if (last_dim(x) > 4) return graph_fail(g, "channel_affine: %d channels, expected 4 or fewer", last_dim(x));
+    if (last_dim(x) > 4)
+        return graph_fail(g, "channel_affine: %d channels, expected 4 or fewer", last_dim(x));
     ChannelAffineArgs args = {0};
     memcpy(args.scale, scale, (size_t)last_dim(x) * sizeof *scale);
     memcpy(args.shift, shift, (size_t)last_dim(x) * sizeof *shift);
@@ -111,7 +120,8 @@ Tensor *channel_affine(Graph *g, Tensor *x, const float *scale, const float *shi
 static Status add_channel_cpu(const Tensor *y, Stream *s)
 {
     size_t n = (size_t)y->dim[0];
-    return cpu_add_channel_fwd(y->data, y->src[0]->data, y->src[1]->data, n, rows_of(y) / n, last_dim(y), s);
+    return cpu_add_channel_fwd(y->data, y->src[0]->data, y->src[1]->data, n, rows_of(y) / n,
+                               last_dim(y), s);
 }
 
 static Status add_channel_dv_cpu(const Tensor *dv, Stream *s)
@@ -127,10 +137,12 @@ static void add_channel_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *v = y->src[1];
     grad_add(g, y->src[0], dy);
-    if (v->trainable) grad_add(g, v, graph_node(g, &op_add_channel_dv, v->ndim, v->dim, 1, &dy, NULL, 0));
+    if (v->trainable)
+        grad_add(g, v, graph_node(g, &op_add_channel_dv, v->ndim, v->dim, 1, &dy, NULL, 0));
 }
 
-const OpDef op_add_channel = {.name = "add_channel", .cpu = add_channel_cpu, .vjp = add_channel_vjp};
+const OpDef op_add_channel = {
+    .name = "add_channel", .cpu = add_channel_cpu, .vjp = add_channel_vjp};
 
 Tensor *add_channel(Graph *g, Tensor *x, Tensor *v)
 {
@@ -142,13 +154,15 @@ Tensor *add_channel(Graph *g, Tensor *x, Tensor *v)
 
 static Status add_rows_cpu(const Tensor *y, Stream *s)
 {
-    return cpu_add_rows_fwd(y->data, y->src[0]->data, y->src[1]->data, (size_t)y->dim[0], per_sample(y), s);
+    return cpu_add_rows_fwd(y->data, y->src[0]->data, y->src[1]->data, (size_t)y->dim[0],
+                            per_sample(y), s);
 }
 
 static Status add_rows_dp_cpu(const Tensor *dp, Stream *s)
 {
     const Tensor *dy = dp->src[0];
-    return cpu_add_rows_dp(dp->data, dy->data, (size_t)dy->dim[0], per_sample(dy), tensor_count(dp), s);
+    return cpu_add_rows_dp(dp->data, dy->data, (size_t)dy->dim[0], per_sample(dy), tensor_count(dp),
+                           s);
 }
 
 const OpDef op_add_rows_dp = {.name = "add_rows_dp", .cpu = add_rows_dp_cpu};
@@ -157,7 +171,8 @@ static void add_rows_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *p = y->src[1];
     grad_add(g, y->src[0], dy);
-    if (p->trainable) grad_add(g, p, graph_node(g, &op_add_rows_dp, p->ndim, p->dim, 1, &dy, NULL, 0));
+    if (p->trainable)
+        grad_add(g, p, graph_node(g, &op_add_rows_dp, p->ndim, p->dim, 1, &dy, NULL, 0));
 }
 
 const OpDef op_add_rows = {.name = "add_rows", .cpu = add_rows_cpu, .vjp = add_rows_vjp};

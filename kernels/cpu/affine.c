@@ -3,8 +3,8 @@
 #include "kernels_point.h"
 #include "norm.h"
 
-SIMD Status cpu_add_scaled_fwd(float *y, const float *a, float alpha, const float *b, float beta, size_t count,
-                               Stream *s)
+SIMD Status cpu_add_scaled_fwd(float *y, const float *a, float alpha, const float *b, float beta,
+                               size_t count, Stream *s)
 {
     (void)s;
 #pragma omp parallel for simd if (count >= PARALLEL_MIN)
@@ -12,7 +12,8 @@ SIMD Status cpu_add_scaled_fwd(float *y, const float *a, float alpha, const floa
     return OK;
 }
 
-SIMD Status cpu_scale_shift_fwd(float *y, const float *x, float alpha, float beta, size_t count, Stream *s)
+SIMD Status cpu_scale_shift_fwd(float *y, const float *x, float alpha, float beta, size_t count,
+                                Stream *s)
 {
     (void)s;
 #pragma omp parallel for simd if (count >= PARALLEL_MIN)
@@ -20,8 +21,8 @@ SIMD Status cpu_scale_shift_fwd(float *y, const float *x, float alpha, float bet
     return OK;
 }
 
-SIMD Status cpu_channel_affine_fwd(float *y, const float *x, const float *scale, const float *shift, size_t rows,
-                                   int c, Stream *s)
+SIMD Status cpu_channel_affine_fwd(float *y, const float *x, const float *scale, const float *shift,
+                                   size_t rows, int c, Stream *s)
 {
     (void)s;
     if (c > 4) return FAIL(ERR_BUG, "%d channels, expected 4 or fewer", c);
@@ -41,7 +42,8 @@ SIMD Status cpu_channel_affine_fwd(float *y, const float *x, const float *scale,
     return OK;
 }
 
-SIMD Status cpu_add_channel_fwd(float *y, const float *x, const float *v, size_t n, size_t hw, int c, Stream *s)
+SIMD Status cpu_add_channel_fwd(float *y, const float *x, const float *v, size_t n, size_t hw,
+                                int c, Stream *s)
 {
     (void)s;
     size_t width = (size_t)c;
@@ -56,14 +58,22 @@ SIMD Status cpu_add_channel_fwd(float *y, const float *x, const float *v, size_t
 }
 
 /* y[c] = sum of the rows of x[rows, c], in blocks as in norm.h */
-static inline __attribute__((always_inline)) void sum_rows(float *y, double *total, float *block_sum, const float *x,
-                                                          size_t rows, size_t c, size_t block)
+static inline __attribute__((always_inline)) void sum_rows(float *y, double *total,
+                                                           float *block_sum, const float *x,
+                                                           size_t rows, size_t c, size_t block)
 {
     for (size_t k = 0; k < c; k++) total[k] = 0;
     for (size_t from = 0; from < rows; from += block) {
         size_t end = from + block < rows ? from + block : rows;
         for (size_t k = 0; k < c; k++) block_sum[k] = 0;
-        for (size_t r = from; r < end; r++) {
+        size_t r = from;
+        for (; r + 4 <= end; r += 4) {
+            const float *row = x + r * c;
+#pragma omp simd
+            for (size_t k = 0; k < c; k++)
+                block_sum[k] += (row[k] + row[c + k]) + (row[2 * c + k] + row[3 * c + k]);
+        }
+        for (; r < end; r++) {
 #pragma omp simd
             for (size_t k = 0; k < c; k++) block_sum[k] += x[r * c + k];
         }
@@ -81,12 +91,14 @@ SIMD Status cpu_add_channel_dv(float *dv, const float *dy, size_t n, size_t hw, 
 #pragma omp parallel for if (n * hw * width >= PARALLEL_MIN)
     for (size_t i = 0; i < n; i++) {
         double *total = (double *)(void *)(scratch + i * each);
-        sum_rows(dv + i * width, total, (float *)(total + width), dy + i * hw * width, hw, width, block);
+        sum_rows(dv + i * width, total, (float *)(total + width), dy + i * hw * width, hw, width,
+                 block);
     }
     return OK;
 }
 
-SIMD Status cpu_add_rows_fwd(float *y, const float *x, const float *p, size_t n, size_t count, Stream *s)
+SIMD Status cpu_add_rows_fwd(float *y, const float *x, const float *p, size_t n, size_t count,
+                             Stream *s)
 {
     (void)s;
 #pragma omp parallel for if (n * count >= PARALLEL_MIN)
@@ -97,7 +109,8 @@ SIMD Status cpu_add_rows_fwd(float *y, const float *x, const float *p, size_t n,
     return OK;
 }
 
-SIMD Status cpu_add_rows_dp(float *dp, const float *dy, size_t n, size_t count, size_t total, Stream *s)
+SIMD Status cpu_add_rows_dp(float *dp, const float *dy, size_t n, size_t count, size_t total,
+                            Stream *s)
 {
     (void)s;
 #pragma omp parallel for simd if (n * count >= PARALLEL_MIN)

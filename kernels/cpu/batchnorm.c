@@ -13,74 +13,112 @@
 #include "norm.h"
 #include <math.h>
 
-/* Scratch: doubles first[c], second[c]; floats mean, scale, slope, shift [c], partial. */
-static double *room(Stream *s, size_t rows, int c)
-{
-    return stream_scratch(s, (size_t)c * (2 * sizeof(double) + (4 + 2 * norm_blocks(rows, c)) * sizeof(float)));
-}
+/* Scratch, [c] each. */
+typedef struct {
+    double *first, *second; /* adjacent */
+    float *mean, *scale, *slope, *shift, *partial /* norm.h */;
+} Room;
 
-static void apply(float *y, const float *stats, const float *x, const float *gain, const float *bias, float *mean,
-                  size_t rows, int c, bool relu)
+static Status room(Room *r, size_t rows, int c, Stream *s)
 {
-    float *scale = mean + c;
-    for (int i = 0; i < c; i++) {
-        mean[i] = stats[2 * i];
-        scale[i] = stats[2 * i + 1] * gain[i];
-    }
-    norm_apply(y, x, mean, scale, bias, rows, c, relu ? ACT_RELU : ACT_NONE, true);
-}
-
-Status cpu_batchnorm_train_fwd(float *y, float *stats, float *running_mean, float *running_var, const float *x,
-                               const float *gain, const float *bias, size_t rows, int c, float eps, float momentum,
-                               bool relu, Stream *s)
-{
-    if (rows < 2) return FAIL(ERR_BUG, "batch statistics of one row");
-    double *first = room(s, rows, c), *second = first + c;
+    size_t floats = (size_t)c * (8 + 2 * norm_blocks(rows, c));
+    double *first = stream_scratch(s, floats * sizeof(float));
     if (!first) return FAIL(ERR_SPACE, "no memory for the sums of a batch norm");
-    float *mean = (float *)(second + c);
-    norm_moments(first, second, mean + 4 * c, x, rows, c, true);
-    for (int i = 0; i < c; i++) {
-        stats[2 * i] = (float)first[i];
-        stats[2 * i + 1] = (float)(1 / sqrt(second[i] / (double)rows + eps));
-        double unbiased = second[i] / (double)(rows - 1);
-        running_mean[i] = (float)((1 - (double)momentum) * running_mean[i] + momentum * first[i]);
-        running_var[i] = (float)((1 - (double)momentum) * running_var[i] + momentum * unbiased);
-    }
-    apply(y, stats, x, gain, bias, mean, rows, c, relu);
+    float *mean = (float *)(first + 2 * c);
+    *r = (Room){first, first + c, mean, mean + c, mean + 2 * c, mean + 3 * c, mean + 4 * c};
     return OK;
 }
 
-Status cpu_batchnorm_fwd(float *y, float *stats, const float *running_mean, const float *running_var, const float *x,
-                         const float *gain, const float *bias, size_t rows, int c, float eps, bool relu, Stream *s)
+static void set_channels(const Room *r, const float *stats, const float *gain, int c)
 {
-    double *first = room(s, rows, c);
-    if (!first) return FAIL(ERR_SPACE, "no memory for the sums of a batch norm");
+    for (int i = 0; i < c; i++) {
+        r->mean[i] = stats[2 * i];
+        r->scale[i] = stats[2 * i + 1] * gain[i];
+    }
+}
+
+Status cpu_batchnorm_train_fwd(float *y, float *stats, float *running_mean, float *running_var,
+                               const float *x, const float *gain, const float *bias, size_t rows,
+                               int c, float eps, float momentum, bool relu, Stream *s)
+{
+    Room r;
+    if (rows < 2) return FAIL(ERR_BUG, "batch statistics of one row");
+    TRY(room(&r, rows, c, s));
+    Norm n = {.x = x,
+              .y = y,
+              .mean = r.mean,
+              .scale = r.scale,
+              .bias = bias,
+              .partial = r.partial,
+              .rows = rows,
+              .c = c,
+              .act = relu ? ACT_RELU : ACT_NONE,
+              .wide = true};
+    norm_moments(&n, r.first, r.second);
+    for (int i = 0; i < c; i++) {
+        stats[2 * i] = (float)r.first[i];
+        stats[2 * i + 1] = (float)(1 / sqrt(r.second[i] / (double)rows + eps));
+        double unbiased = r.second[i] / (double)(rows - 1);
+        running_mean[i] = (float)((1 - (double)momentum) * running_mean[i] + momentum * r.first[i]);
+        running_var[i] = (float)((1 - (double)momentum) * running_var[i] + momentum * unbiased);
+    }
+    set_channels(&r, stats, gain, c);
+    norm_apply(&n);
+    return OK;
+}
+
+Status cpu_batchnorm_fwd(float *y, float *stats, const float *running_mean,
+                         const float *running_var, const float *x, const float *gain,
+                         const float *bias, size_t rows, int c, float eps, bool relu, Stream *s)
+{
+    Room r;
+    TRY(room(&r, rows, c, s));
+    Norm n = {.x = x,
+              .y = y,
+              .mean = r.mean,
+              .scale = r.scale,
+              .bias = bias,
+              .rows = rows,
+              .c = c,
+              .act = relu ? ACT_RELU : ACT_NONE,
+              .wide = true};
     for (int i = 0; i < c; i++) {
         stats[2 * i] = running_mean[i];
         stats[2 * i + 1] = (float)(1 / sqrt((double)running_var[i] + eps));
     }
-    apply(y, stats, x, gain, bias, (float *)(first + 2 * c), rows, c, relu);
+    set_channels(&r, stats, gain, c);
+    norm_apply(&n);
     return OK;
 }
 
-Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                        const float *bias, const float *stats, size_t rows, int c, bool train, bool relu, Stream *s)
+Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
+                        const float *gain, const float *bias, const float *stats, size_t rows,
+                        int c, bool train, bool relu, Stream *s)
 {
-    double *first = room(s, rows, c), *second = first + c;
-    if (!first) return FAIL(ERR_SPACE, "no memory for the sums of a batch norm");
-    float *mean = (float *)(second + c), *scale = mean + c, *slope = scale + c, *shift = slope + c;
+    Room r;
+    TRY(room(&r, rows, c, s));
+    Norm n = {.x = x,
+              .dy = dy,
+              .dx = dx,
+              .mean = r.mean,
+              .scale = r.scale,
+              .bias = bias,
+              .slope = r.slope,
+              .shift = r.shift,
+              .partial = r.partial,
+              .rows = rows,
+              .c = c,
+              .act = relu ? ACT_RELU : ACT_NONE,
+              .wide = true};
+    set_channels(&r, stats, gain, c);
+    norm_slopes(&n, r.first);
     for (int i = 0; i < c; i++) {
-        mean[i] = stats[2 * i];
-        scale[i] = stats[2 * i + 1] * gain[i];
+        double per_std = stats[2 * i + 1], common = -gain[i] * per_std / (double)rows;
+        r.slope[i] = train ? (float)(common * r.second[i] * per_std * per_std) : 0;
+        r.shift[i] = train ? (float)(common * r.first[i]) : 0;
+        dgain[i] = (float)(r.second[i] * per_std);
+        dbias[i] = (float)r.first[i];
     }
-    norm_slopes(first, shift + c, dx, dy, x, mean, scale, bias, rows, c, relu ? ACT_RELU : ACT_NONE, true);
-    for (int i = 0; i < c; i++) {
-        double per_std = stats[2 * i + 1], common = train ? gain[i] * per_std / (double)rows : 0;
-        slope[i] = (float)(-common * second[i] * per_std * per_std);
-        shift[i] = (float)(-common * first[i]);
-        dgain[i] = (float)(second[i] * per_std);
-        dbias[i] = (float)first[i];
-    }
-    norm_combine(dx, dy, x, mean, scale, bias, slope, shift, rows, c, relu, true);
+    norm_combine(&n);
     return OK;
 }

@@ -14,39 +14,22 @@
 #include <math.h>
 #include <omp.h>
 
+/* Scratch of one image, [c] each. */
 typedef struct {
-    const float *x, *gain, *bias, *dy;
-    float *y, *dx, *stats;
-    size_t hw;
-    int c, groups;
-    float eps;
-    Act act;
-    bool wide;
-} Job;
-
-/* Scratch of one image. */
-typedef struct {
-    double *first, *second;                      /* [c] each, adjacent */
-    float *mean, *scale, *slope, *shift, *partial; /* [c] each; partial: norm.h */
+    double *first, *second; /* adjacent */
+    float *mean, *scale, *slope, *shift, *partial /* norm.h */;
 } Room;
 
-static size_t room_bytes(const Job *j)
+static size_t room_bytes(size_t hw, int c)
 {
-    size_t floats = (size_t)j->c * (4 + 4 + 2 * norm_blocks(j->hw, j->c));
-    return (floats * sizeof(float) + 63) / 64 * 64;
+    return ((size_t)c * (8 + 2 * norm_blocks(hw, c)) * sizeof(float) + 63) / 64 * 64;
 }
 
-static Room room_at(void *scratch, const Job *j, size_t image)
+static Room room_at(void *scratch, size_t image, size_t hw, int c)
 {
-    size_t c = (size_t)j->c;
-    Room r = {.first = (double *)(void *)((char *)scratch + image * room_bytes(j))};
-    r.second = r.first + c;
-    r.mean = (float *)(r.second + c);
-    r.scale = r.mean + c;
-    r.slope = r.scale + c;
-    r.shift = r.slope + c;
-    r.partial = r.shift + c;
-    return r;
+    double *first = (double *)(void *)((char *)scratch + image * room_bytes(hw, c));
+    float *mean = (float *)(first + 2 * c);
+    return (Room){first, first + c, mean, mean + c, mean + 2 * c, mean + 3 * c, mean + 4 * c};
 }
 
 static bool by_image(size_t n)
@@ -55,86 +38,114 @@ static bool by_image(size_t n)
     return n % threads == 0 || n >= 4 * threads;
 }
 
-static void set_channels(Room *r, const Job *j, const float *stats)
+static void set_channels(const Room *r, const float *stats, const float *gain, int c, int groups)
 {
-    int per = j->c / j->groups;
-    for (int g = 0, i = 0; g < j->groups; g++)
+    int per = c / groups;
+    for (int g = 0, i = 0; g < groups; g++)
         for (int k = 0; k < per; k++, i++) {
             r->mean[i] = stats[2 * g];
-            r->scale[i] = stats[2 * g + 1] * j->gain[i];
+            r->scale[i] = stats[2 * g + 1] * gain[i];
         }
 }
 
-static void image_fwd(const Job *j, Room r, size_t image)
+static void image_fwd(const Norm *image, const Room *r, float *stats, const float *gain, int groups,
+                      float eps)
 {
-    size_t at = image * j->hw * (size_t)j->c;
-    int per = j->c / j->groups;
-    float *stats = j->stats + image * 2 * (size_t)j->groups;
-    norm_moments(r.first, r.second, r.partial, j->x + at, j->hw, j->c, j->wide);
-    for (int g = 0; g < j->groups; g++) {
-        const double *mean = r.first + g * per, *square = r.second + g * per;
+    int per = image->c / groups;
+    double hw = (double)image->rows;
+    norm_moments(image, r->first, r->second);
+    for (int g = 0; g < groups; g++) {
+        const double *mean = r->first + g * per, *square = r->second + g * per;
         double m = 0, q = 0;
         for (int k = 0; k < per; k++) m += mean[k];
         m /= per;
-        for (int k = 0; k < per; k++) q += square[k] + (double)j->hw * (mean[k] - m) * (mean[k] - m);
+        for (int k = 0; k < per; k++) q += square[k] + hw * (mean[k] - m) * (mean[k] - m);
         stats[2 * g] = (float)m;
-        stats[2 * g + 1] = (float)(1 / sqrt(q / ((double)j->hw * per) + j->eps));
+        stats[2 * g + 1] = (float)(1 / sqrt(q / (hw * per) + eps));
     }
-    set_channels(&r, j, stats);
-    norm_apply(j->y + at, j->x + at, r.mean, r.scale, j->bias, j->hw, j->c, j->act, j->wide);
+    set_channels(r, stats, gain, image->c, groups);
+    norm_apply(image);
 }
 
-Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *gain, const float *bias, size_t n,
-                         size_t hw, int c, int groups, float eps, Act act, Stream *s)
+Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *gain,
+                         const float *bias, size_t n, size_t hw, int c, int groups, float eps,
+                         Act act, Stream *s)
 {
-    Job j = {.x = x, .gain = gain, .bias = bias, .y = y, .stats = stats, .hw = hw, .c = c, .groups = groups,
-             .eps = eps, .act = act, .wide = !by_image(n)};
-    void *scratch = stream_scratch(s, n * room_bytes(&j));
+    void *scratch = stream_scratch(s, n * room_bytes(hw, c));
     if (!scratch) return FAIL(ERR_SPACE, "no memory for the sums of a group norm");
-#pragma omp parallel for if (!j.wide)
-    for (size_t i = 0; i < n; i++) image_fwd(&j, room_at(scratch, &j, i), i);
+    bool wide = !by_image(n);
+#pragma omp parallel for if (!wide)
+    for (size_t i = 0; i < n; i++) {
+        Room r = room_at(scratch, i, hw, c);
+        size_t at = i * hw * (size_t)c;
+        Norm image = {.x = x + at,
+                      .y = y + at,
+                      .mean = r.mean,
+                      .scale = r.scale,
+                      .bias = bias,
+                      .partial = r.partial,
+                      .rows = hw,
+                      .c = c,
+                      .act = act,
+                      .wide = wide};
+        image_fwd(&image, &r, stats + i * 2 * (size_t)groups, gain, groups, eps);
+    }
     return OK;
 }
 
-static void image_dx(const Job *j, Room r, size_t image)
+/* Leaves the image's shares of dbias and dgain in the room's first and second. */
+static void image_dx(const Norm *image, const Room *r, const float *stats, const float *gain,
+                     int groups)
 {
-    size_t at = image * j->hw * (size_t)j->c;
-    int per = j->c / j->groups;
-    const float *stats = j->stats + image * 2 * (size_t)j->groups;
-    const float *x = j->x + at, *dy = j->dy + at;
-    float *dx = j->dx + at;
-    set_channels(&r, j, stats);
-    norm_slopes(r.first, r.partial, dx, dy, x, r.mean, r.scale, j->bias, j->hw, j->c, j->act, j->wide);
-    for (int g = 0, i = 0; g < j->groups; g++, i += per) {
-        double per_std = stats[2 * g + 1], count = (double)j->hw * per, shift = 0, slope = 0;
+    int per = image->c / groups;
+    set_channels(r, stats, gain, image->c, groups);
+    norm_slopes(image, r->first);
+    for (int g = 0, i = 0; g < groups; g++, i += per) {
+        double per_std = stats[2 * g + 1], common = -per_std / ((double)image->rows * per),
+               shift = 0, slope = 0;
         for (int k = i; k < i + per; k++) {
-            shift += j->gain[k] * r.first[k];
-            slope += j->gain[k] * r.second[k];
-            r.second[k] *= per_std; /* now the image's share of dgain */
+            shift += gain[k] * r->first[k];
+            slope += gain[k] * r->second[k];
+            r->second[k] *= per_std;
         }
         for (int k = i; k < i + per; k++) {
-            r.shift[k] = (float)(-shift * per_std / count);
-            r.slope[k] = (float)(-slope * per_std * per_std * per_std / count);
+            r->shift[k] = (float)(shift * common);
+            r->slope[k] = (float)(slope * common * per_std * per_std);
         }
     }
-    norm_combine(dx, j->act == ACT_SILU ? dx : dy, x, r.mean, r.scale, j->bias, r.slope, r.shift, j->hw, j->c,
-                 j->act == ACT_RELU, j->wide);
+    norm_combine(image);
 }
 
-Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x, const float *gain,
-                        const float *bias, const float *stats, size_t n, size_t hw, int c, int groups, Act act,
-                        Stream *s)
+Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
+                        const float *gain, const float *bias, const float *stats, size_t n,
+                        size_t hw, int c, int groups, Act act, Stream *s)
 {
-    Job j = {.x = x, .gain = gain, .bias = bias, .dy = dy, .dx = dx, .stats = (float *)(uintptr_t)stats, .hw = hw,
-             .c = c, .groups = groups, .act = act, .wide = !by_image(n)};
-    void *scratch = stream_scratch(s, n * room_bytes(&j));
+    void *scratch = stream_scratch(s, n * room_bytes(hw, c));
     if (!scratch) return FAIL(ERR_SPACE, "no memory for the sums of a group norm");
-#pragma omp parallel for if (!j.wide)
-    for (size_t i = 0; i < n; i++) image_dx(&j, room_at(scratch, &j, i), i);
+    bool wide = !by_image(n);
+#pragma omp parallel for if (!wide)
+    for (size_t i = 0; i < n; i++) {
+        Room r = room_at(scratch, i, hw, c);
+        size_t at = i * hw * (size_t)c;
+        Norm image = {.x = x + at,
+                      .dy = dy + at,
+                      .dx = dx + at,
+                      .mean = r.mean,
+                      .scale = r.scale,
+                      .bias = bias,
+                      .slope = r.slope,
+                      .shift = r.shift,
+                      .partial = r.partial,
+                      .rows = hw,
+                      .c = c,
+                      .act = act,
+                      .wide = wide};
+        image_dx(&image, &r, stats + i * 2 * (size_t)groups, gain, groups);
+    }
     for (int k = 0; k < c; k++) {
         double bias_sum = 0, gain_sum = 0;
         for (size_t i = 0; i < n; i++) {
-            Room r = room_at(scratch, &j, i);
+            Room r = room_at(scratch, i, hw, c);
             bias_sum += r.first[k];
             gain_sum += r.second[k];
         }

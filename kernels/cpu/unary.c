@@ -9,7 +9,7 @@ SIMD Status cpu_silu_fwd(float *y, const float *x, size_t count, Stream *s)
 {
     (void)s;
 #pragma omp parallel for simd if (count >= PARALLEL_MIN)
-    for (size_t i = 0; i < count; i++) y[i] = x[i] * vm_logistic(x[i]);
+    for (size_t i = 0; i < count; i++) y[i] = x[i] / (1 + vm_exp(-x[i]));
     return OK;
 }
 
@@ -50,7 +50,7 @@ SIMD Status cpu_quick_gelu_fwd(float *y, const float *x, size_t count, Stream *s
 {
     (void)s;
 #pragma omp parallel for simd if (count >= PARALLEL_MIN)
-    for (size_t i = 0; i < count; i++) y[i] = x[i] * vm_logistic(1.702f * x[i]);
+    for (size_t i = 0; i < count; i++) y[i] = x[i] / (1 + vm_exp(-1.702f * x[i]));
     return OK;
 }
 

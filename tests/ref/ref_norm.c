@@ -37,8 +37,8 @@ static void moments(const Shape *s, const double *x, size_t i, size_t g, double 
     *var = square / count;
 }
 
-static void forward(const Shape *s, double *y, const double *x, const double *gain, const double *bias,
-                    const double *stats)
+static void forward(const Shape *s, double *y, const double *x, const double *gain,
+                    const double *bias, const double *stats)
 {
     for (size_t i = 0; i < s->n; i++)
         for (size_t p = 0; p < s->hw; p++)
@@ -46,15 +46,18 @@ static void forward(const Shape *s, double *y, const double *x, const double *ga
                 for (size_t k = 0; k < s->per; k++) {
                     const double *st = stats + 2 * (i * s->groups + g);
                     double h = (x[at(s, i, p, g, k)] - st[0]) * st[1];
-                    y[at(s, i, p, g, k)] = activate(h * gain[g * s->per + k] + bias[g * s->per + k], s->act);
+                    y[at(s, i, p, g, k)] =
+                        activate(h * gain[g * s->per + k] + bias[g * s->per + k], s->act);
                 }
 }
 
 /* With h = (x - mean) / std and dh = gain * dz: dx = (dh - mean(dh) - h * mean(dh * h)) / std. */
 static void group_backward(const Shape *s, const Tensor *dx, size_t i, size_t g)
 {
-    const double *dy = ref_data(dx->src[0]), *x = ref_data(dx->src[1]), *gain = ref_data(dx->src[2]);
-    const double *bias = ref_data(dx->src[3]), *st = ref_data(dx->src[dx->op == &op_layernorm_dx ? 3 : 4]);
+    const double *dy = ref_data(dx->src[0]), *x = ref_data(dx->src[1]),
+                 *gain = ref_data(dx->src[2]);
+    const double *bias = ref_data(dx->src[3]),
+                 *st = ref_data(dx->src[dx->op == &op_layernorm_dx ? 3 : 4]);
     st += 2 * (i * s->groups + g);
     double first = 0, second = 0, count = (double)(s->hw * s->per);
     for (int pass = 0; pass < 2; pass++)
@@ -62,9 +65,11 @@ static void group_backward(const Shape *s, const Tensor *dx, size_t i, size_t g)
             for (size_t k = 0; k < s->per; k++) {
                 size_t e = at(s, i, p, g, k), c = g * s->per + k;
                 double h = (x[e] - st[0]) * st[1];
-                double dz = dy[e] * (s->act ? slope(h * gain[c] + bias[c], s->act) : 1), dh = dz * gain[c];
+                double dz = dy[e] * (s->act ? slope(h * gain[c] + bias[c], s->act) : 1),
+                       dh = dz * gain[c];
                 if (pass) {
-                    ref_data(dx)[e] = st[1] * (dh - (s->constant ? 0 : first / count + h * second / count));
+                    ref_data(dx)[e] =
+                        st[1] * (dh - (s->constant ? 0 : first / count + h * second / count));
                     continue;
                 }
                 first += dh;
@@ -76,7 +81,8 @@ static void group_backward(const Shape *s, const Tensor *dx, size_t i, size_t g)
 
 static void backward(const Shape *s, const Tensor *dx)
 {
-    for (int k = 0; k < 2; k++) memset(dx->side[k]->data, 0, tensor_count(dx->side[k]) * sizeof(double));
+    for (int k = 0; k < 2; k++)
+        memset(dx->side[k]->data, 0, tensor_count(dx->side[k]) * sizeof(double));
     for (size_t i = 0; i < s->n; i++)
         for (size_t g = 0; g < s->groups; g++) group_backward(s, dx, i, g);
 }
@@ -103,7 +109,8 @@ static void groupnorm_twin(const Tensor *y)
 {
     Shape s = group_shape(y);
     stats_of_x(&s, y, ((const GroupnormArgs *)y->args)->eps);
-    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]), ref_data(y->side[0]));
+    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]),
+            ref_data(y->side[0]));
 }
 
 static void groupnorm_dx_twin(const Tensor *dx)
@@ -116,7 +123,8 @@ static void layernorm_twin(const Tensor *y)
 {
     Shape s = {rows_of(y), 1, 1, (size_t)last_dim(y), ACT_NONE, false};
     stats_of_x(&s, y, ((const LayernormArgs *)y->args)->eps);
-    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]), ref_data(y->side[0]));
+    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]),
+            ref_data(y->side[0]));
 }
 
 static void layernorm_dx_twin(const Tensor *dx)
@@ -147,7 +155,8 @@ static void batchnorm_twin(const Tensor *y)
         st[0] = mean;
         st[1] = 1 / sqrt(var + a->eps);
     }
-    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]), ref_data(y->side[0]));
+    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]),
+            ref_data(y->side[0]));
 }
 
 static void batchnorm_dx_twin(const Tensor *dx)
@@ -157,9 +166,9 @@ static void batchnorm_dx_twin(const Tensor *dx)
 }
 
 static const Twin twins[] = {
-    {&op_groupnorm, groupnorm_twin}, {&op_groupnorm_dx, groupnorm_dx_twin},
-    {&op_layernorm, layernorm_twin}, {&op_layernorm_dx, layernorm_dx_twin},
-    {&op_batchnorm, batchnorm_twin}, {&op_batchnorm_train, batchnorm_twin},
+    {&op_groupnorm, groupnorm_twin},       {&op_groupnorm_dx, groupnorm_dx_twin},
+    {&op_layernorm, layernorm_twin},       {&op_layernorm_dx, layernorm_dx_twin},
+    {&op_batchnorm, batchnorm_twin},       {&op_batchnorm_train, batchnorm_twin},
     {&op_batchnorm_dx, batchnorm_dx_twin},
 };
 
@@ -173,10 +182,19 @@ static Tensor *group_case(Graph *g, int ndim, const int *dim, int groups, Act ac
 static Tensor *gn_plain(Graph *g) { return group_case(g, 4, (int[]){3, 5, 3, 12}, 4, ACT_NONE); }
 static Tensor *gn_silu(Graph *g) { return group_case(g, 4, (int[]){2, 17, 19, 35}, 5, ACT_SILU); }
 static Tensor *gn_relu(Graph *g) { return group_case(g, 3, (int[]){5, 7, 33}, 3, ACT_RELU); }
-static Tensor *gn_each(Graph *g) { return group_case(g, 3, (int[]){2, 5, 6}, 6, ACT_SILU); }  /* groups of one */
-static Tensor *gn_vector(Graph *g) { return group_case(g, 2, (int[]){3, 40}, 2, ACT_SILU); }  /* no positions */
+static Tensor *gn_each(Graph *g)
+{
+    return group_case(g, 3, (int[]){2, 5, 6}, 6, ACT_SILU);
+} /* groups of one */
+static Tensor *gn_vector(Graph *g)
+{
+    return group_case(g, 2, (int[]){3, 40}, 2, ACT_SILU);
+} /* no positions */
 static Tensor *gn_one(Graph *g) { return group_case(g, 4, (int[]){1, 1, 1, 9}, 1, ACT_NONE); }
-static Tensor *gn_image(Graph *g) { return group_case(g, 4, (int[]){1, 31, 18, 64}, 32, ACT_SILU); } /* rows spread */
+static Tensor *gn_image(Graph *g)
+{
+    return group_case(g, 4, (int[]){1, 31, 18, 64}, 32, ACT_SILU);
+} /* rows spread */
 
 static Tensor *ln_odd(Graph *g)
 {
@@ -194,15 +212,22 @@ static Tensor *ln_many(Graph *g) /* several blocks of rows */
 static Tensor *batch_case(Graph *g, int ndim, const int *dim, bool train, bool use_relu)
 {
     const int *c = dim + ndim - 1;
-    Tensor *x = case_leaf(g, "x", ndim, dim), *gain = case_leaf(g, "gain", 1, c), *bias = case_leaf(g, "bias", 1, c);
+    Tensor *x = case_leaf(g, "x", ndim, dim), *gain = case_leaf(g, "gain", 1, c),
+           *bias = case_leaf(g, "bias", 1, c);
     Tensor *mean = case_state(g, "mean", 1, c), *var = case_state(g, "var", 1, c);
     return batchnorm(g, x, gain, bias, mean, var, 1e-3f, 0.1f, train, use_relu);
 }
 static Tensor *bn_train(Graph *g) { return batch_case(g, 4, (int[]){3, 4, 5, 7}, true, false); }
-static Tensor *bn_train_relu(Graph *g) { return batch_case(g, 4, (int[]){2, 23, 17, 19}, true, true); }
+static Tensor *bn_train_relu(Graph *g)
+{
+    return batch_case(g, 4, (int[]){2, 23, 17, 19}, true, true);
+}
 static Tensor *bn_vector(Graph *g) { return batch_case(g, 2, (int[]){6, 5}, true, false); }
 static Tensor *bn_eval(Graph *g) { return batch_case(g, 4, (int[]){1, 3, 5, 18}, false, false); }
-static Tensor *bn_eval_relu(Graph *g) { return batch_case(g, 4, (int[]){2, 3, 3, 16}, false, true); }
+static Tensor *bn_eval_relu(Graph *g)
+{
+    return batch_case(g, 4, (int[]){2, 3, 3, 16}, false, true);
+}
 
 static bool is(const Tensor *leaf, const char *name) { return !strcmp(leaf->name, name); }
 
@@ -257,4 +282,5 @@ static const OpCase cases[] = {
     {"batchnorm eval relu", bn_eval_relu, kink_fill, 18},
 };
 
-const RefFamily ref_norm = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
+const RefFamily ref_norm = {twins, sizeof twins / sizeof *twins, cases,
+                            sizeof cases / sizeof *cases};

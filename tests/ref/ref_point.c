@@ -4,7 +4,10 @@
 #include <math.h>
 
 static double logistic(double x) { return 1 / (1 + exp(-x)); }
-static double below(double x) { return erfc(-x * 0.70710678118654752440) / 2; } /* of a standard normal */
+static double below(double x)
+{
+    return erfc(-x * 0.70710678118654752440) / 2;
+} /* of a standard normal */
 static double density(double x) { return 0.39894228040143267794 * exp(-x * x / 2); }
 
 static double f_silu(double x) { return x * logistic(x); }
@@ -35,10 +38,10 @@ static void map_dx(const Tensor *dx, double (*f)(double))
 }
 
 #define UNARY(X) X(silu) X(gelu) X(quick_gelu) X(relu) X(soft_clamp)
-#define UNARY_TWIN(f)                                                     \
-    static void f##_twin(const Tensor *y) { map(y, f_##f); }              \
-    static void f##_dx_twin(const Tensor *dx) { map_dx(dx, s_##f); }      \
-    static Tensor *f##_case(Graph *g) { return f(g, case_leaf(g, "x", 3, (int[]){3, 5, 7})); } \
+#define UNARY_TWIN(f)                                                                              \
+    static void f##_twin(const Tensor *y) { map(y, f_##f); }                                       \
+    static void f##_dx_twin(const Tensor *dx) { map_dx(dx, s_##f); }                               \
+    static Tensor *f##_case(Graph *g) { return f(g, case_leaf(g, "x", 3, (int[]){3, 5, 7})); }     \
     static Tensor *f##_large(Graph *g) { return f(g, case_leaf(g, "x", 2, (int[]){173, 101})); }
 UNARY(UNARY_TWIN)
 
@@ -67,7 +70,8 @@ static void add_scaled_twin(const Tensor *y)
 {
     const ScaleArgs *a = y->args;
     for (size_t i = 0; i < tensor_count(y); i++)
-        ref_data(y)[i] = (double)a->alpha * ref_data(y->src[0])[i] + (double)a->beta * ref_data(y->src[1])[i];
+        ref_data(y)[i] =
+            (double)a->alpha * ref_data(y->src[0])[i] + (double)a->beta * ref_data(y->src[1])[i];
 }
 
 static void scale_shift_twin(const Tensor *y)
@@ -82,7 +86,8 @@ static void channel_affine_twin(const Tensor *y)
     const ChannelAffineArgs *a = y->args;
     int c = last_dim(y);
     for (size_t i = 0; i < tensor_count(y); i++)
-        ref_data(y)[i] = (double)a->scale[i % (size_t)c] * ref_data(y->src[0])[i] + (double)a->shift[i % (size_t)c];
+        ref_data(y)[i] = (double)a->scale[i % (size_t)c] * ref_data(y->src[0])[i] +
+                         (double)a->shift[i % (size_t)c];
 }
 
 static void add_channel_twin(const Tensor *y)
@@ -112,7 +117,8 @@ static void add_rows_dp_twin(const Tensor *dp)
 {
     const Tensor *dy = dp->src[0];
     for (size_t k = 0; k < tensor_count(dp); k++) ref_data(dp)[k] = 0;
-    for (size_t i = 0; i < tensor_count(dy); i++) ref_data(dp)[i % per_sample(dy)] += ref_data(dy)[i];
+    for (size_t i = 0; i < tensor_count(dy); i++)
+        ref_data(dp)[i % per_sample(dy)] += ref_data(dy)[i];
 }
 
 static void dropout_twin(const Tensor *y)
@@ -121,7 +127,8 @@ static void dropout_twin(const Tensor *y)
     const int32_t *rng = y->src[1]->data;
     size_t per = per_sample(y);
     for (size_t i = 0; i < tensor_count(y); i++) {
-        RandomKey key = {(uint32_t)rng[0], a->stream, (uint32_t)rng[1], (uint64_t)(uint32_t)rng[2] + i / per};
+        RandomKey key = {(uint32_t)rng[0], a->stream, (uint32_t)rng[1],
+                         (uint64_t)(uint32_t)rng[2] + i / per};
         bool kept = random_uniform(key, a->element + (uint32_t)(i % per)) >= (double)a->rate;
         ref_data(y)[i] = kept ? ref_data(y->src[0])[i] / (1 - (double)a->rate) : 0;
     }
@@ -129,26 +136,30 @@ static void dropout_twin(const Tensor *y)
 
 #define UNARY_ROWS(f) {&op_##f, f##_twin}, {&op_##f##_dx, f##_dx_twin},
 static const Twin twins[] = {
-    UNARY(UNARY_ROWS)
-    {&op_geglu, geglu_twin}, {&op_geglu_dx, geglu_dx_twin},
-    {&op_add_scaled, add_scaled_twin}, {&op_scale_shift, scale_shift_twin},
-    {&op_channel_affine, channel_affine_twin},
-    {&op_add_channel, add_channel_twin}, {&op_add_channel_dv, add_channel_dv_twin},
-    {&op_add_rows, add_rows_twin}, {&op_add_rows_dp, add_rows_dp_twin},
-    {&op_dropout, dropout_twin},
+    UNARY(UNARY_ROWS){&op_geglu, geglu_twin},  {&op_geglu_dx, geglu_dx_twin},
+    {&op_add_scaled, add_scaled_twin},         {&op_scale_shift, scale_shift_twin},
+    {&op_channel_affine, channel_affine_twin}, {&op_add_channel, add_channel_twin},
+    {&op_add_channel_dv, add_channel_dv_twin}, {&op_add_rows, add_rows_twin},
+    {&op_add_rows_dp, add_rows_dp_twin},       {&op_dropout, dropout_twin},
 };
 
 /* ---- cases ---------------------------------------------------------------------------- */
 
 static Tensor *geglu_case(Graph *g) { return geglu(g, case_leaf(g, "x", 3, (int[]){2, 3, 14})); }
-static Tensor *geglu_large(Graph *g) { return geglu(g, case_leaf(g, "x", 2, (int[]){131, 2 * 133})); }
+static Tensor *geglu_large(Graph *g)
+{
+    return geglu(g, case_leaf(g, "x", 2, (int[]){131, 2 * 133}));
+}
 
 static Tensor *add_scaled_case(Graph *g)
 {
     Tensor *a = case_leaf(g, "a", 3, (int[]){2, 3, 5}), *b = case_leaf(g, "b", 3, (int[]){2, 3, 5});
     return add_scaled(g, add_scaled(g, a, 1, b, -0.3f), 0.7f, a, 2);
 }
-static Tensor *scale_shift_case(Graph *g) { return scale_shift(g, case_leaf(g, "x", 2, (int[]){7, 3}), -1.3f, 0.4f); }
+static Tensor *scale_shift_case(Graph *g)
+{
+    return scale_shift(g, case_leaf(g, "x", 2, (int[]){7, 3}), -1.3f, 0.4f);
+}
 
 static Tensor *channel_affine_case(Graph *g)
 {
@@ -157,21 +168,24 @@ static Tensor *channel_affine_case(Graph *g)
 }
 static Tensor *add_channel_case(Graph *g)
 {
-    return add_channel(g, case_leaf(g, "x", 4, (int[]){3, 5, 7, 11}), case_leaf(g, "v", 2, (int[]){3, 11}));
+    return add_channel(g, case_leaf(g, "x", 4, (int[]){3, 5, 7, 11}),
+                       case_leaf(g, "v", 2, (int[]){3, 11}));
 }
 static Tensor *add_channel_large(Graph *g) /* several blocks of rows */
 {
-    return add_channel(g, case_leaf(g, "x", 3, (int[]){2, 613, 17}), case_leaf(g, "v", 2, (int[]){2, 17}));
+    return add_channel(g, case_leaf(g, "x", 3, (int[]){2, 613, 17}),
+                       case_leaf(g, "v", 2, (int[]){2, 17}));
 }
 static Tensor *add_rows_case(Graph *g)
 {
     return add_rows(g, case_leaf(g, "x", 3, (int[]){4, 5, 9}), case_leaf(g, "p", 2, (int[]){7, 9}));
 }
 
-/* Two masks of one stream: were they the same, a quarter instead of a half would be lost twice. */
+/* Two masks of one stream. */
 static Tensor *dropout_case(Graph *g)
 {
-    Tensor *x = case_leaf(g, "x", 3, (int[]){3, 7, 11}), *rng = case_const(g, "rng", DTYPE_I32, 1, (int[]){3});
+    Tensor *x = case_leaf(g, "x", 3, (int[]){3, 7, 11}),
+           *rng = case_const(g, "rng", DTYPE_I32, 1, (int[]){3});
     return dropout(g, dropout(g, x, rng, 0.3f, STREAM_DROPOUT), rng, 0.4f, STREAM_DROPOUT);
 }
 static void rng_fill(const Tensor *leaf, double *value, size_t count, uint32_t seed)
@@ -189,10 +203,10 @@ static void kink_fill(const Tensor *leaf, double *value, size_t count, uint32_t 
     }
 }
 
-#define UNARY_CASES(f) {#f, f##_case, kink_fill, 1}, {#f " on two threads", f##_large, kink_fill, 1},
+#define UNARY_CASES(f)                                                                             \
+    {#f, f##_case, kink_fill, 1}, {#f " on two threads", f##_large, kink_fill, 1},
 static const OpCase cases[] = {
-    UNARY(UNARY_CASES)
-    {"geglu", geglu_case, NULL, 1},
+    UNARY(UNARY_CASES){"geglu", geglu_case, NULL, 1},
     {"geglu on two threads", geglu_large, NULL, 1},
     {"add_scaled", add_scaled_case, NULL, 3},
     {"scale_shift", scale_shift_case, NULL, 1},
@@ -203,4 +217,5 @@ static const OpCase cases[] = {
     {"dropout", dropout_case, rng_fill, 1},
 };
 
-const RefFamily ref_point = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
+const RefFamily ref_point = {twins, sizeof twins / sizeof *twins, cases,
+                             sizeof cases / sizeof *cases};
