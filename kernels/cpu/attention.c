@@ -15,7 +15,7 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <string.h>
 
-enum { ROWS = 64 };
+enum { ROWS = 64, LANES = 16 };
 
 /* One block of queries. Row strides are d = heads*dh for all tokens. */
 typedef struct {
@@ -23,6 +23,8 @@ typedef struct {
     size_t lse;      /* of the first query in lse                                        */
     int first, rows; /* queries first .. first+rows-1                                    */
     int keys;        /* seen by the block                                                */
+    int width;       /* of a row of scores: keys rounded up to whole vectors, which saves
+                        a remainder of up to 15 keys that would be computed one by one   */
 } Block;
 
 static Block block_at(const AttentionShape *a, int image, int head, int first)
@@ -33,6 +35,7 @@ static Block block_at(const AttentionShape *a, int image, int head, int first)
     b.k = (size_t)image * (size_t)a->tk * d + (size_t)head * (size_t)a->dh;
     b.lse = ((size_t)image * (size_t)a->heads + (size_t)head) * (size_t)a->tq + (size_t)first;
     if (a->causal && first + b.rows < b.keys) b.keys = first + b.rows;
+    b.width = (b.keys + LANES - 1) / LANES * LANES;
     return b;
 }
 
@@ -50,18 +53,20 @@ static bool product(bool a_turned, bool b_turned, int m, int n, int k, float alp
                       beta, c, ldc) == dnnl_success;
 }
 
-/* s[0..n) becomes exp(s - largest), 0 up to `width`; returns log sum exp, and the sum in *sum. */
-SIMD static float row_softmax(float *restrict s, int n, int width, float *sum)
+/* s[0..n) becomes exp(s - largest), the rest 0; returns log sum exp, and the sum in *sum. The rest
+ * is computed along as -infinity: its 1e-38 are lost in a sum of at least 1. */
+SIMD static float row_softmax(float *restrict s, int n, int vectors, float *sum)
 {
     float top = s[0], total = 0;
-#pragma omp simd reduction(max : top)
-    for (int i = 0; i < n; i++) top = s[i] > top ? s[i] : top;
-#pragma omp simd reduction(+ : total)
-    for (int i = 0; i < n; i++) {
+    for (int i = n; i < vectors * LANES; i++) s[i] = -INFINITY;
+#pragma omp simd reduction(max : top) aligned(s : 64)
+    for (int i = 0; i < vectors * LANES; i++) top = s[i] > top ? s[i] : top;
+#pragma omp simd reduction(+ : total) aligned(s : 64)
+    for (int i = 0; i < vectors * LANES; i++) {
         s[i] = vm_exp(s[i] - top);
         total += s[i];
     }
-    for (int i = n; i < width; i++) s[i] = 0;
+    memset(s + n, 0, (size_t)(vectors * LANES - n) * sizeof *s);
     *sum = total;
     return top + logf(total);
 }
@@ -77,17 +82,20 @@ static bool forward_block(float *y, float *lse, const float *q, const float *k, 
     int d = a->heads * a->dh;
     float sum[ROWS];
     if (!product(false, true, b->rows, b->keys, a->dh, 1 / sqrtf((float)a->dh), q + b->q, d,
-                 k + b->k, d, 0, s, b->keys))
+                 k + b->k, d, 0, s, b->width))
         return false;
     for (int i = 0; i < b->rows; i++)
-        lse[b->lse + (size_t)i] =
-            row_softmax(s + (size_t)i * (size_t)b->keys, keys_of(a, b, i), b->keys, &sum[i]);
-    if (!product(false, false, b->rows, a->dh, b->keys, 1, s, b->keys, v + b->k, d, 0, y + b->q, d))
+        lse[b->lse + (size_t)i] = row_softmax(s + (size_t)i * (size_t)b->width, keys_of(a, b, i),
+                                              b->width / LANES, &sum[i]);
+    if (!product(false, false, b->rows, a->dh, b->keys, 1, s, b->width, v + b->k, d, 0, y + b->q,
+                 d))
         return false;
     for (int i = 0; i < b->rows; i++)
         row_scale(y + b->q + (size_t)i * (size_t)d, 1 / sum[i], a->dh);
     return true;
 }
+
+static size_t score_room(const AttentionShape *a) { return (size_t)ROWS * ((size_t)a->tk + LANES); }
 
 static Status scratch_for(float **p, size_t per_thread, Stream *s)
 {
@@ -99,7 +107,7 @@ static Status scratch_for(float **p, size_t per_thread, Stream *s)
 Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, const float *v,
                          const AttentionShape *a, Stream *s)
 {
-    size_t room = (size_t)ROWS * (size_t)a->tk;
+    size_t room = score_room(a);
     int blocks = (a->tq + ROWS - 1) / ROWS, jobs = a->n * a->heads * blocks;
     float *score;
     bool good = true;
@@ -114,15 +122,17 @@ Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, c
     return good ? OK : FAIL(ERR_SPACE, "oneDNN: a product of attention failed");
 }
 
-/* p: scores in, probabilities out; ds: dP in, dS out. Both 0 from n to width. */
+/* p: scores in, probabilities out; ds: dP in, dS out. Both 0 behind n. */
 SIMD static void row_backward(float *restrict p, float *restrict ds, float lse, float dot,
-                              float scale, int n, int width)
+                              float scale, int n, int vectors)
 {
-    for (int i = 0; i < n; i++) {
+#pragma omp simd aligned(p, ds : 64)
+    for (int i = 0; i < vectors * LANES; i++) {
         p[i] = vm_exp(p[i] - lse);
         ds[i] = p[i] * (ds[i] - dot) * scale;
     }
-    for (int i = n; i < width; i++) p[i] = ds[i] = 0;
+    memset(p + n, 0, (size_t)(vectors * LANES - n) * sizeof *p);
+    memset(ds + n, 0, (size_t)(vectors * LANES - n) * sizeof *ds);
 }
 
 SIMD static float row_dot(const float *restrict a, const float *restrict b, int n)
@@ -141,24 +151,25 @@ typedef struct {
 static bool backward_block(const Backward *t, const AttentionShape *a, const Block *b, float *p,
                            float *ds)
 {
-    int d = a->heads * a->dh, keys = b->keys;
+    int d = a->heads * a->dh, keys = b->keys, width = b->width;
     float scale = 1 / sqrtf((float)a->dh);
     if (!product(false, true, b->rows, keys, a->dh, scale, t->q + b->q, d, t->k + b->k, d, 0, p,
-                 keys) ||
+                 width) ||
         !product(false, true, b->rows, keys, a->dh, 1, t->dy + b->q, d, t->v + b->k, d, 0, ds,
-                 keys))
+                 width))
         return false;
     for (int i = 0; i < b->rows; i++) {
-        size_t at = (size_t)i * (size_t)keys, row = b->q + (size_t)i * (size_t)d;
+        size_t at = (size_t)i * (size_t)width, row = b->q + (size_t)i * (size_t)d;
         row_backward(p + at, ds + at, t->lse[b->lse + (size_t)i],
-                     row_dot(t->dy + row, t->y + row, a->dh), scale, keys_of(a, b, i), keys);
+                     row_dot(t->dy + row, t->y + row, a->dh), scale, keys_of(a, b, i),
+                     width / LANES);
     }
-    return product(true, false, keys, a->dh, b->rows, 1, p, keys, t->dy + b->q, d, 1, t->dv + b->k,
+    return product(true, false, keys, a->dh, b->rows, 1, p, width, t->dy + b->q, d, 1, t->dv + b->k,
                    d) &&
-           product(true, false, keys, a->dh, b->rows, 1, ds, keys, t->q + b->q, d, 1, t->dk + b->k,
+           product(true, false, keys, a->dh, b->rows, 1, ds, width, t->q + b->q, d, 1, t->dk + b->k,
                    d) &&
-           product(false, false, b->rows, a->dh, keys, 1, ds, keys, t->k + b->k, d, 0, t->dq + b->q,
-                   d);
+           product(false, false, b->rows, a->dh, keys, 1, ds, width, t->k + b->k, d, 0,
+                   t->dq + b->q, d);
 }
 
 Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *y,
@@ -166,7 +177,7 @@ Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const
                          const AttentionShape *a, Stream *s)
 {
     Backward t = {dq, dk, dv, dy, y, lse, q, k, v};
-    size_t room = 2 * (size_t)ROWS * (size_t)a->tk;
+    size_t room = 2 * score_room(a);
     float *score;
     bool good = true;
     TRY(scratch_for(&score, room, s));
