@@ -18,6 +18,7 @@ static const Option option[] = {
     {"normal", "CLASS", "the class without disease, for --train-ratio", "normal"},
     {"seed", "N", "of the split", "0"},
     {"keep-split", NULL, "take the source's own splits; refused if a patient is in two", NULL},
+    {"images", "DIR", "csv: the folder that paths start from; without it, the table's own", NULL},
     {"patient-regex", "RE", "folders: the first group, matched to the file's name, is the patient",
      NULL},
     {"classes", "A,B,..",
@@ -45,6 +46,7 @@ static Status read_options(PrepareOptions *p, const Options *o)
     int seed;
     p->source = (FilmsSource){.format = o->argument[0],
                               .source = o->argument[1],
+                              .images = options_text(o, "images"),
                               .patient_regex = options_text(o, "patient-regex"),
                               .classes = options_text(o, "classes"),
                               .keep_split = options_has(o, "keep-split"),
