@@ -193,7 +193,9 @@ static Status save_model(Trainer *t)
     float *host = malloc(count * sizeof *host);
     if (!host) return FAIL(ERR_SPACE, "no memory for the best weights");
     Status s = device_read(t->device, host, t->best, count * sizeof *host);
-    if (!s) s = params_save(&t->net.store, host, t->model, SAVE_F32, 0, NULL);
+    char width[32];
+    snprintf(width, sizeof width, "%.17g", t->job->config->classifier.width);
+    if (!s) s = params_save(&t->net.store, host, t->model, SAVE_F32, 1, &(SafeMeta){"width", width});
     free(host);
     return s;
 }
