@@ -29,8 +29,8 @@ static void add_head(Text *t, const Run *r)
                 "<meta name=\"color-scheme\" content=\"light dark\">\n"
                 "<meta name=\"generator\" content=\"equipoise " EQ_VERSION "\">\n<title>");
     text_add_html(t, *name ? name : "study");
-    text_add(t, ": report</title>\n<style>\n%s</style>\n</head>\n<body>\n<header>\n<h1>",
-             page_style);
+    text_add(t, ": report</title>\n<style>\n%s%s</style>\n</head>\n<body>\n<header>\n<h1>",
+             page_style_screen, page_style_paper);
     text_add_html(t, *name ? name : "study");
     text_add(t, "</h1>\n<p class=\"by\">Normal chest X-rays against ");
     for (int i = 0; i < r->n_task; i++) {

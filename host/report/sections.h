@@ -19,7 +19,7 @@ SectionWriter section_limits;    /* limits.c  */
 SectionWriter section_reproduce; /* reproduce.c */
 
 extern const char *const arm_title[ARM_COUNT]; /* "real films only", "with synthetic films" */
-extern const char *const page_style;           /* the style sheet, style.c */
+extern const char *const page_style_screen, *const page_style_paper; /* style.c */
 
 /* Bits of several sections. */
 bool test_patients_repeat(const Run *r); /* some patient has several test films */

@@ -5,7 +5,7 @@
  */
 #include "report/sections.h"
 
-const char *const page_style =
+const char *const page_style_screen =
     ":root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#5a6370;--line:#d5dae1;"
     "--box:#f5f7f9;--c0:#0072b2;--c1:#c44e00;--c2:#7a828d;--warn:#fff4dd;--warnline:#d99100}\n"
     "@media (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e4e8ec;--soft:#9aa4b0;"
@@ -65,7 +65,9 @@ const char *const page_style =
     "border:1px dashed var(--line)}\n"
     "pre{background:var(--box);padding:10px 12px;overflow-x:auto;font-size:.84rem}\n"
     "code{font-family:ui-monospace,monospace;overflow-wrap:anywhere}\n"
-    "summary{cursor:pointer}footer{margin-top:40px;padding-bottom:30px}\n"
+    "summary{cursor:pointer}footer{margin-top:40px;padding-bottom:30px}\n";
+
+const char *const page_style_paper =
     "@media print{:root{--bg:#fff;--fg:#000;--soft:#444;--line:#bbb;--box:#f4f4f4;--c0:#0072b2;"
     "--c1:#c44e00;--c2:#777;--warn:#fff;--warnline:#888}nav{display:none}body{font-size:11pt}"
     "figure,.trio,tr,.confusion{break-inside:avoid}h2,h3,caption{break-after:avoid}"
