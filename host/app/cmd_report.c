@@ -1,19 +1,35 @@
-/* cmd_report.c - equipoise report: report.html of a finished run, made again. */
+/* cmd_report.c - equipoise report: report.html of a finished run, made again, or its films as one
+ * picture.
+ */
 #include "app/commands.h"
 #include "app/options.h"
+#include "report/report.h"
 #include "study/study.h"
 
+static const Option option[] = {
+    {"grid", "FILE.png", "write the source, synthetic and real films as one picture instead", NULL},
+    {"force", NULL, "replace FILE.png", NULL},
+};
 static const Usage usage = {
     .command = "report",
     .arguments = "DIR",
     .least = 1,
     .most = 1,
     .help = "Makes DIR/report.html again from the files of a finished study.",
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
 };
 
 Status cmd_report(App *app, int argc, char **argv)
 {
     Options o;
     TRY(options_parse(&o, &usage, argc, argv));
-    return o.helped ? OK : study_report(o.argument[0], app->log);
+    if (o.helped) return OK;
+    const char *grid = options_text(&o, "grid");
+    if (!grid) return study_report(o.argument[0], app->log);
+    if (file_exists(grid) && !options_has(&o, "force"))
+        return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", grid);
+    TRY(report_grid_png(o.argument[0], grid));
+    log_info(app->log, "%s", grid);
+    return OK;
 }

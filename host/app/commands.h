@@ -10,12 +10,14 @@ typedef struct {
 
 /*    name, function, help in one line */
 #define COMMANDS(X)                                                                                \
+    X("study", cmd_study, "the whole study in one run folder")                                     \
     X("prepare", cmd_prepare, "check, split and convert films for a study")                        \
     X("train-ldm", cmd_train_ldm, "fine-tune one diffusion model")                                 \
     X("train-classifier", cmd_train_classifier, "train one classifier")                            \
     X("synthesize", cmd_synthesize, "make synthetic films of one class")                           \
     X("img2img", cmd_img2img, "make one film from a film and a prompt")                            \
     X("evaluate", cmd_evaluate, "metrics of a classifier with intervals, or two compared")         \
+    X("report", cmd_report, "make the report of a finished run again, or its films as a picture")  \
     X("forward", cmd_forward, "run one model on given tensors, and its backward pass")             \
     X("weights", cmd_weights, "list the tensors of weight files, or convert their precision")      \
     X("devices", cmd_devices, "list the processors and accelerators that it can use")

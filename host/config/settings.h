@@ -17,6 +17,7 @@
 #define STUDY_SETTINGS(S, INT, REAL, TEXT, PATH)                                                  \
     TEXT(S, name,    "study", "",              "title of the report")                             \
     INT (S, seed,    0, 0, 2147483647, "",     "decides every random draw")                       \
+    TEXT(S, base_note, "", "",                 "what base models were trained on; for the report")    \
     TEXT(S, device,  "auto", "auto|cpu|cuda",  "auto: a GPU if there is one")                     \
     INT (S, threads, 0, 0, 4096, "",           "processor threads; 0 = one per core")             \
     INT (S, repeats, 1, 1, 100, "",            "training seeds of each classifier")
