@@ -181,9 +181,7 @@ done:
 
 Status section_curves(Text *t, const Run *r)
 {
-    html_para(t, NULL,
-              "Both arms on the same real test films. Discs mark the thresholds that were "
-              "chosen on validation films.");
+    html_para(t, NULL, "Both arms on the same real test films. Discs mark the arms' thresholds.");
     for (int i = 0; i < r->n_task; i++) {
         html_h3(t, "%s", r->task[i].disease);
         text_add(t, "<div class=\"flow\">\n");

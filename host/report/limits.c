@@ -29,20 +29,22 @@ static void add_outside(Text *t, const Run *r)
         return;
     }
     if (!starts_from_weights(r)) {
-        html_item(t,
-                  "No model started from weights trained on other films; the text encoder and the "
-                  "autoencoder of the diffusion models come from the base model.");
+        html_item(
+            t, "The classifiers and the diffusion models' UNets started from random weights. The "
+               "text encoder and the autoencoder are those of the base model, trained elsewhere.");
         return;
     }
+    bool base = *r->config.ldm.base && strcmp(r->config.ldm.init, "random"),
+         trunk = *r->config.classifier.weights;
     pool_words(&pool, r);
     html_item(
         t,
-        "Outside knowledge: %s%s%s trained before this study, on films that are not counted "
-        "above. %s%s%s%s",
-        strcmp(r->config.ldm.init, "random") ? "the base of the diffusion models" : "",
-        strcmp(r->config.ldm.init, "random") && *r->config.classifier.weights ? " and " : "",
-        *r->config.classifier.weights ? "the classifiers' trunk was" : " was",
-        *note ? note : "On which films, the run does not say; see the models' own papers.",
+        "Outside knowledge: trained before this study, on films that are not counted above: "
+        "%s%s%s. "
+        "%s%s%s%s",
+        base ? "the base of the diffusion models" : "", base && trunk ? " and " : "",
+        trunk ? "the trunk that the classifiers start from" : "",
+        *note ? note : "On which films, the run does not say.",
         pool.s ? " The prepared films hold an outside pool that no stage of this study reads, but "
                  "base models may have seen: "
                : "",
@@ -88,7 +90,8 @@ static void add_statistics(Text *t, const Run *r)
     html_item(t, "Holm's correction runs over the metrics of one task, not over the tasks.");
     if (validates_on_synthetic(r))
         html_item(
-            t, "The augmented arm chose its epoch and its threshold on validation films of which "
+            t, "The augmented arm chose its epoch (and its threshold, unless fixed) on validation "
+               "films of which "
                "some are synthetic; where these are easier or harder than real ones, its threshold "
                "is off for real films.");
 }

@@ -82,7 +82,7 @@ Status section_reproduce(Text *t, const Run *r)
         t, NULL,
         "with the config.ini of the run folder, which holds every setting. The same films, "
         "settings, weights, version, number of threads and kind of processor give the same "
-        "numbers to the last bit. metrics.json has every number of this page; the stages' folders "
+        "numbers to the last bit. metrics.json has the numbers of the tables; the stages' folders "
         "have the predictions.");
     TRY(add_record(t, r));
     if (!r->has_config) {

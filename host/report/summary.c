@@ -118,6 +118,9 @@ static void add_lead(Text *t, const Run *r)
         "trained on real films only and one with the synthetic films, and both were measured on "
         "the same real test films of other patients. ",
         figure_count(made).s, diseases.s);
+    if (number_at(r->metrics, "study.repeats") > 1)
+        text_add(&line, "Each classifier was trained from %s seeds and its scores averaged. ",
+                 figure(number_at(r->metrics, "study.repeats"), 0).s);
     if (count[BETTER] == r->n_task)
         text_add(&line, "Result: Youden's index rose in %s.",
                  r->n_task == 1   ? "the one task"

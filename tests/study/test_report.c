@@ -226,6 +226,7 @@ static void seeds_are_told(void **state)
     must_hold(page, "over 3 training seeds");
     must_hold(page, "<td>0.812 (0.062)</td>");
     must_hold(page, "Curves are of the first training seed.");
+    must_hold(page, "trained from 3 seeds and its scores averaged");
     free(page);
 }
 
