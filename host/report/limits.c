@@ -90,10 +90,10 @@ static void add_statistics(Text *t, const Run *r)
     html_item(t, "Holm's correction runs over the metrics of one task, not over the tasks.");
     if (validates_on_synthetic(r))
         html_item(
-            t, "The augmented arm chose its epoch (and its threshold, unless fixed) on validation "
-               "films of which "
-               "some are synthetic; where these are easier or harder than real ones, its threshold "
-               "is off for real films.");
+            t,
+            "The augmented arm chose its epoch (and its threshold, unless fixed) on validation "
+            "films of which some are synthetic; where these are easier or harder than real ones, "
+            "its threshold is off for real films.");
 }
 
 Status section_limits(Text *t, const Run *r)
