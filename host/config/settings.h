@@ -115,8 +115,7 @@
 
 #define EVALUATE_SETTINGS(S, INT, REAL, TEXT, PATH)                                               \
     INT (S, replicates,   10000, 100, 10000000, "", "of the bootstrap")                           \
-    INT (S, permutations, 10000, 100, 10000000, "", "of the permutation tests")                   \
-    REAL(S, confidence,   .95, .5, .9999, "",  "of the intervals")
+    INT (S, permutations, 10000, 100, 10000000, "", "of the permutation tests")
 
 /* section (and field of Config), struct, table, meaning */
 #define CONFIG_SECTIONS(X)                                                                        \

@@ -250,7 +250,7 @@ static void hashes_follow_the_sections(void **state)
     assert_string_not_equal(ha, hb);
     Text t = {0};
     config_section_text(&b, "evaluate", &t);
-    assert_string_equal(t.s, "replicates = 10000\npermutations = 10000\nconfidence = 0.95\n");
+    assert_string_equal(t.s, "replicates = 10000\npermutations = 10000\n");
     free(t.s);
 }
 
