@@ -30,7 +30,7 @@ must "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0
 sums ldm >before
 must "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0
 sums ldm | cmp - before || fail "a complete model was changed"
-refuse 2 "ldm.steps = 5, was 12" "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0 --set ldm.steps=5
+refuse 2 "ldm.steps = 5, was 24" "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0 --set ldm.steps=5
 refuse 2 "base model = " "$program" train-ldm "$tiny" --out ldm --set ldm.prior_share=0 --set ldm.base=ldm/model
 refuse 2 'no film of class "fungus", expected one of: bacteria, normal, virus' "$program" train-ldm "$tiny" \
     --out none --class fungus

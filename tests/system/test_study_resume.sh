@@ -95,28 +95,28 @@ refused() { # what, pattern, command...
     grep -q "$2" "$work/err" || fail "$1: $(cat "$work/err")"
 }
 refused "no --resume" "not empty" "$program" study "$config" --run "$work/whole"
-refused "other settings" "ldm.steps = 31, was 12" "$program" study "$config" --run "$work/whole" --resume \
+refused "other settings" "ldm.steps = 31, was 24" "$program" study "$config" --run "$work/whole" --resume \
     --set ldm.steps=31
 mkdir "$work/foreign" && echo hello >"$work/foreign/letter.txt"
 refused "a foreign folder" "config.ini" "$program" study "$config" --run "$work/foreign" --resume
 [ "$(ls "$work/foreign")" = letter.txt ] || fail "something was written into a foreign folder"
 
-# ---- one process at a time
-"$program" study "$config" --run "$work/two" --resume >"$work/two.out" 2>"$work/two.err" &
+# ---- one process at a time; and a signal stops a study with 75, to be continued. With two threads this time.
+study "$work/wide" --set study.threads=2 >"$work/out" 2>"$work/err" || fail "two threads: $(tail -1 "$work/err")"
+"$program" study "$config" --run "$work/two" --set study.threads=2 >"$work/two.out" 2>"$work/two.err" &
 pid=$!
-for _ in $(seq 100); do
-    [ -s "$work/two/lock" ] && break
+for _ in $(seq 1000); do
+    [ -s "$work/two/stages/baseline-a/stage.json" ] && break
     sleep 0.02
 done
-refused "a second process" "process $pid" "$program" study "$config" --run "$work/two" --resume
-# ---- and a signal stops it with 75, to be continued
+refused "a second process" "process $pid" "$program" study "$config" --run "$work/two" --resume --set study.threads=2
 kill -TERM $pid
 wait $pid
 rc=$?
 [ $rc = 75 ] || fail "a stopped study: exit $rc, expected 75"
 grep -q -- "--resume" "$work/two.err" || fail "a stopped study: $(tail -1 "$work/two.err")"
-study "$work/two" >"$work/out" 2>"$work/err" || fail "after a stop: $(tail -1 "$work/err")"
-cmp "$work/whole/metrics.json" "$work/two/metrics.json" || fail "other metrics.json after a stop"
+study "$work/two" --set study.threads=2 >"$work/out" 2>"$work/err" || fail "after a stop: $(tail -1 "$work/err")"
+cmp "$work/wide/metrics.json" "$work/two/metrics.json" || fail "other metrics.json after a stop"
 
 [ $failed = 0 ] && echo "$n kills, $starts starts: the same bytes"
 exit $failed
