@@ -88,8 +88,8 @@ static Status write_film(const Wish *w, const float *pixel, int size)
     snprintf(eta, sizeof eta, "%g", w->sampler.eta);
     snprintf(seed, sizeof seed, "%d", w->seed);
     ImageText text[] = {
-        {"Synthetic", "true"},
-        {"Software", "equipoise " EQ_VERSION},
+        {"Synthetic", "yes: made by a latent diffusion model, not a film of a patient"},
+        {"Software", "Equipoise " EQ_VERSION},
         {"Prompt", (char *)(uintptr_t)w->prompt},
         {"NegativePrompt", (char *)(uintptr_t)w->negative},
         {"Strength", strength},
