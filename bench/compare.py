@@ -1,0 +1,155 @@
+"""compare.py - one training step of ours against the same in PyTorch, interleaved.
+
+    compare.py [unet] [inception] [--rounds 11] [--threads 2] [--compile] [--out bench/results/CPU/step.csv]
+
+Every way of running (ours; PyTorch in each layout, compiled too with --compile) is a process of its
+own that waits for its turn. Rounds run A-B-B-A. The ratio is the median over the rounds of
+PyTorch's milliseconds by ours, its interval a bootstrap of that median; the way of PyTorch with
+the lowest median time is the one compared with. Exits 1 where a ratio is below 1, its lower end
+below 0.97, or our peak memory above PyTorch's lowest.
+"""
+import argparse
+import csv
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STEPS = {"unet": 1, "inception": 8}  # a round of one to two seconds
+
+
+class Way:
+    """One process of ours or of the peer."""
+
+    def __init__(self, name, command, threads):
+        # Both link GNU OpenMP, whose threads spin for a while at a barrier by default.
+        # The same is asked of both: the default policy, and no more threads than given.
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+        environment.pop("OMP_WAIT_POLICY", None)
+        self.name, self.ms, self.cpu, self.peak = name, [], [], None
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=environment)
+        self.head = self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: ended with exit code {self.process.wait()}")
+        return json.loads(line)
+
+    def round(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer = self.read()
+        self.ms.append(answer["ms"])
+        self.cpu.append(answer["cpu_ms"])
+
+    def close(self):
+        self.process.stdin.close()
+        self.peak = self.read()["peak_mib"]
+        self.process.wait()
+
+
+def bootstrap(ratios, confidence=0.95, replicates=10000):
+    draw = random.Random(1)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(replicates))
+    tail = (1 - confidence) / 2
+    return medians[int(tail * replicates)], medians[int((1 - tail) * replicates) - 1]
+
+
+def load():
+    return os.getloadavg()[0]
+
+
+def compare(network, o):
+    size = [f"--{k}={v}" for k, v in (("batch", o.batch), ("size", o.size), ("width", o.width), ("threads", o.threads),
+                                      ("steps-per-round", STEPS[network]))]
+    size += [f"--model={o.model}"]
+    ways = [Way("ours", [o.program, "bench", network, "--pipe", *size], o.threads)]
+    for compiled in [False, True][: 1 + o.compile]:
+        for layout in ("nchw", "channels_last"):
+            name = f"torch {layout}" + (" compiled" if compiled else "")
+            command = [o.python, os.path.join(HERE, "peer.py"), network, "--layout", layout, *size]
+            ways.append(Way(name, command + ["--compile"] * compiled, o.threads))
+            print(f"{network}: {name} is warm", file=sys.stderr, flush=True)
+    counts = {w.head["parameters"] for w in ways}
+    if len(counts) > 1:
+        raise SystemExit(f"{network}: parameters differ: {counts}")
+    loads = [load()]
+    for i in range(o.rounds):
+        for w in ways if i % 2 == 0 else reversed(ways):
+            w.round()
+        loads.append(load())
+        print(f"{network}: round {i + 1}: " + ", ".join(f"{w.name} {w.ms[-1]:.0f} ms" for w in ways), file=sys.stderr,
+              flush=True)
+    for w in ways:
+        w.close()
+    ours, peers = ways[0], ways[1:]
+    best = min(peers, key=lambda w: statistics.median(w.ms))
+    rows = []
+    for w in ways:
+        ratios = [a / b for a, b in zip(w.ms, ours.ms)]
+        low, high = bootstrap(ratios)
+        rows.append({
+            "network": network, "way": w.name, "version": w.head["device"], "batch": o.batch, "size_px": o.size,
+            "threads": o.threads, "rounds": o.rounds, "steps_per_round": STEPS[network],
+            "median_ms": round(statistics.median(w.ms), 1), "min_ms": round(min(w.ms), 1), "max_ms": round(max(w.ms), 1),
+            "median_cpu_ms": round(statistics.median(w.cpu), 1), "ratio": round(statistics.median(ratios), 3),
+            "ratio_low": round(low, 3), "ratio_high": round(high, 3), "peak_mib": w.peak,
+            "compared_with": "yes" if w is best else "", "load_before": round(loads[0], 2),
+            "load_most": round(max(loads), 2), "date": time.strftime("%Y-%m-%d")})
+    least = min(w.peak for w in peers)
+    row = rows[ways.index(best)]
+    good = row["ratio"] >= 1 and row["ratio_low"] >= 0.97 and ours.peak <= least
+    print(f"{network}: {'good' if good else 'NOT GOOD'}: {row['ratio']} times as fast as {best.name} "
+          f"({row['ratio_low']} to {row['ratio_high']}), peak memory {ours.peak:.0f} MiB against {least:.0f} MiB")
+    return rows, good
+
+
+def table(rows):
+    columns = ["network", "way", "median_ms", "min_ms", "max_ms", "median_cpu_ms", "ratio", "ratio_low", "ratio_high",
+               "peak_mib", "compared_with"]
+    cells = [columns] + [[str(r[c]) for c in columns] for r in rows]
+    widths = [max(len(c[i]) for c in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(v.ljust(n) for v, n in zip(c, widths)).rstrip() for c in cells)
+
+
+def cpu_name():
+    with open("/proc/cpuinfo") as f:
+        names = [line.split(":")[1].strip() for line in f if line.startswith("model name")]
+    return "-".join(names[0].replace("(R)", "").replace("(TM)", "").lower().split()) if names else "cpu"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("network", nargs="*", default=[], help="unet, inception; none: both")
+    p.add_argument("--rounds", type=int, default=11)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--size", type=int, default=128)
+    p.add_argument("--width", type=float, default=0.25)
+    p.add_argument("--model", default="samples/base")
+    p.add_argument("--program", default="build/equipoise")
+    p.add_argument("--python", default=sys.executable, help="that has torch, torchvision, diffusers")
+    p.add_argument("--compile", action="store_true", help="torch.compile too; takes minutes to start")
+    p.add_argument("--out", default=f"bench/results/{cpu_name()}/step.csv")
+    o = p.parse_args()
+    rows, good = [], True
+    for network in o.network or ["unet", "inception"]:
+        more, fine = compare(network, o)
+        rows, good = rows + more, good and fine
+    print(table(rows))
+    os.makedirs(os.path.dirname(o.out) or ".", exist_ok=True)
+    with open(o.out, "w", newline="") as f:
+        writer = csv.DictWriter(f, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

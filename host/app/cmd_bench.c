@@ -1,0 +1,333 @@
+/* cmd_bench.c - equipoise bench: times whole training steps, as the trainers run them, on random
+ * data and random weights.
+ *
+ * stdout gets a line of JSON when it has warmed up, one a round, and one at the end with the
+ * process's peak memory, so that a driver (bench/compare.py) can interleave it with a peer. */
+#include "app/commands.h"
+#include "app/options.h"
+#include "base/random.h"
+#include "models/unet.h"
+#include "ops/ops.h"
+#include "train/classifier_net.h"
+#include "train/optimizer.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { BATCHES = 4, WARM_UP = 3, TOKENS = 77, TIMESTEPS = 1000, CLASSES = 2 };
+
+/* One tensor that a step reads and the values it takes in turn. */
+typedef struct {
+    Tensor *t;
+    void *value; /* owned: BATCHES times the tensor's bytes */
+} Feed;
+enum { MAX_FEED = 8 };
+
+typedef struct {
+    int size, batch, rounds, steps;
+    double width;
+    const char *folder;
+    bool piped;
+
+    Device *device;
+    Config config;
+    Graph *graph;          /* of the UNet */
+    Exec *exec;            /* of the UNet */
+    ParamStore unet_store; /* of the UNet */
+    Tensor *loss;
+    Feed feed[MAX_FEED];
+    int n_feed;
+    ClassifierNet net;   /* of Inception-V3 */
+    ClassifierPass pass; /* of Inception-V3 */
+    float *pixel;        /* owned: BATCHES batches of films in [0, 1] */
+    int *label;          /* owned: as many labels */
+    Optimizer optimizer;
+    long step;
+} Bench;
+
+static RandomKey key_of(int batch, int what)
+{
+    return (RandomKey){.stream = STREAM_TEST, .step = (uint32_t)batch, .sample = (uint64_t)what};
+}
+
+/* ---- UNet ------------------------------------------------------------------------------- */
+
+static Tensor *feed_input(Bench *b, const char *name, int ndim, const int *dim)
+{
+    CHECK(b->n_feed < MAX_FEED);
+    Feed *f = &b->feed[b->n_feed];
+    f->t = graph_leaf(b->graph, KIND_INPUT, DTYPE_F32, name, ndim, dim);
+    size_t count = tensor_count(f->t);
+    float *value = malloc(BATCHES * count * sizeof *value);
+    CHECK(value);
+    for (int i = 0; i < BATCHES; i++)
+        random_normals(value + (size_t)i * count, count, key_of(i, b->n_feed));
+    f->value = value;
+    b->n_feed++;
+    return f->t;
+}
+
+/* Times, and the coefficients of q(x_t | x_0) and of the v-prediction at them. */
+static void fill_times(Feed *time, Feed *mix, Feed *target, Feed *weight)
+{
+    size_t n = BATCHES * tensor_count(time->t);
+    float *t = time->value, *q = mix->value, *v = target->value, *w = weight->value;
+    for (size_t i = 0; i < n; i++) {
+        t[i] = (float)random_below(key_of(0, MAX_FEED), (uint32_t)i, TIMESTEPS);
+        float angle = .5f * (float)M_PI * (t[i] + .5f) / TIMESTEPS;
+        q[2 * i] = v[2 * i + 1] = cosf(angle);
+        q[2 * i + 1] = sinf(angle);
+        v[2 * i] = -sinf(angle);
+        w[i] = 1;
+    }
+}
+
+static Status record_unet(Bench *b, const UnetConfig *c)
+{
+    int n = b->batch, side = b->size / 8;
+    int image[] = {n, side, side, c->in_channels}, pair[] = {n, 2};
+    int context[] = {n, TOKENS, c->cross_attention_dim};
+    Graph *g = b->graph = graph_new();
+    Tensor *latent = feed_input(b, "latent", 4, image);
+    Tensor *noise = feed_input(b, "noise", 4, image);
+    Tensor *text = feed_input(b, "context", 3, context);
+    Feed *time = b->feed + b->n_feed;
+    feed_input(b, "time", 1, &n);
+    feed_input(b, "mix", 2, pair);
+    feed_input(b, "target", 2, pair);
+    feed_input(b, "weight", 1, &n);
+    fill_times(time, time + 1, time + 2, time + 3);
+    Tensor *noisy = mix_samples(g, latent, noise, time[1].t);
+    Tensor *wanted = mix_samples(g, latent, noise, time[2].t);
+    Tensor *prediction = unet(g, &b->unet_store, c, noisy, time[0].t, text, false);
+    b->loss = weighted_mse(g, prediction, wanted, time[3].t);
+    TRY(graph_status(g));
+    TRY(params_alloc(&b->unet_store, b->device, true));
+    TRY(params_init(&b->unet_store, 1));
+    graph_backward(g, 1, &b->loss, NULL);
+    params_pin_grads(g);
+    params_bind(g);
+    graph_finish(g, &b->loss, 1);
+    return exec_new(&b->exec, b->device, g, &b->loss, 1);
+}
+
+static Status open_unet(Bench *b)
+{
+    UnetConfig c;
+    char *path = path_join(b->folder, "unet/config.json");
+    Status s = unet_config_read(&c, path);
+    free(path);
+    if (!s) s = record_unet(b, &c);
+    if (s) return s;
+    const LdmSettings *l = &b->config.ldm;
+    return optimizer_new(&b->optimizer,
+                         (OptimizerSettings){.adamw = true,
+                                             .beta1 = l->beta1,
+                                             .beta2 = l->beta2,
+                                             .epsilon = l->epsilon,
+                                             .weight_decay = l->weight_decay,
+                                             .clip_norm = l->clip_norm,
+                                             .ema_decay = l->ema_decay},
+                         (ParamStore *[]){&b->unet_store}, 1);
+}
+
+static Status step_unet(Bench *b, float *loss)
+{
+    double norm;
+    size_t turn = (size_t)(b->step % BATCHES);
+    for (int i = 0; i < b->n_feed; i++) {
+        const Feed *f = &b->feed[i];
+        TRY(exec_write(b->exec, f->t, (const char *)f->value + turn * tensor_bytes(f->t)));
+    }
+    TRY(exec_run(b->exec));
+    TRY(exec_read(b->exec, b->loss, loss));
+    return optimizer_step(&b->optimizer, b->config.ldm.learning_rate, 1, &norm);
+}
+
+/* ---- Inception-V3 ----------------------------------------------------------------------- */
+
+static Status open_inception(Bench *b)
+{
+    const ClassifierSettings *c = &b->config.classifier;
+    size_t films = BATCHES * (size_t)b->batch, pixels = films * (size_t)b->size * (size_t)b->size;
+    b->pixel = malloc(pixels * sizeof *b->pixel);
+    b->label = malloc(films * sizeof *b->label);
+    CHECK(b->pixel && b->label);
+    for (size_t i = 0; i < pixels; i++)
+        b->pixel[i] = (float)random_uniform(key_of(0, 0), (uint32_t)i);
+    for (size_t i = 0; i < films; i++)
+        b->label[i] = (int)random_below(key_of(0, 1), (uint32_t)i, CLASSES);
+    TRY(classifier_net_open(&b->net, b->device, &b->config, CLASSES, true));
+    TRY(params_init(&b->net.store, 1));
+    TRY(classifier_pass_open(&b->pass, &b->net, &b->config, b->batch, true,
+                             (const float[CLASSES]){.5f, 7}));
+    return optimizer_new(
+        &b->optimizer,
+        (OptimizerSettings){.momentum = c->momentum, .weight_decay = c->weight_decay},
+        (ParamStore *[]){&b->net.store}, 1);
+}
+
+static Status step_inception(Bench *b, float *loss)
+{
+    double norm;
+    size_t turn = (size_t)(b->step % BATCHES), n = (size_t)b->batch;
+    int32_t rng[3] = {1, (int32_t)b->step, 0};
+    TRY(classifier_pass_run(&b->pass, b->pixel + turn * n * (size_t)b->size * (size_t)b->size,
+                            b->label + turn * n, rng));
+    TRY(exec_read(b->pass.e, b->pass.loss, loss));
+    return optimizer_step(&b->optimizer, b->config.classifier.learning_rate, 1, &norm);
+}
+
+/* ---- rounds ----------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *name;
+    Status (*open)(Bench *b);
+    Status (*step)(Bench *b, float *loss);
+} Case;
+static const Case cases[] = {{"unet", open_unet, step_unet},
+                             {"inception", open_inception, step_inception}};
+
+static double now_ms(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* Of the whole process since its start. */
+static double peak_mib(void)
+{
+    char line[128];
+    double kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, "VmHWM:", 6)) kib = strtod(line + 6, NULL);
+    if (f) fclose(f);
+    return kib / 1024;
+}
+
+/* Milliseconds a step: on the clock, and of all threads together. */
+typedef struct {
+    double wall, cpu;
+} Took;
+
+static Status run_steps(Took *took, Bench *b, const Case *c, int n, float *loss)
+{
+    double wall = now_ms(CLOCK_MONOTONIC), cpu = now_ms(CLOCK_PROCESS_CPUTIME_ID);
+    for (int i = 0; i < n; i++, b->step++) TRY(c->step(b, loss));
+    took->wall = (now_ms(CLOCK_MONOTONIC) - wall) / n;
+    took->cpu = (now_ms(CLOCK_PROCESS_CPUTIME_ID) - cpu) / n;
+    return OK;
+}
+
+static size_t count_parameters(const ParamStore *s)
+{
+    size_t n = 0;
+    for (int i = 0; i < s->n; i++)
+        if (!s->param[i].state) n += s->param[i].count;
+    return n;
+}
+
+static Status run_rounds(Bench *b, const Case *c)
+{
+    char go[16];
+    float loss = 0;
+    Took took = {0};
+    TRY(run_steps(&took, b, c, WARM_UP, &loss));
+    const Exec *e = b->exec ? b->exec : b->pass.e;
+    printf("{\"model\":\"%s\",\"device\":\"%s\",\"batch\":%d,\"size\":%d,\"parameters\":%zu,"
+           "\"gflop\":%.3f,\"activations_mib\":%.1f}\n",
+           c->name, device_text(b->device), b->batch, b->size,
+           count_parameters(b->optimizer.store[0]), exec_flops(e) * 1e-9,
+           (double)exec_bytes(e) / 1048576);
+    for (int round = 1; b->piped || round <= b->rounds; round++) {
+        fflush(stdout);
+        if (b->piped && !fgets(go, sizeof go, stdin)) break;
+        TRY(run_steps(&took, b, c, b->steps, &loss));
+        printf("{\"round\":%d,\"ms\":%.3f,\"cpu_ms\":%.3f,\"loss\":%.5g}\n", round, took.wall,
+               took.cpu, (double)loss);
+    }
+    printf("{\"peak_mib\":%.1f}\n", peak_mib());
+    Text profile = {0};
+    exec_profile(e, &profile);
+    if (profile.s) fputs(profile.s, stderr);
+    free(profile.s);
+    return OK;
+}
+
+static void bench_close(Bench *b)
+{
+    optimizer_free(&b->optimizer);
+    exec_free(b->exec);
+    graph_free(b->graph);
+    params_free(&b->unet_store);
+    classifier_pass_close(&b->pass);
+    params_free(&b->net.store);
+    for (int i = 0; i < b->n_feed; i++) free(b->feed[i].value);
+    free(b->pixel);
+    free(b->label);
+    device_close(b->device);
+}
+
+static const Option option[] = {
+    {"model", "DIR", "unet: model folder in diffusers' layout; only its config is read",
+     "samples/base"},
+    {"width", "W", "inception: times the channels of the published network", "0.25"},
+    {"size", "PX", "side of the films; the UNet's latents have an eighth", "128"},
+    {"batch", "N", "films a step", "32"},
+    {"threads", "N", "processor threads; 0: one per core", "0"},
+    {"rounds", "N", "measurements", "9"},
+    {"steps-per-round", "N", "training steps in one measurement", "3"},
+    {"pipe", NULL, "wait for a line on stdin before each round, until there is none", NULL},
+};
+static const Usage usage = {
+    .command = "bench",
+    .arguments = "unet|inception",
+    .help = "Times training steps (forward, backward, optimizer) on random films and weights: the "
+            "UNet with AdamW,\nclipping and averaged weights, or Inception-V3 with SGD. Prints "
+            "JSON lines: what runs, milliseconds a\nstep of each round, peak memory. EQ_PROFILE=1 "
+            "adds the time of each op.",
+    .least = 1,
+    .most = 1,
+    .option = option,
+    .n_option = sizeof option / sizeof *option,
+};
+
+static Status read_options(Bench *b, int *threads, const Options *o)
+{
+    TRY(options_int(&b->size, o, "size", 75, 2048));
+    TRY(options_int(&b->batch, o, "batch", 1, 4096));
+    TRY(options_int(&b->rounds, o, "rounds", 1, 1000000));
+    TRY(options_int(&b->steps, o, "steps-per-round", 1, 1000000));
+    TRY(options_int(threads, o, "threads", 0, 4096));
+    TRY(options_real(&b->width, o, "width", .05, 4));
+    b->folder = options_text(o, "model");
+    b->piped = options_has(o, "pipe");
+    config_default(&b->config);
+    b->config.data.size = b->size;
+    b->config.classifier.batch = b->batch;
+    b->config.classifier.width = b->width;
+    return OK;
+}
+
+Status cmd_bench(App *app, int argc, char **argv)
+{
+    Options o;
+    int threads = 0;
+    Bench b = {.step = 0};
+    TRY(options_parse(&o, &usage, argc, argv));
+    if (o.helped) return OK;
+    TRY(read_options(&b, &threads, &o));
+    const Case *c = cases;
+    while (c < cases + 2 && strcmp(c->name, o.argument[0])) c++;
+    if (c == cases + 2)
+        return FAIL(ERR_USAGE, "bench: found %s, expected unet or inception", o.argument[0]);
+    TRY(device_open(&b.device, "cpu", threads, app->log));
+    Status s = c->open(&b);
+    if (!s) s = run_rounds(&b, c);
+    bench_close(&b);
+    return s;
+}

@@ -1,0 +1,31 @@
+#!/bin/bash
+# bench: steps of both networks run, one line of JSON each for what runs, the rounds and the memory;
+# piped, a round for each line on stdin; steps train (the loss of a repeated batch falls).
+set -u
+program=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+fail() { echo "FAIL: $1"; cat "$work/out" "$work/err"; failures=$((failures + 1)); }
+
+bench() { "$program" bench "$@" >"$work/out" 2>"$work/err"; }
+rounds() { grep -c '"round":' "$work/out"; }
+
+bench inception --size 75 --batch 2 --width .1 --rounds 2 --steps-per-round 1 || fail "inception"
+[ "$(rounds)" = 2 ] || fail "inception: rounds"
+head -1 "$work/out" | grep -q '"model":"inception".*"batch":2,"size":75,"parameters":[1-9]' || fail "first line"
+tail -1 "$work/out" | grep -q '^{"peak_mib":[1-9]' || fail "last line"
+
+tiny="$SOURCE_DIR/configs/models/tiny"
+printf '\n\n\n' | bench unet --model "$tiny" --size 80 --batch 2 --pipe --steps-per-round 4 || fail "unet"
+[ "$(rounds)" = 3 ] || fail "unet: rounds"
+losses=$(sed -n 's/.*"loss":\([0-9.e+-]*\).*/\1/p' "$work/out")
+echo $losses | awk '{exit !($3 < $2 && $2 < $1)}' || fail "losses of the same batch do not fall: $losses"
+
+bench resnet && fail "an unknown network is taken"
+grep -q 'found resnet, expected unet or inception' "$work/err" || fail "message for an unknown network"
+bench unet --model "$work" && fail "a folder without a model is taken"
+grep -q "$work/unet/config.json" "$work/err" || fail "message for a folder without a model"
+
+[ $failures = 0 ] && echo ok
+exit $((failures != 0))
