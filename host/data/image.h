@@ -1,7 +1,7 @@
 /* image.h - X-ray films in and out: one grey channel, floats in [0, 1], 0 is black.
  *
  * image_read() decides by content, never by name, and refuses what it cannot read exactly:
- * truncated or damaged files, CMYK, transparent pixels, more than IMAGE_MAX_PIXELS. Samples are
+ * truncated or damaged files, CMYK, 16-bit colour, transparent pixels, more than IMAGE_MAX_PIXELS. Samples are
  * v / (2^bits - 1) with no gamma, profile or significant-bits correction. The orientation that a
  * camera or scanner noted (EXIF) is applied.
  *

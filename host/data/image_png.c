@@ -82,6 +82,8 @@ static void read_header(Reader *r)
     int depth = png_get_bit_depth(png, r->info), type = png_get_color_type(png, r->info);
     r->im.bits = depth;
     r->im.channels = type & PNG_COLOR_MASK_COLOR ? 3 : 1;
+    if (depth == 16 && r->im.channels == 3)
+        reader_fail(r, ERR_INPUT, "is 16-bit colour, expected grey, or colour of 8 bits");
     png_set_expand(png); /* palette to RGB, 1-4 bits to 8, tRNS to alpha */
     r->interlaced = png_set_interlace_handling(png) > 1;
     png_read_update_info(png, r->info);

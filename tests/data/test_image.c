@@ -46,9 +46,8 @@ static void png_samples_are_exact(void **state)
         {PNG_COLOR_TYPE_GRAY, 16, 1},       {PNG_COLOR_TYPE_PALETTE, 1, 1},
         {PNG_COLOR_TYPE_PALETTE, 2, 1},     {PNG_COLOR_TYPE_PALETTE, 4, 1},
         {PNG_COLOR_TYPE_PALETTE, 8, 1},     {PNG_COLOR_TYPE_RGB, 8, 3},
-        {PNG_COLOR_TYPE_RGB, 16, 3},        {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2},
-        {PNG_COLOR_TYPE_GRAY_ALPHA, 16, 2}, {PNG_COLOR_TYPE_RGB_ALPHA, 8, 4},
-        {PNG_COLOR_TYPE_RGB_ALPHA, 16, 4},
+        {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2},  {PNG_COLOR_TYPE_GRAY_ALPHA, 16, 2},
+        {PNG_COLOR_TYPE_RGB_ALPHA, 8, 4},
     };
     enum { H = 13, W = 19 };
     for (int k = 0; k < (int)(sizeof kind / sizeof *kind) * 2; k++) {
@@ -83,6 +82,21 @@ static void png_samples_are_exact(void **state)
         image_free(&im);
         free(b.data);
         free(row);
+    }
+}
+
+static void deep_colour_is_refused(void **state)
+{
+    (void)state;
+    enum { H = 5, W = 3 };
+    unsigned char row[H * W * 8] = {0};
+    static const int type[] = {PNG_COLOR_TYPE_RGB, PNG_COLOR_TYPE_RGB_ALPHA};
+    for (int k = 0; k < 4; k++) {
+        Bytes b = make_png(row, H, W, type[k / 2], 16, k % 2);
+        Image im;
+        assert_int_equal(image_decode(&im, b.data, b.size, "deep.png"), ERR_INPUT);
+        assert_non_null(strstr(status_message(), "16-bit colour"));
+        free(b.data);
     }
 }
 
@@ -362,7 +376,8 @@ static void fit_keeps_the_aspect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(png_samples_are_exact),    cmocka_unit_test(jpeg_is_read_as_grey),
+        cmocka_unit_test(png_samples_are_exact),    cmocka_unit_test(deep_colour_is_refused),
+        cmocka_unit_test(jpeg_is_read_as_grey),
         cmocka_unit_test(orientation_is_applied),   cmocka_unit_test(truncation_is_never_accepted),
         cmocka_unit_test(damage_is_seen),           cmocka_unit_test(huge_headers_are_refused),
         cmocka_unit_test(other_kinds_are_named),    cmocka_unit_test(write_then_read),
