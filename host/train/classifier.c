@@ -43,21 +43,22 @@ static float *balanced_weights(const ClassifierJob *job)
     return w;
 }
 
-static double start_rate(const ClassifierSettings *set, long step, long steps)
+/* Rate of update number `step`: the cosine's, or what the plateau rule left of it. */
+static double rate_of(const Trainer *t, long step)
 {
-    return lr_at(LR_COSINE, set->learning_rate, set->min_learning_rate, step, steps, 0);
+    const ClassifierSettings *set = &t->job->config->classifier;
+    if (strcmp(set->schedule, "cosine")) return t->run.number[RATE];
+    return lr_at(LR_COSINE, set->learning_rate, set->min_learning_rate, step, t->per_epoch * set->epochs, 0);
 }
 
 static Status train_step(Trainer *t, long step, const Batch *b)
 {
-    const ClassifierSettings *set = &t->job->config->classifier;
-    double norm, rate = t->run.number[RATE];
+    double norm;
     float loss;
-    if (!strcmp(set->schedule, "cosine")) rate = start_rate(set, step, t->per_epoch * set->epochs);
     int32_t rng[3] = {(int32_t)t->job->seed, (int32_t)step, 0};
     TRY(classifier_pass_run(&t->train, b->pixel, b->label, rng));
     TRY(exec_read(t->train.e, t->train.loss, &loss));
-    TRY(optimizer_step(&t->optimizer, rate, 1, &norm));
+    TRY(optimizer_step(&t->optimizer, rate_of(t, step), 1, &norm));
     t->optimizer.step = step;
     if (isfinite(norm)) {
         t->run.number[SUM_LOSS] += loss;
@@ -109,7 +110,7 @@ static Status end_epoch(Trainer *t, long epoch, bool *stop)
     char note[128];
     TRY(validate(t, &loss, &balanced));
     double mean = number[SUM_LOSS] / (double)t->per_epoch;
-    history_add(&t->history, (double[]){(double)epoch, mean, loss, balanced, number[RATE]});
+    history_add(&t->history, (double[]){(double)epoch, mean, loss, balanced, rate_of(t, epoch * t->per_epoch)});
     log_record(t->log, "classifier", "\"name\":\"%s\",\"epoch\":%ld,\"loss\":%.6g,\"val_loss\":%.6g,\"val_balanced_accuracy\":%.6g",
                t->job->name, epoch, mean, isfinite(loss) ? loss : -1, isfinite(balanced) ? balanced : -1);
     number[SUM_LOSS] = 0;
