@@ -37,9 +37,8 @@ typedef struct {
 Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zeros at first */, size_t count,
                         Sgd a, Stream *s);
 
-/* *sum = sum of x[i]^2; x *= a; y += a*x; shadow -= (1-decay) * (shadow - x). */
+/* *sum = sum of x[i]^2; y += a*x; shadow -= (1-decay) * (shadow - x). */
 Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s);
-Status cpu_scale(float *x, float a, size_t count, Stream *s);
 Status cpu_axpy(float *y, float a, const float *x, size_t count, Stream *s);
 Status cpu_ema(float *shadow, const float *x, double decay, size_t count, Stream *s);
 #endif

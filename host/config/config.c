@@ -260,21 +260,6 @@ void config_section_text(const Config *c, const char *name, Text *t)
         if (section->row[k].kind != KIND_PATH) add_line(t, c, &section->row[k]);
 }
 
-void config_hash(char hash[HASH_TEXT], const Config *c, const char *names)
-{
-    Text t = {0};
-    while (*names) {
-        size_t n = strcspn(names, " ");
-        const Section *section = section_find(names, n);
-        CHECK(section);
-        text_add(&t, "[%s]\n", section->name);
-        config_section_text(c, section->name, &t);
-        names += n + strspn(names + n, " ");
-    }
-    hash_bytes(hash, t.s, t.n);
-    free(t.s);
-}
-
 /* "0..1", "a|b" or "" */
 static void range_text(Text *t, const Setting *row)
 {

@@ -61,8 +61,6 @@ Status config_write(const Config *c, OutFile *to);
 /* "name = value" lines of a section, without paths: what a path leads to has a hash of its own,
  * and moving it changes no result. The section must exist. */
 void config_section_text(const Config *c, const char *section, Text *t);
-/* SHA-256 over the names and texts of these sections ("data classifier augment"). */
-void config_hash(char hash[HASH_TEXT], const Config *c, const char *sections);
 /* Every setting by section: default, range or allowed values, meaning. */
 void config_help(FILE *to);
 

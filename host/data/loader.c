@@ -202,8 +202,6 @@ Status loader_next(Loader *l, Batch *b)
     return OK;
 }
 
-int loader_batches(const Loader *l) { return l->n_batch; }
-
 void loader_close(Loader *l)
 {
     if (!l) return;

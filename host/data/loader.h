@@ -46,6 +46,5 @@ typedef struct Loader Loader;
 /* The items are copied, what they point to is not. */
 Status loader_open(Loader **l, const LoaderItem *item, int n, const LoaderSettings *s);
 Status loader_next(Loader *l, Batch *b);
-int loader_batches(const Loader *l); /* per epoch */
 void loader_close(Loader *l);        /* at any time; accepts NULL */
 #endif

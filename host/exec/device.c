@@ -85,6 +85,4 @@ Status device_sync(Device *d)
 }
 
 Stream *device_stream(Device *d) { return d->stream; }
-bool device_is_cpu(const Device *d) { return d->stream != NULL; }
 const char *device_text(const Device *d) { return d->text; }
-int device_threads(const Device *d) { return d->threads; }

@@ -21,7 +21,5 @@ Status device_run(Device *d, const Tensor *node);     /* enqueues one node */
 Status device_sync(Device *d);
 Stream *device_stream(Device *d);                     /* for launchers outside a graph: optimizers */
 
-bool        device_is_cpu(const Device *d);
 const char *device_text(const Device *d);             /* "CPU, 2 threads, AVX-512" */
-int         device_threads(const Device *d);
 #endif

@@ -102,7 +102,6 @@ void    graph_pin(Tensor *t, void *data);
 void    graph_finish(Graph *g, Tensor *const *output, int n_output);  /* marks what is live */
 
 void    graph_dump_text(const Graph *g, Text *out);  /* a line a live tensor: id, op, shape, sources, name */
-void    graph_dump_dot (const Graph *g, Text *out);
 
 /* The two ops that the reverse pass itself needs; host/ops defines them. */
 extern const OpDef op_add, op_fill;

@@ -34,12 +34,10 @@ bool spacing_parse(Spacing *out, const char *name)
     return false;
 }
 
-double schedule_snr(const NoiseSchedule *s, int t) { return s->alpha_bar[t] / (1 - s->alpha_bar[t]); }
-
 double schedule_min_snr(const NoiseSchedule *s, int t, double gamma)
 {
     if (gamma <= 0) return 1;
-    double snr = schedule_snr(s, t);
+    double snr = s->alpha_bar[t] / (1 - s->alpha_bar[t]);
     return fmin(snr, gamma) / (s->v_prediction ? snr + 1 : snr);
 }
 

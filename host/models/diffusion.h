@@ -25,7 +25,6 @@ Status schedule_read(NoiseSchedule *s, const char *folder);  /* a diffusers mode
 void   schedule_scaled_linear(NoiseSchedule *s, int n, double beta_first, double beta_last);
 bool   spacing_parse(Spacing *out, const char *name);        /* "leading", "trailing", "linspace" */
 
-double schedule_snr(const NoiseSchedule *s, int t);
 /* Weight of a sample's mean squared error; gamma 0: 1 everywhere. */
 double schedule_min_snr(const NoiseSchedule *s, int t, double gamma);
 

@@ -111,8 +111,6 @@ void sampler_close(Sampler *s)
     free(s);
 }
 
-int sampler_evaluations(const Sampler *s) { return s->n_time - s->first; }
-
 /* The prompt's context, embedded at first sight. */
 static Status context_of(Sampler *s, const char *text, const float **context)
 {

@@ -26,7 +26,6 @@ typedef struct Sampler Sampler;
 /* Fails (ERR_USAGE) where strength * steps is below 1: nothing would change. m is borrowed. */
 Status sampler_open(Sampler **s, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed);
 void   sampler_close(Sampler *s);                                 /* accepts NULL */
-int    sampler_evaluations(const Sampler *s);                     /* network calls per batch */
 
 /* n <= batch films [n, size, size] in [0, 1]; grey that is no number stays so and is the caller's to refuse. */
 Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films);

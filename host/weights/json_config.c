@@ -19,12 +19,6 @@ Status json_config_open(JsonConfig *c, const char *path)
     return OK;
 }
 
-void json_config_new(JsonConfig *c)
-{
-    *c = (JsonConfig){.value = json_object()};
-    CHECK(c->value);
-}
-
 void json_config_close(JsonConfig *c)
 {
     free(c->path);
@@ -32,8 +26,6 @@ void json_config_close(JsonConfig *c)
     json_decref(c->left);
     *c = (JsonConfig){0};
 }
-
-/* ---- reading --------------------------------------------------------------------------- */
 
 bool json_config_has(const JsonConfig *c, const char *key)
 {
@@ -181,12 +173,6 @@ Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key
     return many(n, room, c, key, (Want){take_int, v, least, most, NULL, 0});
 }
 
-Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least,
-                         double most)
-{
-    return many(n, room, c, key, (Want){take_real, v, least, most, NULL, 0});
-}
-
 Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *key,
                            const char *const *name, int n_name)
 {
@@ -225,81 +211,4 @@ Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n
         if (!known) return wrong(c, key, -1, v, "no such key");
     }
     return OK;
-}
-
-/* ---- writing --------------------------------------------------------------------------- */
-
-static void put(JsonConfig *c, const char *key, json_t *v)
-{
-    CHECK(v && !json_object_set_new(c->value, key, v));
-}
-
-void json_config_put_int(JsonConfig *c, const char *key, int v) { put(c, key, json_integer(v)); }
-void json_config_put_real(JsonConfig *c, const char *key, double v) { put(c, key, json_real(v)); }
-void json_config_put_bool(JsonConfig *c, const char *key, bool v) { put(c, key, json_boolean(v)); }
-
-void json_config_put_text(JsonConfig *c, const char *key, const char *v)
-{
-    put(c, key, v ? json_string(v) : json_null());
-}
-
-void json_config_put_ints(JsonConfig *c, const char *key, const int *v, int n)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++) CHECK(!json_array_append_new(list, json_integer(v[i])));
-    put(c, key, list);
-}
-
-void json_config_put_reals(JsonConfig *c, const char *key, const double *v, int n)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++) CHECK(!json_array_append_new(list, json_real(v[i])));
-    put(c, key, list);
-}
-
-void json_config_put_texts(JsonConfig *c, const char *key, const char *const *v, int n)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++)
-        CHECK(!json_array_append_new(list, v[i] ? json_string(v[i]) : json_null()));
-    put(c, key, list);
-}
-
-/* The fewest digits with which every number comes back as it was. */
-static int digits(const json_t *v)
-{
-    int most = 1;
-    const char *key;
-    json_t *inner;
-    if (json_is_object(v))
-        json_object_foreach((json_t *)v, key, inner) most =
-            digits(inner) > most ? digits(inner) : most;
-    for (size_t i = 0; i < json_array_size(v); i++) {
-        int d = digits(json_array_get(v, i));
-        most = d > most ? d : most;
-    }
-    for (; json_is_real(v) && most < 17; most++) {
-        char text[40];
-        double back;
-        snprintf(text, sizeof text, "%.*g", most, json_real_value(v));
-        if (text_to_double(&back, text) && back == json_real_value(v)) break;
-    }
-    return most;
-}
-
-Status json_config_write(const JsonConfig *c, const char *path)
-{
-    size_t flags =
-        JSON_INDENT(2) | JSON_SORT_KEYS | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(digits(c->value));
-    char *text = json_dumps(c->value, flags);
-    CHECK(text);
-    OutFile o;
-    Status s = out_open(&o, path);
-    if (!s) s = out_printf(&o, "%s\n", text);
-    free(text);
-    if (s) {
-        out_abandon(&o);
-        return s;
-    }
-    return out_commit(&o);
 }

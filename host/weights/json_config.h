@@ -4,8 +4,6 @@
  * for, since an option that is silently ignored gives another model. Getters leave *v alone where
  * the key is absent or null, so that it holds the default. Failures name file and key:
  *   unet/config.json: block_out_channels[2]: found -3, expected 1..65536
- *
- * Writing: json_config_new, put, json_config_write; keys sorted, two spaces, as diffusers does.
  */
 #ifndef JSON_CONFIG_H
 #define JSON_CONFIG_H
@@ -19,7 +17,6 @@ typedef struct {
 } JsonConfig;      /* starts as {0} */
 
 Status json_config_open(JsonConfig *c, const char *path);
-void   json_config_new(JsonConfig *c);
 void   json_config_close(JsonConfig *c);
 
 bool   json_config_has(const JsonConfig *c, const char *key); /* there and not null */
@@ -34,8 +31,6 @@ Status json_config_choice(int *v, JsonConfig *c, const char *key, const char *co
 /* Lists of at most `room`; a single value is a list of one. *n is left alone with v. */
 Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key, int least,
                         int most);
-Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least,
-                         double most);
 Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *key,
                            const char *const *name, int n_name);
 
@@ -46,13 +41,4 @@ Status json_config_fixed(JsonConfig *c, const JsonFixed *row, int n);
 
 /* ignored: keys without meaning for us; those that begin with '_' and nulls always are. */
 Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n);
-
-void json_config_put_int(JsonConfig *c, const char *key, int v);
-void json_config_put_real(JsonConfig *c, const char *key, double v); /* finite */
-void json_config_put_bool(JsonConfig *c, const char *key, bool v);
-void json_config_put_text(JsonConfig *c, const char *key, const char *v); /* NULL: null */
-void json_config_put_ints(JsonConfig *c, const char *key, const int *v, int n);
-void json_config_put_reals(JsonConfig *c, const char *key, const double *v, int n);
-void json_config_put_texts(JsonConfig *c, const char *key, const char *const *v, int n);
-Status json_config_write(const JsonConfig *c, const char *path);
 #endif

@@ -1,9 +1,18 @@
-/* model_folder.c - paths, and what to say where they lead nowhere. */
+/* model_folder.c - finds files, and says what lies there instead. */
 #include "weights/model_folder.h"
 #include "base/file.h"
 #include "weights/json_config.h"
 #include <stdlib.h>
 #include <string.h>
+
+typedef enum {
+    PART_UNET,
+    PART_VAE,
+    PART_TEXT_ENCODER,
+    PART_TOKENIZER,
+    PART_SCHEDULER,
+    N_PARTS
+} ModelPart;
 
 static const struct {
     const char *folder, *config, *weights;
@@ -14,33 +23,6 @@ static const struct {
     [PART_TOKENIZER] = {"tokenizer", NULL, NULL},
     [PART_SCHEDULER] = {"scheduler", "scheduler_config.json", NULL},
 };
-
-static const char *const tokenizer_file[] = {"merges.txt", "vocab.json", "tokenizer_config.json",
-                                             "special_tokens_map.json"};
-
-static char *inside(const char *root, const char *folder, const char *name)
-{
-    char *dir = path_join(root, folder), *path = path_join(dir, name);
-    free(dir);
-    return path;
-}
-
-char *model_part_folder(const char *root, ModelPart part)
-{
-    return path_join(root, layout[part].folder);
-}
-
-char *model_part_config(const char *root, ModelPart part)
-{
-    CHECK(layout[part].config);
-    return inside(root, layout[part].folder, layout[part].config);
-}
-
-char *model_part_weights(const char *root, ModelPart part)
-{
-    CHECK(layout[part].weights);
-    return inside(root, layout[part].folder, layout[part].weights);
-}
 
 /* ---- finding --------------------------------------------------------------------------- */
 
@@ -89,7 +71,7 @@ static Status need_file(const char *folder, const char *name)
 
 static Status check_part(const char *root, ModelPart part)
 {
-    char *folder = model_part_folder(root, part), *weights = NULL;
+    char *folder = path_join(root, layout[part].folder), *weights = NULL;
     Status s = OK;
     if (!dir_exists(folder)) {
         s = FAIL(
@@ -100,9 +82,9 @@ static Status check_part(const char *root, ModelPart part)
         goto done;
     }
     if (layout[part].config) TRY_OR(done, s, need_file(folder, layout[part].config));
-    if (part == PART_TOKENIZER) TRY_OR(done, s, need_file(folder, tokenizer_file[0]));
+    if (part == PART_TOKENIZER) TRY_OR(done, s, need_file(folder, "merges.txt"));
     if (layout[part].weights) {
-        weights = model_part_weights(root, part);
+        weights = path_join(folder, layout[part].weights);
         if (!file_exists(weights)) s = no_weights(folder, layout[part].weights);
     }
 done:
@@ -176,50 +158,4 @@ Status model_find(char **config, char **weights, const char *path)
         return no_weights(path, "diffusion_pytorch_model.safetensors or model.safetensors");
     *config = path_join(path, "config.json");
     return OK;
-}
-
-/* ---- writing --------------------------------------------------------------------------- */
-
-Status model_index_write(const char *root, const ModelClasses *classes)
-{
-    const char *const part[][3] = {
-        {"unet", "diffusers", "UNet2DConditionModel"},
-        {"vae", "diffusers", classes->vae},
-        {"text_encoder", "transformers", "CLIPTextModel"},
-        {"tokenizer", "transformers", "CLIPTokenizer"},
-        {"scheduler", "diffusers", classes->scheduler},
-        {"safety_checker", NULL, NULL},
-        {"feature_extractor", NULL, NULL},
-    };
-    JsonConfig c;
-    json_config_new(&c);
-    json_config_put_text(&c, "_class_name", "StableDiffusionPipeline");
-    json_config_put_text(&c, "_diffusers_version", "0.30.0");
-    json_config_put_bool(&c, "requires_safety_checker", false);
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
-        json_config_put_texts(&c, part[i][0], part[i] + 1, 2);
-    char *path = path_join(root, "model_index.json");
-    Status s = json_config_write(&c, path);
-    free(path);
-    json_config_close(&c);
-    return s;
-}
-
-Status model_copy_tokenizer(const char *to_root, const char *from_root)
-{
-    enum { MAX_BYTES = 1 << 26 };
-    Status s = OK;
-    for (size_t i = 0; i < sizeof tokenizer_file / sizeof *tokenizer_file && !s; i++) {
-        char *from = inside(from_root, "tokenizer", tokenizer_file[i]), *data = NULL;
-        char *to = inside(to_root, "tokenizer", tokenizer_file[i]);
-        size_t size;
-        if (file_exists(from)) {
-            s = file_read(&data, &size, from, MAX_BYTES);
-            if (!s) s = file_write(to, data, size);
-        }
-        free(data);
-        free(from);
-        free(to);
-    }
-    return s;
 }

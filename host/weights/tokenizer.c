@@ -259,8 +259,6 @@ Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int 
 }
 
 int tokenizer_size(const Tokenizer *t) { return t->bpe.size; }
-int32_t tokenizer_start(const Tokenizer *t) { return t->start; }
-int32_t tokenizer_end(const Tokenizer *t) { return t->end; }
 int32_t tokenizer_pad(const Tokenizer *t) { return t->pad; }
 
 /* ---- loading --------------------------------------------------------------------------- */

@@ -29,8 +29,6 @@ Status tokenizer_open(Tokenizer **t, const char *folder);
 void   tokenizer_close(Tokenizer **t);
 
 int     tokenizer_size(const Tokenizer *t);   /* must equal the rows of the embedding */
-int32_t tokenizer_start(const Tokenizer *t);
-int32_t tokenizer_end(const Tokenizer *t);
 int32_t tokenizer_pad(const Tokenizer *t);    /* differs between models: worth a line in the log */
 
 /* ids[length], length >= 2: start, at most length - 2 ids of the text, end, padding. */

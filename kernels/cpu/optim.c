@@ -68,14 +68,6 @@ SIMD Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s)
     return OK;
 }
 
-SIMD Status cpu_scale(float *x, float a, size_t count, Stream *s)
-{
-    (void)s;
-#pragma omp parallel for simd
-    for (size_t i = 0; i < count; i++) x[i] *= a;
-    return OK;
-}
-
 SIMD Status cpu_axpy(float *y, float a, const float *x, size_t count, Stream *s)
 {
     (void)s;

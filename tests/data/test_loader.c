@@ -60,7 +60,7 @@ static size_t listen(float **all, const LoaderSettings *s)
     Batch b;
     size_t n = 0, per = (size_t)s->batch * (PIXELS + 2);
     assert_int_equal(loader_open(&l, item, N, s), OK);
-    *all = malloc(per * sizeof **all * 3 * (size_t)loader_batches(l));
+    *all = malloc(per * sizeof **all * 3 * (size_t)((N + s->batch - 1) / s->batch));
     for (;; n++) {
         if (loader_next(l, &b)) fail_msg("%s", status_message());
         if (!b.n) break;
