@@ -1,5 +1,6 @@
 /* check.c - the rules that tie settings together. */
 #include "config/config.h"
+#include <math.h>
 #include <string.h>
 
 static Status check_data(const DataSettings *d)
@@ -39,6 +40,10 @@ static Status check_ldm(const LdmSettings *l)
                     l->steps);
     if (l->prior_share > 0 && (int)(l->prior_share * l->batch) < 1)
         return FAIL(ERR_USAGE, "ldm.prior_share = %g of ldm.batch = %d is no whole film",
+                    l->prior_share, l->batch);
+    if (lrint(l->prior_share * l->batch) >= l->batch)
+        return FAIL(ERR_USAGE,
+                    "ldm.prior_share = %g of ldm.batch = %d leaves no film of the disease",
                     l->prior_share, l->batch);
     return OK;
 }

@@ -272,6 +272,15 @@ static void settings_are_tied(void **state)
         if (!strstr(status_message(), bad[i].says))
             fail_msg("%s: %s", bad[i].set, status_message());
     }
+    config_default(&c);
+    assert_int_equal(config_assign(&c, "ldm.batch=2", "--set"), OK);
+    assert_int_equal(config_assign(&c, "ldm.prior_share=.75", "--set"), OK); /* rounds to 2 */
+    assert_int_equal(config_check(&c), ERR_USAGE);
+    assert_non_null(strstr(status_message(), "leaves no film of the disease"));
+    assert_int_equal(config_assign(&c, "ldm.prior_share=.5", "--set"), OK);
+    assert_int_equal(config_check(&c), OK);
+    assert_int_equal(config_assign(&c, "synthesis.strength=.03", "--set"), OK);
+    assert_int_equal(config_check(&c), ERR_USAGE);
     assert_int_equal(config_assign(&c, "synthesis.mode=text-to-image", "--set"), OK);
     assert_int_equal(config_check(&c), OK);
 }
