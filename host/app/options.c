@@ -28,7 +28,8 @@ static void print_option(const Option *o)
     snprintf(left, sizeof left, "--%s%s%s", o->name, o->metavar ? " " : "",
              o->metavar ? o->metavar : "");
     printf("  %-28s %s", left, o->help);
-    printf(o->preset ? " (default %s)\n" : "\n", o->preset);
+    if (o->preset && *o->preset) printf(" (default %s)", o->preset);
+    printf("\n");
 }
 
 void options_print_settings(FILE *to)

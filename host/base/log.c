@@ -171,8 +171,9 @@ void log_progress(Log *l, const char *what, double done, double total, const cha
         char left[32];
         double rate = t > l->began_s ? (done - l->began_done) / (t - l->began_s) : 0;
         time_left(left, sizeof left, rate > 0 ? (total - done) / rate : -1);
-        fprintf(stderr, "%s%s %.0f/%.0f  %.1f/s  %s left%s%s%s", l->terminal ? "\r\033[K" : "  ", what,
-                done, total, rate, left, note ? "  " : "", note ? note : "", l->terminal ? "" : "\n");
+        fprintf(stderr, "%s%s %.0f/%.0f", l->terminal ? "\r\033[K" : "  ", what, done, total);
+        if (rate > 0) fprintf(stderr, "  %.1f/s  %s left", rate, left);
+        fprintf(stderr, "%s%s%s", note ? "  " : "", note ? note : "", l->terminal ? "" : "\n");
         fflush(stderr);
         l->shown_s = t;
         l->open_line = l->terminal;
