@@ -68,10 +68,9 @@ static Status read_wish(Wish *w, const Options *o)
     return OK;
 }
 
-/* Pixels must divide by the autoencoder's 8 times the UNet's halvings. */
 static Status choose_size(int *size, const Ldm *m, const Wish *w, const Image *im)
 {
-    int step = LATENT_SCALE << (m->unet_config.n_block - 1);
+    int step = ldm_size_step(m);
     int longer = im->h > im->w ? im->h : im->w;
     *size = w->size ? w->size : longer - longer % step;
     if (*size > 0 && *size % step == 0) return OK;

@@ -99,6 +99,7 @@ Status cmd_train_ldm(App *app, int argc, char **argv)
     TRY(options_int(&minutes, &o, "minutes", 0, 1 << 20));
     const char *label = options_text(&o, "class");
     if (!*c.ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
+    TRY(ldm_check(c.ldm.base, c.data.size, strcmp(c.ldm.init, "random")));
     TRY(lone_run_open(&lock, out, app->log));
     Status s = train(&c, out, strcmp(label, "all") ? label : NULL, minutes, app->log);
     run_unlock(&lock);

@@ -122,13 +122,14 @@ static Status read_fields(NoiseSchedule *s, const json_t *j, const char *path)
     const char *prediction = text_or(j, "prediction_type", "epsilon");
     const char *spacing = text_or(j, "timestep_spacing", "leading");
     double n = number_or(j, "num_train_timesteps", 1000), offset = number_or(j, "steps_offset", 0);
+    if (!(n >= 1 && n <= MAX_TIMESTEPS && n == floor(n)))
+        return FAIL(ERR_INPUT, "%s: num_train_timesteps %g, expected a whole number in 1..%d", path, n, MAX_TIMESTEPS);
+    if (!(offset >= 0 && offset < n && offset == floor(offset)))
+        return FAIL(ERR_INPUT, "%s: steps_offset %g, expected a whole number in 0..%g", path, offset, n - 1);
     *s = (NoiseSchedule){.n = (int)n,
                          .steps_offset = (int)offset,
                          .set_alpha_to_one = !json_is_false(json_object_get(j, "set_alpha_to_one")),
                          .v_prediction = !strcmp(prediction, "v_prediction")};
-    if (!(n >= 1 && n <= MAX_TIMESTEPS))
-        return FAIL(ERR_INPUT, "%s: num_train_timesteps %g, expected 1..%d", path, n, MAX_TIMESTEPS);
-    if (!(offset >= 0 && offset < n)) return FAIL(ERR_INPUT, "%s: steps_offset %g, expected 0..%g", path, offset, n - 1);
     if (!s->v_prediction && strcmp(prediction, "epsilon"))
         return FAIL(ERR_INPUT, "%s: prediction_type \"%s\", expected epsilon or v_prediction", path, prediction);
     if (!spacing_parse(&s->spacing, spacing))

@@ -3,6 +3,7 @@
 #include "exec/exec.h"
 #include "ops/ops.h"
 #include "weights/json_text.h"
+#include "weights/model_folder.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,14 +107,32 @@ done:
     return s;
 }
 
+static Status need_folder(const char *folder)
+{
+    if (dir_exists(folder)) return OK;
+    return FAIL(ERR_INPUT, "%s: no such folder, expected a model in diffusers' layout", folder);
+}
+
+Status ldm_check(const char *folder, int size, bool weights)
+{
+    Ldm m = {.folder = path_join("", folder)};
+    Status s;
+    TRY_OR(done, s, need_folder(folder));
+    if (weights) TRY_OR(done, s, model_folder_check(folder));
+    TRY_OR(done, s, read_configs(&m));
+    if (size % ldm_size_step(&m))
+        s = FAIL(ERR_USAGE, "data.size = %d, expected a multiple of %d for the model in %s", size,
+                 ldm_size_step(&m), folder);
+done:
+    ldm_close(&m);
+    return s;
+}
+
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
 {
     *m = (Ldm){.device = d, .folder = path_join("", folder)};
     Status s = OK;
-    if (!dir_exists(folder)) {
-        s = FAIL(ERR_INPUT, "%s: no such folder, expected a model in diffusers' layout", folder);
-        goto done;
-    }
+    TRY_OR(done, s, need_folder(folder));
     TRY_OR(done, s, read_configs(m));
     TRY_OR(done, s, register_parameters(m));
     TRY_OR(done, s, load(m, use));
@@ -131,6 +150,9 @@ void ldm_close(Ldm *m)
     free(m->folder);
     *m = (Ldm){0};
 }
+
+/* The autoencoder's scale times the UNet's halvings. */
+int ldm_size_step(const Ldm *m) { return TINY_SCALE << (m->unet_config.n_block - 1); }
 
 size_t ldm_latent_count(const Ldm *m, int size)
 {

@@ -15,7 +15,7 @@
 #include "models/unet.h"
 #include "weights/tokenizer.h"
 
-enum { MAX_LATENT = 64, LATENT_SCALE = 8 };
+enum { MAX_LATENT = 64 };
 
 typedef struct {
     bool train_unet, train_text;  /* with gradient blocks */
@@ -38,6 +38,11 @@ typedef struct {
 
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use);
 void   ldm_close(Ldm *m);
+
+/* What ldm_open and training at that size would refuse, found from the configs in a moment. weights: the
+ * files with weights must be there too. */
+Status ldm_check(const char *folder, int size, bool weights);
+int    ldm_size_step(const Ldm *m);                /* sizes of films are multiples of this */
 
 size_t ldm_latent_count(const Ldm *m, int size);   /* floats of one film's latent */
 int    ldm_tokens(const Ldm *m);                   /* of a prompt, 77 */

@@ -1,6 +1,7 @@
 /* sampler.c - the sampling loop: network, guidance and DDIM update are one recorded graph, run once a step. */
 #include "sample/sampler.h"
 #include "base/random.h"
+#include "base/signal.h"
 #include "exec/exec.h"
 #include "ops/ops.h"
 #include <math.h>
@@ -68,9 +69,8 @@ static Status plan_steps(Sampler *s)
 Status sampler_open(Sampler **out, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed)
 {
     *out = NULL;
-    int least = TINY_SCALE << (m->unet_config.n_block - 1);
-    if (size % least)
-        return FAIL(ERR_USAGE, "size %d px, expected a multiple of %d for this model", size, least);
+    if (size % ldm_size_step(m))
+        return FAIL(ERR_USAGE, "size %d px, expected a multiple of %d for this model", size, ldm_size_step(m));
     Sampler *s = calloc(1, sizeof *s);
     CHECK(s);
     *s = (Sampler){.m = m, .set = set, .seed = seed, .size = size, .batch = batch,
@@ -197,6 +197,9 @@ Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)
     CHECK(n >= 1 && n <= s->batch);
     TRY(start(s, r, n));
     TRY(fill_contexts(s, r, n));
-    for (int i = s->first; i < s->n_time; i++) TRY(step(s, i, r, n));
+    for (int i = s->first; i < s->n_time; i++) {
+        if (signal_stop_requested()) return FAIL(ERR_STOPPED, "stopped between two steps of the sampler");
+        TRY(step(s, i, r, n));
+    }
     return ldm_decode(s->m, s->latent, n, s->size, films);
 }

@@ -27,6 +27,6 @@ typedef struct Sampler Sampler;
 Status sampler_open(Sampler **s, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed);
 void   sampler_close(Sampler *s);                                 /* accepts NULL */
 
-/* n <= batch films [n, size, size] in [0, 1]; grey that is no number stays so and is the caller's to refuse. */
+/* n <= batch films [n, size, size] in [0, 1]; ERR_STOPPED on a signal; grey that is no number stays so and is the caller's to refuse. */
 Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films);
 #endif

@@ -157,11 +157,10 @@ static Status make_missing(const Stage *st, Device *d)
     TRY_OR(done, s, sampler_open(&sampler, &m, j->config->data.size, set->batch, st->set, seed_of(st)));
     for (int first = 0; first < n; first += set->batch) {
         int k = n - first < set->batch ? n - first : set->batch;
-        if (signal_stop_requested()) {
+        s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, missing + first, k);
+        if (s == ERR_STOPPED)
             s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d films made", j->name, j->count - n + first, j->count);
-            goto done;
-        }
-        TRY_OR(done, s, make_batch(st, sampler, missing + first, k));
+        TRY_OR(done, s, s);
         log_progress(st->log, j->name, j->count - n + first + k, j->count, NULL);
     }
     log_progress_end(st->log);

@@ -188,6 +188,7 @@ Status study_run(const Config *config, const char *run, bool resume, Log *log)
     int n;
     Status status;
     if (!*config->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
+    TRY(ldm_check(config->ldm.base, config->data.size, strcmp(config->ldm.init, "random")));
     TRY(count_entries(&n, run));
     if (n && !resume) /* before anything is written into it */
         return FAIL(

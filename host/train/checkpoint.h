@@ -2,7 +2,7 @@
  *
  * DIR/step-NNNNNNNNN/ holds state.safetensors (blocks of floats by name; numbers and texts of the run as
  * metadata) and MANIFEST.json (its size and SHA-256), written into a temporary directory that is
- * renamed last. Older checkpoints are removed only after the new one verifies; two are kept.
+ * renamed last. Older checkpoints are removed only after the new one stands; two are kept.
  * Loading takes the newest that verifies and says so when it had to skip one.
  */
 #ifndef CHECKPOINT_H
@@ -16,7 +16,7 @@ typedef struct {
     size_t count;
 } CheckpointBlock;
 
-/* Numbers and texts of the run, in JSON: the caller's own. */
+/* info: numbers and texts of the run, in JSON: the caller's own. */
 Status checkpoint_save(const char *dir, long step, Device *d, const CheckpointBlock *block, int n,
                        const char *info, Log *log);
 

@@ -86,6 +86,9 @@ static Status validate(Trainer *t, double *loss, double *balanced)
         const float *row = p + (size_t)i * k;
         for (size_t c = 1; c < k; c++)
             if (row[c] > row[top]) top = c;
+        if (!isfinite(row[label]))
+            s = FAIL(ERR_NUMERIC, "%s: validation film %s has a probability that is no number; lower "
+                                  "classifier.learning_rate", job->name, job->val[i].path);
         double w = t->class_weight ? t->class_weight[label] : 1;
         sum -= w * log(fmax(row[label], 1e-30));
         weight += w;

@@ -190,7 +190,7 @@ static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f,
     random_normals(noise, per, k);
     if (set->noise_offset > 0) { /* one more normal per channel, shared by all its pixels */
         k.stream = STREAM_NOISE_OFFSET;
-        channels = per / ((size_t)(f->size / LATENT_SCALE) * (size_t)(f->size / LATENT_SCALE));
+        channels = per / ((size_t)(f->size / TINY_SCALE) * (size_t)(f->size / TINY_SCALE));
         for (size_t c = 0; c < channels; c++) {
             float shift = (float)(set->noise_offset * random_normal(k, (uint32_t)c));
             for (size_t p = c; p < per; p += channels) noise[p] += shift;

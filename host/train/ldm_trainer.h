@@ -1,9 +1,9 @@
 /* ldm_trainer.h - fine-tunes (or trains from new weights) one latent diffusion model on films.
  *
- * Writes below `out`: model/ (a diffusers-layout folder, averaged weights), model/unet_raw.safetensors is not
- * written: with synthesis.weights = raw the last weights go in instead; history.json (losses by step);
- * checkpoints/ while it runs, removed when model/ is complete. A second call continues the first bit for
- * bit; a finished one returns at once.
+ * Writes below `out`: model/ (a diffusers-layout folder of the averaged weights; with
+ * synthesis.weights = raw, or ldm.ema_decay = 0, of the last ones), history.json (losses by step),
+ * and while it runs latents.safetensors and checkpoints/, removed when model/ is complete. A second
+ * call continues the first bit for bit; a finished one returns at once.
  *
  * Objective: mean over samples of w(t) * |prediction - target|^2 per element; target = noise or v, w =
  * min-SNR. AdamW, EMA, clipping, accumulation as in [ldm].
