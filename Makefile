@@ -1,5 +1,5 @@
 # make demo    the whole study on the films of samples/, with report (about 15 minutes on 2 cores)
-# make check   builds and runs every test, once plain and once under sanitizers
+# make check   builds and runs every test, and all but the slowest again under sanitizers
 # make         builds build/equipoise
 RUN ?= runs/demo
 
