@@ -26,7 +26,8 @@ Status device_open(Device **d, const char *which, int threads, Log *log)
 {
     *d = NULL;
     if (!strcmp(which, "cuda"))
-        return FAIL(ERR_DEVICE, "device = cuda: this program was built without CUDA, expected auto or cpu");
+        return FAIL(ERR_DEVICE,
+                    "device = cuda: this program was built without CUDA, expected auto or cpu");
     if (!strcmp(which, "auto") && log) log_info(log, "device: CPU (built without CUDA)");
     Device *r = calloc(1, sizeof *r);
     CHECK(r);
@@ -51,7 +52,8 @@ Status device_alloc(Device *d, void **p, size_t bytes, const char *what)
     (void)d;
     size_t room = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + ALIGNMENT;
     *p = aligned_alloc(ALIGNMENT, room);
-    if (!*p) return FAIL(ERR_SPACE, "no memory for %s: %.1f MiB needed", what, (double)bytes / 1048576);
+    if (!*p)
+        return FAIL(ERR_SPACE, "no memory for %s: %.1f MiB needed", what, (double)bytes / 1048576);
     memset(*p, 0, room);
     return OK;
 }

@@ -12,14 +12,15 @@ typedef struct Device Device;
 Status device_open(Device **d, const char *which, int threads, Log *log);
 void   device_close(Device *d);                       /* accepts NULL */
 
-Status device_alloc(Device *d, void **p, size_t bytes, const char *what); /* zeroed, 256-byte aligned */
+/* Zeroed, 256-byte aligned; what: for the error, "optimizer state". */
+Status device_alloc(Device *d, void **p, size_t bytes, const char *what);
 void   device_release(Device *d, void *p);            /* accepts NULL */
 Status device_write(Device *d, void *to, const void *host, size_t bytes);
 Status device_read(Device *d, void *host, const void *from, size_t bytes);
 
 Status device_run(Device *d, const Tensor *node);     /* enqueues one node */
 Status device_sync(Device *d);
-Stream *device_stream(Device *d);                     /* for launchers outside a graph: optimizers */
+Stream *device_stream(Device *d);                     /* for launchers outside a graph: sweeps */
 
 const char *device_text(const Device *d);             /* "CPU, 2 threads, AVX-512" */
 #endif

@@ -44,7 +44,8 @@ Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep
     *e = (Exec){.device = d, .graph = g, .run = calloc((size_t)g->n + 1, sizeof *e->run)};
     CHECK(e->run);
     for (int i = 0; i < g->n; i++)
-        if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of) e->run[e->n_run++] = g->node[i];
+        if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of)
+            e->run[e->n_run++] = g->node[i];
     const char *profile = getenv("EQ_PROFILE");
     if (profile && *profile == '1') {
         e->spent_s = calloc((size_t)e->n_run + 1, sizeof *e->spent_s);
@@ -137,8 +138,8 @@ void exec_profile(const Exec *e, Text *out)
             done[j] = j > i;
         }
         if (count)
-            text_add(out, "%-22s %5d nodes %10.3f s  %8.2f GFLOP a run\n", e->run[i]->op->name, count, spent,
-                     flops * 1e-9);
+            text_add(out, "%-22s %5d nodes %10.3f s  %8.2f GFLOP a run\n", e->run[i]->op->name,
+                     count, spent, flops * 1e-9);
         done[i] = true;
     }
     free(done);

@@ -15,10 +15,11 @@ Status exec_new(Exec **e, Device *d, Graph *g, Tensor *const *keep, int n_keep);
 void   exec_free(Exec *e);                                          /* accepts NULL */
 Status exec_write(Exec *e, Tensor *input, const void *host);        /* the whole tensor */
 Status exec_run(Exec *e);
-Status exec_read(Exec *e, const Tensor *t, void *host);             /* a kept tensor, or a parameter */
+Status exec_read(Exec *e, const Tensor *t, void *host);             /* kept, or a parameter */
 size_t exec_bytes(const Exec *e);                                   /* of the planned block */
-double exec_flops(const Exec *e);                                   /* of one run, counted ops only */
+double exec_flops(const Exec *e);                                   /* of one run, counted ops */
 
-/* Seconds per op name over all runs since profiling was switched on (EQ_PROFILE=1), as a table. */
+/* Seconds per op name over all runs as a table; empty unless EQ_PROFILE=1 was set at
+ * exec_new(). */
 void   exec_profile(const Exec *e, Text *out);
 #endif

@@ -2,8 +2,8 @@
 #include "exec/sweep.h"
 #include "kernels.h"
 
-Status sweep_adamw(Device *d, float *value, const float *grad, float *m, float *v, float *ema, size_t count,
-                   Adamw a)
+Status sweep_adamw(Device *d, float *value, const float *grad, float *m, float *v, float *ema,
+                   size_t count, Adamw a)
 {
     return cpu_adamw(value, grad, m, v, ema, count, a, device_stream(d));
 }
@@ -28,4 +28,7 @@ Status sweep_add(Device *d, float *y, const float *x, size_t count)
     return cpu_axpy(y, 1, x, count, device_stream(d));
 }
 
-Status sweep_zero(Device *d, float *y, size_t count) { return cpu_fill(y, 0, count, device_stream(d)); }
+Status sweep_zero(Device *d, float *y, size_t count)
+{
+    return cpu_fill(y, 0, count, device_stream(d));
+}

@@ -5,8 +5,8 @@
 #include "exec/device.h"
 #include "kernels_train.h"
 
-Status sweep_adamw(Device *d, float *value, const float *grad, float *m, float *v, float *ema /* or NULL */,
-                   size_t count, Adamw a);
+Status sweep_adamw(Device *d, float *value, const float *grad, float *m, float *v,
+                   float *ema /* or NULL */, size_t count, Adamw a);
 Status sweep_sgd(Device *d, float *value, const float *grad, float *momentum, size_t count, Sgd a);
 Status sweep_ema(Device *d, float *shadow, const float *value, double decay, size_t count);
 Status sweep_sq_norm(Device *d, double *sum, const float *x, size_t count);

@@ -158,8 +158,8 @@ void graph_pin(Tensor *t, void *data)
 void grad_add(Graph *g, Tensor *t, Tensor *contribution)
 {
     if (!t || !t->trainable || !contribution) return;
-    t->grad = t->grad ? graph_node(g, &op_add, t->ndim, t->dim, 2, (Tensor *[]){t->grad, contribution}, NULL, 0)
-                      : contribution;
+    Tensor *both[] = {t->grad, contribution};
+    t->grad = t->grad ? graph_node(g, &op_add, t->ndim, t->dim, 2, both, NULL, 0) : contribution;
 }
 
 /* A tensor of a segment, as the copy that was recorded again; anything else as it is. */
@@ -204,12 +204,13 @@ void graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy)
     for (int i = 0; i < n_forward; i++) node[i] = g->node[i];
     for (int i = 0; i < n; i++) {
         float one = 1;
-        grad_add(g, y[i], dy && dy[i] ? dy[i]
-                                      : graph_node(g, &op_fill, y[i]->ndim, y[i]->dim, 0, NULL, &one, sizeof one));
+        Tensor *seed = dy ? dy[i] : NULL;
+        if (!seed) seed = graph_node(g, &op_fill, y[i]->ndim, y[i]->dim, 0, NULL, &one, sizeof one);
+        grad_add(g, y[i], seed);
     }
     for (int i = n_forward - 1; i >= 0 && !g->error[0]; i--) {
         int seg = g->node[i]->segment;
-        if (seg && node[i] == g->node[i] && g->node[i]->kind == KIND_ACT) { /* entering from the end */
+        if (seg && node[i] == g->node[i] && g->node[i]->kind == KIND_ACT) { /* entering its end */
             int first = i;
             while (first > 0 && g->node[first - 1]->segment == seg) first--;
             recompute_segment(g, first, i, node);
@@ -240,7 +241,7 @@ void graph_finish(Graph *g, Tensor *const *output, int n_output)
         if ((t->op && t->op->effect) || t->pinned) mark_live(t); /* both are read after the run */
         if (!t->live) continue;
         for (int k = 0; k < MAX_SRC; k++) mark_live(t->src[k]);
-        for (int k = 0; k < MAX_SIDE; k++) mark_live(t->side[k]); /* written with the node: needs room */
+        for (int k = 0; k < MAX_SIDE; k++) mark_live(t->side[k]); /* written too: needs room */
     }
 }
 

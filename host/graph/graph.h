@@ -31,11 +31,11 @@ typedef struct Tensor Tensor;
 
 typedef struct OpDef {
     const char *name;
-    Status (*cpu)(const Tensor *y, Stream *s);      /* computes y->data and its sides; NULL: a view */
-    Status (*cuda)(const Tensor *y, Stream *s);     /* the same on a GPU; NULL where not built      */
-    void   (*vjp)(Graph *g, Tensor *y, Tensor *dy); /* appends the backward nodes; NULL: has none   */
-    double (*flops)(const Tensor *y);               /* NULL: bound by memory, not counted           */
-    bool   effect;                                  /* updates state: always runs, never recomputed */
+    Status (*cpu)(const Tensor *y, Stream *s);      /* computes y->data and sides; NULL: a view */
+    Status (*cuda)(const Tensor *y, Stream *s);     /* the same on a GPU; NULL where not built  */
+    void   (*vjp)(Graph *g, Tensor *y, Tensor *dy); /* appends backward nodes; NULL: has none   */
+    double (*flops)(const Tensor *y);               /* NULL: bound by memory, not counted       */
+    bool   effect;                                  /* updates state: runs always and once      */
 } OpDef;
 
 struct Tensor {
@@ -76,12 +76,12 @@ Tensor *graph_fail(Graph *g, const char *fmt, ...) __attribute__((format(printf,
 /* Names: everything recorded between push and pop has `name` in its path. */
 void    graph_scope_push(Graph *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void    graph_scope_pop(Graph *g);
-char   *graph_path(Graph *g, const char *name);                /* scope and name joined, in the arena */
+char   *graph_path(Graph *g, const char *name);   /* scope and name joined, in the arena */
 
 Tensor *graph_leaf(Graph *g, Kind kind, Dtype dtype, const char *name, int ndim, const int *dim);
 Tensor *graph_node(Graph *g, const OpDef *op, int ndim, const int *dim, int n_src,
                    Tensor *const *src, const void *args, size_t args_size);  /* fp32 output */
-Tensor *graph_side(Graph *g, Tensor *owner, int ndim, const int *dim);   /* right after its owner; fp32 */
+Tensor *graph_side(Graph *g, Tensor *owner, int ndim, const int *dim); /* after its owner; fp32 */
 Tensor *graph_view(Graph *g, const OpDef *op, Tensor *of, int ndim, const int *dim);
 
 /* Activations recorded between begin and end are dropped after use and computed again in the
@@ -95,13 +95,14 @@ void    grad_add(Graph *g, Tensor *t, Tensor *contribution);   /* t->grad += con
  * gradient of each trainable t that they depend on, or NULL where they do not. */
 void    graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy);
 
-/* Lets node or side `t` be written at `data` (device memory of the caller) instead of planned memory;
- * it counts as an output. */
+/* Lets node or side `t` be written at `data` (device memory of the caller) instead of planned
+ * memory; it counts as an output. */
 void    graph_pin(Tensor *t, void *data);
 
 void    graph_finish(Graph *g, Tensor *const *output, int n_output);  /* marks what is live */
 
-void    graph_dump_text(const Graph *g, Text *out);  /* a line a live tensor: id, op, shape, sources, name */
+/* A line a live tensor: id, op, shape, sources, name. Equal graphs give equal texts. */
+void    graph_dump_text(const Graph *g, Text *out);
 
 /* The two ops that the reverse pass itself needs; host/ops defines them. */
 extern const OpDef op_add, op_fill;
@@ -112,7 +113,10 @@ static inline size_t tensor_count(const Tensor *t)
     for (int i = 0; i < t->ndim; i++) n *= (size_t)t->dim[i];
     return n;
 }
-static inline size_t tensor_bytes(const Tensor *t) { return tensor_count(t) * dtype_bytes(t->dtype); }
+static inline size_t tensor_bytes(const Tensor *t)
+{
+    return tensor_count(t) * dtype_bytes(t->dtype);
+}
 static inline Tensor *tensor_root(Tensor *t) { return t->view_of ? t->view_of : t; }
 bool        tensor_same_shape(const Tensor *a, const Tensor *b);
 const char *tensor_shape_text(const Tensor *t, char text[64]);       /* "[2,16,16,64]" */

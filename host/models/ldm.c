@@ -25,13 +25,15 @@ static Status read_statistics(Ldm *m, const char *path)
     for (size_t c = 0; c < n; c++) m->mean[c] = 0, m->std[c] = 1;
     m->standardised = json_is_array(mean) || json_is_array(std);
     if (m->standardised && (json_array_size(mean) != n || json_array_size(std) != n))
-        s = FAIL(ERR_INPUT, "%s: latents_mean and latents_std: found %zu and %zu numbers, expected %zu", path,
+        s = FAIL(ERR_INPUT,
+                 "%s: latents_mean and latents_std: found %zu and %zu numbers, expected %zu", path,
                  json_array_size(mean), json_array_size(std), n);
     for (size_t c = 0; !s && m->standardised && c < n; c++) {
         m->mean[c] = (float)json_number_value(json_array_get(mean, c));
         m->std[c] = (float)json_number_value(json_array_get(std, c));
         if (!(m->std[c] > 0 && isfinite(m->std[c]) && isfinite(m->mean[c])))
-            s = FAIL(ERR_INPUT, "%s: latents_std[%zu]: found %g, expected above 0", path, c, m->std[c]);
+            s = FAIL(ERR_INPUT, "%s: latents_std[%zu]: found %g, expected above 0", path, c,
+                     m->std[c]);
     }
     json_decref(j);
     return s;
@@ -39,7 +41,8 @@ static Status read_statistics(Ldm *m, const char *path)
 
 static Status read_configs(Ldm *m)
 {
-    static const char *const file[] = {"unet/config.json", "text_encoder/config.json", "vae", "vae/config.json", "tokenizer"};
+    static const char *const file[] = {"unet/config.json", "text_encoder/config.json", "vae",
+                                       "vae/config.json", "tokenizer"};
     char *path[5];
     for (int i = 0; i < 5; i++) path[i] = path_join(m->folder, file[i]);
     Status s = OK;
@@ -51,14 +54,14 @@ static Status read_configs(Ldm *m)
     TRY_OR(done, s, schedule_read(&m->schedule, m->folder));
     TRY_OR(done, s, tokenizer_open(&m->tokenizer, path[4]));
     if (m->unet_config.in_channels != m->vae_config.latent_channels)
-        s = FAIL(ERR_INPUT, "%s: in_channels %d, expected the autoencoder's %d", path[0], m->unet_config.in_channels,
-                 m->vae_config.latent_channels);
+        s = FAIL(ERR_INPUT, "%s: in_channels %d, expected the autoencoder's %d", path[0],
+                 m->unet_config.in_channels, m->vae_config.latent_channels);
     else if (m->unet_config.cross_attention_dim != m->text_config.hidden_size)
         s = FAIL(ERR_INPUT, "%s: cross_attention_dim %d, expected the text encoder's %d", path[0],
                  m->unet_config.cross_attention_dim, m->text_config.hidden_size);
     else if (tokenizer_size(m->tokenizer) != m->text_config.vocab_size)
-        s = FAIL(ERR_INPUT, "%s: vocab_size %d, expected the tokenizer's %d", path[1], m->text_config.vocab_size,
-                 tokenizer_size(m->tokenizer));
+        s = FAIL(ERR_INPUT, "%s: vocab_size %d, expected the tokenizer's %d", path[1],
+                 m->text_config.vocab_size, tokenizer_size(m->tokenizer));
 done:
     for (int i = 0; i < 5; i++) free(path[i]);
     return s;
@@ -72,9 +75,11 @@ static Status register_parameters(Ldm *m)
     Tensor *x = graph_leaf(g, KIND_INPUT, DTYPE_F32, "sample", 4, (int[]){1, deepest, deepest, c});
     Tensor *t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "timestep", 1, (int[]){1});
     Tensor *ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){1, ldm_tokens(m)});
-    Tensor *film = graph_leaf(g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){1, TINY_SCALE, TINY_SCALE, 3});
+    Tensor *film =
+        graph_leaf(g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){1, TINY_SCALE, TINY_SCALE, 3});
     unet(g, &m->unet, &m->unet_config, x, t, clip_text(g, &m->text, &m->text_config, ids), false);
-    autoencoder_tiny_decode(g, &m->vae, &m->vae_config, autoencoder_tiny_encode(g, &m->vae, &m->vae_config, film));
+    autoencoder_tiny_decode(g, &m->vae, &m->vae_config,
+                            autoencoder_tiny_encode(g, &m->vae, &m->vae_config, film));
     Status s = graph_status(g);
     graph_free(g);
     return s;
@@ -178,12 +183,13 @@ static Status part_open(Part *p, Device *d)
     return exec_new(&p->e, d, p->g, &p->out, 1);
 }
 
-/* in [n, per_in] and out [n, per_out], both of 4-byte elements. The last batch is filled up with the
- * samples of the one before: samples do not see each other. */
+/* in [n, per_in] and out [n, per_out], both of 4-byte elements. The last batch is filled up with
+ * the samples of the one before: samples do not see each other. */
 static Status part_run(Part *p, const void *in, int n, float *out)
 {
     int batch = p->in->dim[0];
-    size_t per_in = tensor_bytes(p->in) / (size_t)batch, per_out = tensor_bytes(p->out) / (size_t)batch;
+    size_t per_in = tensor_bytes(p->in) / (size_t)batch,
+           per_out = tensor_bytes(p->out) / (size_t)batch;
     char *from = calloc((size_t)batch, per_in), *to = calloc((size_t)batch, per_out);
     Status s = from && to ? OK : FAIL(ERR_SPACE, "no memory for a batch");
     for (int first = 0; first < n && !s; first += batch) {
@@ -211,7 +217,8 @@ static void apply_statistics(const Ldm *m, float *latents, size_t count, bool in
 {
     size_t c = (size_t)m->vae_config.latent_channels;
     for (size_t i = 0; i < count; i++)
-        latents[i] = inverse ? latents[i] * m->std[i % c] + m->mean[i % c] : (latents[i] - m->mean[i % c]) / m->std[i % c];
+        latents[i] = inverse ? latents[i] * m->std[i % c] + m->mean[i % c]
+                             : (latents[i] - m->mean[i % c]) / m->std[i % c];
 }
 
 Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents)
@@ -221,7 +228,8 @@ Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents)
     if (!three) return FAIL(ERR_SPACE, "no memory for %d films", n);
     for (size_t i = 0; i < 3 * pixels; i++) three[i] = films[i / 3];
     Part p = {.g = graph_new()};
-    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){n < CODER_BATCH ? n : CODER_BATCH, size, size, 3});
+    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4,
+                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, size, size, 3});
     p.out = autoencoder_tiny_encode(p.g, &m->vae, &m->vae_config, p.in);
     Status s = part_open(&p, m->device);
     if (!s) s = part_run(&p, three, n, latents);
@@ -233,7 +241,8 @@ Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents)
 
 Status ldm_decode(Ldm *m, const float *latents, int n, int size, float *films)
 {
-    size_t count = (size_t)n * ldm_latent_count(m, size), pixels = (size_t)n * (size_t)size * (size_t)size;
+    size_t count = (size_t)n * ldm_latent_count(m, size),
+           pixels = (size_t)n * (size_t)size * (size_t)size;
     int side = size / TINY_SCALE;
     float *raw = malloc(count * sizeof *raw), *three = malloc(3 * pixels * sizeof *three);
     Part p = {.g = graph_new()};
@@ -241,8 +250,9 @@ Status ldm_decode(Ldm *m, const float *latents, int n, int size, float *films)
     if (s) goto done;
     memcpy(raw, latents, count * sizeof *raw);
     apply_statistics(m, raw, count, true);
-    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
-                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, side, side, m->vae_config.latent_channels});
+    p.in = graph_leaf(
+        p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
+        (int[]){n < CODER_BATCH ? n : CODER_BATCH, side, side, m->vae_config.latent_channels});
     p.out = autoencoder_tiny_decode(p.g, &m->vae, &m->vae_config, p.in);
     TRY_OR(done, s, part_open(&p, m->device));
     TRY_OR(done, s, part_run(&p, raw, n, three));
@@ -268,7 +278,8 @@ void ldm_standardise(Ldm *m, float *latents, int n, int size)
     for (size_t k = 0; k < c; k++) {
         double mean = 0, square = 0, rows = (double)(count / c);
         for (size_t i = k; i < count; i += c) mean += latents[i] / rows;
-        for (size_t i = k; i < count; i += c) square += (latents[i] - mean) * (latents[i] - mean) / rows;
+        for (size_t i = k; i < count; i += c)
+            square += (latents[i] - mean) * (latents[i] - mean) / rows;
         m->mean[k] = (float)mean;
         m->std[k] = (float)fmax(sqrt(square), 1e-6);
     }
@@ -276,19 +287,22 @@ void ldm_standardise(Ldm *m, float *latents, int n, int size)
     ldm_restandardise(m, latents, n, size);
 }
 
-/* ---- text -------------------------------------------------------------------------------------- */
+/* ---- text --------------------------------------------------------------------------------------
+ */
 
 Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids)
 {
     for (int i = 0; i < n; i++)
-        TRY(tokenizer_encode(m->tokenizer, prompt[i], ids + (size_t)i * (size_t)ldm_tokens(m), ldm_tokens(m)));
+        TRY(tokenizer_encode(m->tokenizer, prompt[i], ids + (size_t)i * (size_t)ldm_tokens(m),
+                             ldm_tokens(m)));
     return OK;
 }
 
 Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context)
 {
     Part p = {.g = graph_new()};
-    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){n < TEXT_BATCH ? n : TEXT_BATCH, ldm_tokens(m)});
+    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_I32, "ids", 2,
+                      (int[]){n < TEXT_BATCH ? n : TEXT_BATCH, ldm_tokens(m)});
     p.out = clip_text(p.g, &m->text, &m->text_config, p.in);
     Status s = part_open(&p, m->device);
     if (!s) s = part_run(&p, ids, n, context);

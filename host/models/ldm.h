@@ -3,8 +3,8 @@
  *
  * Films are grey, [n, size, size] in [0, 1], on the host; the autoencoder sees three equal channels
  * and the mean of its three comes back. Latents are [n, size/8, size/8, channels] on the host,
- * standardised per channel with vae/config.json's latents_mean and latents_std (where absent: as the
- * autoencoder gives them). A film's latent does not depend on what else is in its batch.
+ * standardised per channel with vae/config.json's latents_mean and latents_std (where absent: as
+ * the autoencoder gives them). A film's latent does not depend on what else is in its batch.
  */
 #ifndef LDM_H
 #define LDM_H
@@ -18,45 +18,45 @@
 enum { MAX_LATENT = 64 };
 
 typedef struct {
-    bool train_unet, train_text;  /* with gradient blocks */
-    bool random;                  /* new weights for UNet and text encoder, by `seed`; else from the folder */
+    bool train_unet, train_text; /* with gradient blocks */
+    bool random; /* new weights for UNet and text encoder, by `seed`; else from the folder */
     uint32_t seed;
 } LdmUse;
 
 typedef struct {
-    Device *device;               /* borrowed */
-    char   *folder;               /* owned */
+    Device *device; /* borrowed */
+    char *folder;   /* owned */
     UnetConfig unet_config;
     ClipTextConfig text_config;
     TinyConfig vae_config;
     ParamStore unet, text, vae;
     NoiseSchedule schedule;
-    Tokenizer *tokenizer;         /* owned */
-    bool  standardised;           /* the folder gave latents_mean and latents_std */
+    Tokenizer *tokenizer; /* owned */
+    bool standardised;    /* the folder gave latents_mean and latents_std */
     float mean[MAX_LATENT], std[MAX_LATENT];
-} Ldm;                            /* starts as {0} */
+} Ldm; /* starts as {0} */
 
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use);
-void   ldm_close(Ldm *m);
+void ldm_close(Ldm *m);
 
-/* What ldm_open and training at that size would refuse, found from the configs in a moment. weights: the
- * files with weights must be there too. */
+/* What ldm_open and training at that size would refuse, found from the configs in a moment.
+ * weights: the files with weights must be there too. */
 Status ldm_check(const char *folder, int size, bool weights);
-int    ldm_size_step(const Ldm *m);                /* sizes of films are multiples of this */
+int ldm_size_step(const Ldm *m); /* sizes of films are multiples of this */
 
-size_t ldm_latent_count(const Ldm *m, int size);   /* floats of one film's latent */
-int    ldm_tokens(const Ldm *m);                   /* of a prompt, 77 */
+size_t ldm_latent_count(const Ldm *m, int size); /* floats of one film's latent */
+int ldm_tokens(const Ldm *m);                    /* of a prompt, 77 */
 
 Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents);
 Status ldm_decode(Ldm *m, const float *latents, int n, int size, float *films);
 
-Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids);      /* [n, tokens] */
-Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context);             /* [n, tokens, width] */
+Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids); /* [n, tokens] */
+Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context); /* [n, tokens, width] */
 
 /* Sets mean and std from n raw latents (per channel, over all positions) and standardises those. */
-void   ldm_standardise(Ldm *m, float *latents, int n, int size);
+void ldm_standardise(Ldm *m, float *latents, int n, int size);
 /* Standardises latents that were encoded before ldm_standardise. */
-void   ldm_restandardise(const Ldm *m, float *latents, int n, int size);
+void ldm_restandardise(const Ldm *m, float *latents, int n, int size);
 
 /* The whole folder, written beside and renamed when complete. unet and text: host blocks in the
  * stores' layouts; NULL: as they are in the stores. */

@@ -54,7 +54,8 @@ static json_t *number_list(const float *v, int n)
     return list;
 }
 
-static Status edit_json(const char *folder, const char *name, void (*edit)(json_t *j, const Ldm *m), const Ldm *m)
+static Status edit_json(const char *folder, const char *name, void (*edit)(json_t *j, const Ldm *m),
+                        const Ldm *m)
 {
     json_t *j;
     char *path = path_join(folder, name), *text = NULL;
@@ -79,7 +80,8 @@ static void edit_vae(json_t *j, const Ldm *m)
 
 static void edit_scheduler(json_t *j, const Ldm *m)
 {
-    json_object_set_new(j, "prediction_type", json_string(m->schedule.v_prediction ? "v_prediction" : "epsilon"));
+    json_object_set_new(j, "prediction_type",
+                        json_string(m->schedule.v_prediction ? "v_prediction" : "epsilon"));
 }
 
 static Status write_all(const Ldm *m, const char *folder, const float *unet, const float *text)
@@ -90,8 +92,10 @@ static Status write_all(const Ldm *m, const char *folder, const float *unet, con
     TRY_OR(done, s, copy_tree(m->folder, folder, ""));
     TRY_OR(done, s, edit_json(folder, "vae/config.json", edit_vae, m));
     TRY_OR(done, s, edit_json(folder, "scheduler/scheduler_config.json", edit_scheduler, m));
-    TRY_OR(done, s, params_save(&m->unet, unet, unet_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));
-    TRY_OR(done, s, params_save(&m->text, text, text_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));
+    TRY_OR(done, s,
+           params_save(&m->unet, unet, unet_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));
+    TRY_OR(done, s,
+           params_save(&m->text, text, text_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));
 done:
     free(unet_file);
     free(text_file);
@@ -104,7 +108,9 @@ Status ldm_save(const Ldm *m, const char *folder, const float *unet, const float
     char *temp = malloc(room);
     CHECK(temp);
     snprintf(temp, room, "%s.tmp-%ld", folder, (long)getpid());
-    Status s = dir_exists(folder) ? FAIL(ERR_INPUT, "%s: is there already, expected a new folder", folder) : dir_remove(temp);
+    Status s = dir_exists(folder)
+                   ? FAIL(ERR_INPUT, "%s: is there already, expected a new folder", folder)
+                   : dir_remove(temp);
     if (!s) {
         s = write_all(m, temp, unet, text);
         if (!s) s = dir_rename(temp, folder);

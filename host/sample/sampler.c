@@ -1,4 +1,5 @@
-/* sampler.c - the sampling loop: network, guidance and DDIM update are one recorded graph, run once a step. */
+/* sampler.c - the sampling loop: network, guidance and DDIM update are one recorded graph, run once
+ * a step. */
 #include "sample/sampler.h"
 #include "base/random.h"
 #include "base/signal.h"
@@ -10,8 +11,8 @@
 #include <string.h>
 
 typedef struct {
-    char *text;        /* owned */
-    float *context;    /* owned: [tokens, width] */
+    char *text;     /* owned */
+    float *context; /* owned: [tokens, width] */
 } Prompt;
 
 struct Sampler {
@@ -25,7 +26,7 @@ struct Sampler {
     Exec *e;
     Tensor *input, *x, *t, *context, *noise, *coef, *next;
     float *latent, *rows_latent, *rows_time, *rows_context, *step_noise; /* owned host buffers */
-    Prompt *prompt;           /* owned: embedded prompts */
+    Prompt *prompt; /* owned: embedded prompts */
     int n_prompt;
 };
 
@@ -62,7 +63,9 @@ static Status plan_steps(Sampler *s)
     int run = set->image_to_image ? schedule_strength_steps(set->steps, set->strength) : set->steps;
     s->first = set->steps - run;
     return run ? OK
-               : FAIL(ERR_USAGE, "strength %g of %d steps is less than one step, expected strength of at least %.4g",
+               : FAIL(ERR_USAGE,
+                      "strength %g of %d steps is less than one step, expected strength of at "
+                      "least %.4g",
                       set->strength, set->steps, 1.0 / set->steps);
 }
 
@@ -70,11 +73,17 @@ Status sampler_open(Sampler **out, Ldm *m, int size, int batch, SamplerSettings 
 {
     *out = NULL;
     if (size % ldm_size_step(m))
-        return FAIL(ERR_USAGE, "size %d px, expected a multiple of %d for this model", size, ldm_size_step(m));
+        return FAIL(ERR_USAGE, "size %d px, expected a multiple of %d for this model", size,
+                    ldm_size_step(m));
     Sampler *s = calloc(1, sizeof *s);
     CHECK(s);
-    *s = (Sampler){.m = m, .set = set, .seed = seed, .size = size, .batch = batch,
-                   .rows = set.guidance > 1 ? 2 * batch : batch, .per = ldm_latent_count(m, size),
+    *s = (Sampler){.m = m,
+                   .set = set,
+                   .seed = seed,
+                   .size = size,
+                   .batch = batch,
+                   .rows = set.guidance > 1 ? 2 * batch : batch,
+                   .per = ldm_latent_count(m, size),
                    .per_text = (size_t)ldm_tokens(m) * (size_t)m->text_config.hidden_size};
     size_t b = (size_t)batch, r = (size_t)s->rows;
     s->latent = calloc(b * s->per, sizeof(float));
@@ -82,9 +91,10 @@ Status sampler_open(Sampler **out, Ldm *m, int size, int batch, SamplerSettings 
     s->rows_time = calloc(r, sizeof(float));
     s->rows_context = calloc(r * s->per_text, sizeof(float));
     s->step_noise = calloc(b * s->per, sizeof(float));
-    Status status = s->latent && s->rows_latent && s->rows_time && s->rows_context && s->step_noise
-                        ? OK
-                        : FAIL(ERR_SPACE, "no memory to sample %d films at once; lower synthesis.batch", batch);
+    Status status =
+        s->latent && s->rows_latent && s->rows_time && s->rows_context && s->step_noise
+            ? OK
+            : FAIL(ERR_SPACE, "no memory to sample %d films at once; lower synthesis.batch", batch);
     if (!status) status = plan_steps(s);
     if (!status) status = record(s);
     if (status) sampler_close(s);
@@ -131,7 +141,8 @@ static Status context_of(Sampler *s, const char *text, const float **context)
     return status;
 }
 
-/* Row i of the network's batch is the conditional sample i; when guided the unconditional ones come first. */
+/* Row i of the network's batch is the conditional sample i; when guided the unconditional ones come
+ * first. */
 static Status fill_contexts(Sampler *s, const SampleRequest *r, int n)
 {
     bool guided = s->rows > s->batch;
@@ -164,9 +175,11 @@ static Status start(Sampler *s, const SampleRequest *r, int n)
         }
         CHECK(r[i].source);
         TRY(ldm_encode(s->m, r[i].source, 1, s->size, x));
-        for (size_t k = 0; k < s->per; k++) x[k] = (float)(sqrt(ab) * x[k] + sqrt(1 - ab) * noise[k]);
+        for (size_t k = 0; k < s->per; k++)
+            x[k] = (float)(sqrt(ab) * x[k] + sqrt(1 - ab) * noise[k]);
     }
-    for (int i = n; i < s->batch; i++) memcpy(s->latent + (size_t)i * s->per, s->latent, s->per * sizeof(float));
+    for (int i = n; i < s->batch; i++)
+        memcpy(s->latent + (size_t)i * s->per, s->latent, s->per * sizeof(float));
     return OK;
 }
 
@@ -198,7 +211,8 @@ Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)
     TRY(start(s, r, n));
     TRY(fill_contexts(s, r, n));
     for (int i = s->first; i < s->n_time; i++) {
-        if (signal_stop_requested()) return FAIL(ERR_STOPPED, "stopped between two steps of the sampler");
+        if (signal_stop_requested())
+            return FAIL(ERR_STOPPED, "stopped between two steps of the sampler");
         TRY(step(s, i, r, n));
     }
     return ldm_decode(s->m, s->latent, n, s->size, films);

@@ -1,32 +1,34 @@
 /* sampler.h - DDIM with classifier-free guidance, text-to-image and image-to-image.
  *
- * A film is a function of (weights, seed, sample id, source film, prompts, settings), whatever else is
- * in its batch. Start noise is Philox(seed, STREAM_START, 0, id), that of step i Philox(seed, STREAM_STEP, i, id).
+ * A film is a function of (weights, seed, sample id, source film, prompts, settings), whatever else
+ * is in its batch. Start noise is Philox(seed, STREAM_START, 0, id), that of step i Philox(seed,
+ * STREAM_STEP, i, id).
  */
 #ifndef SAMPLER_H
 #define SAMPLER_H
 #include "models/ldm.h"
 
 typedef struct {
-    bool    image_to_image;
-    double  strength, guidance, eta;
-    int     steps;
+    bool image_to_image;
+    double strength, guidance, eta;
+    int steps;
     Spacing spacing;
 } SamplerSettings;
 
 typedef struct {
-    uint64_t id;              /* sample id: keys its noise */
+    uint64_t id; /* sample id: keys its noise */
     const char *prompt, *negative;
-    const float *source;      /* [size, size] grey, or NULL: text-to-image */
-    const float *noise;       /* start noise [size/8, size/8, channels], or NULL: by Philox */
+    const float *source; /* [size, size] grey, or NULL: text-to-image */
+    const float *noise;  /* start noise [size/8, size/8, channels], or NULL: by Philox */
 } SampleRequest;
 
 typedef struct Sampler Sampler;
 
 /* Fails (ERR_USAGE) where strength * steps is below 1: nothing would change. m is borrowed. */
 Status sampler_open(Sampler **s, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed);
-void   sampler_close(Sampler *s);                                 /* accepts NULL */
+void sampler_close(Sampler *s); /* accepts NULL */
 
-/* n <= batch films [n, size, size] in [0, 1]; ERR_STOPPED on a signal; grey that is no number stays so and is the caller's to refuse. */
+/* n <= batch films [n, size, size] in [0, 1]; ERR_STOPPED on a signal; grey that is no number stays
+ * so and is the caller's to refuse. */
 Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films);
 #endif

@@ -15,10 +15,10 @@ enum { MAX_TEMPLATES = 64, NAME = 64 };
 typedef struct {
     const SynthesisJob *job;
     Log *log;
-    char *templates;                    /* owned: cut in place */
+    char *templates; /* owned: cut in place */
     const char *prompt[MAX_TEMPLATES];
     int n_prompt;
-    char weights[HASH_TEXT];            /* over UNet and text encoder */
+    char weights[HASH_TEXT]; /* over UNet and text encoder */
     SamplerSettings set;
 } Stage;
 
@@ -33,7 +33,8 @@ static Status cut_templates(Stage *st)
         while (*at == ' ') at++;
         for (size_t n = strlen(at); n && at[n - 1] == ' '; n--) at[n - 1] = 0;
         if (st->n_prompt == MAX_TEMPLATES)
-            return FAIL(ERR_USAGE, "prompts of %s: more than %d templates", st->job->label, MAX_TEMPLATES);
+            return FAIL(ERR_USAGE, "prompts of %s: more than %d templates", st->job->label,
+                        MAX_TEMPLATES);
         st->prompt[st->n_prompt++] = at;
     }
     return OK;
@@ -41,7 +42,8 @@ static Status cut_templates(Stage *st)
 
 static Status hash_weights(Stage *st)
 {
-    static const char *const file[] = {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"};
+    static const char *const file[] = {"unet/diffusion_pytorch_model.safetensors",
+                                       "text_encoder/model.safetensors"};
     char both[2 * HASH_TEXT] = "";
     for (int i = 0; i < 2; i++) {
         char *path = path_join(st->job->model, file[i]);
@@ -60,7 +62,8 @@ static const SourceFilm *source_of(const Stage *st, int i)
     if (!st->set.image_to_image) return NULL;
     uint64_t at = j->first_id + (uint64_t)i;
     uint32_t n = (uint32_t)j->n_source;
-    return &j->source[random_permute((RandomKey){seed_of(st), STREAM_SOURCE, (uint32_t)(at / n), 0}, (uint32_t)(at % n), n)];
+    return &j->source[random_permute((RandomKey){seed_of(st), STREAM_SOURCE, (uint32_t)(at / n), 0},
+                                     (uint32_t)(at % n), n)];
 }
 
 static const char *prompt_of(const Stage *st, int i)
@@ -87,21 +90,22 @@ static Status write_image(const Stage *st, int i, const float *film, const char 
     snprintf(number[3], NAME, "%.17g", set->guidance);
     snprintf(number[4], NAME, "%d", set->steps);
     snprintf(number[5], NAME, "%.17g", set->eta);
-    ImageText text[] = {{"Synthetic", "yes: made by a latent diffusion model, not a film of a patient"},
-                        {"Software", "Equipoise " EQ_VERSION},
-                        {"Class", (char *)st->job->label},
-                        {"Prompt", (char *)prompt_of(st, i)},
-                        {"NegativePrompt", (char *)set->negative_prompt},
-                        {"Seed", number[0]},
-                        {"SampleId", number[1]},
-                        {"Mode", (char *)set->mode},
-                        {"Strength", number[2]},
-                        {"Guidance", number[3]},
-                        {"Steps", number[4]},
-                        {"Eta", number[5]},
-                        {"Spacing", (char *)set->spacing},
-                        {"SourceSHA", (char *)source_hash},
-                        {"WeightsSHA", (char *)st->weights}};
+    ImageText text[] = {
+        {"Synthetic", "yes: made by a latent diffusion model, not a film of a patient"},
+        {"Software", "Equipoise " EQ_VERSION},
+        {"Class", (char *)st->job->label},
+        {"Prompt", (char *)prompt_of(st, i)},
+        {"NegativePrompt", (char *)set->negative_prompt},
+        {"Seed", number[0]},
+        {"SampleId", number[1]},
+        {"Mode", (char *)set->mode},
+        {"Strength", number[2]},
+        {"Guidance", number[3]},
+        {"Steps", number[4]},
+        {"Eta", number[5]},
+        {"Spacing", (char *)set->spacing},
+        {"SourceSHA", (char *)source_hash},
+        {"WeightsSHA", (char *)st->weights}};
     char *path = image_path(st, i);
     int size = st->job->config->data.size;
     Status s = image_write_png(path, film, size, size, text, sizeof text / sizeof *text);
@@ -113,18 +117,21 @@ static Status write_image(const Stage *st, int i, const float *film, const char 
 static Status make_batch(const Stage *st, Sampler *sampler, const int *index, int n)
 {
     size_t pixels = (size_t)st->job->config->data.size * (size_t)st->job->config->data.size;
-    float *source = malloc((size_t)n * pixels * sizeof *source), *film = malloc((size_t)n * pixels * sizeof *film);
+    float *source = malloc((size_t)n * pixels * sizeof *source),
+          *film = malloc((size_t)n * pixels * sizeof *film);
     SampleRequest *request = calloc((size_t)n, sizeof *request);
-    char (*hash)[HASH_TEXT] = calloc((size_t)n, sizeof *hash);
+    char(*hash)[HASH_TEXT] = calloc((size_t)n, sizeof *hash);
     CHECK(source && film && request && hash);
     Status s = OK;
     for (int k = 0; k < n; k++) {
         const SourceFilm *from = source_of(st, index[k]);
-        request[k] = (SampleRequest){.id = st->job->first_id + (uint64_t)index[k], .prompt = prompt_of(st, index[k]),
+        request[k] = (SampleRequest){.id = st->job->first_id + (uint64_t)index[k],
+                                     .prompt = prompt_of(st, index[k]),
                                      .negative = st->job->config->synthesis.negative_prompt};
         if (!from) continue;
         request[k].source = source + (size_t)k * pixels;
-        TRY_OR(done, s, film_read(source + (size_t)k * pixels, from->path, st->job->config->data.size));
+        TRY_OR(done, s,
+               film_read(source + (size_t)k * pixels, from->path, st->job->config->data.size));
         TRY_OR(done, s, hash_file(hash[k], from->path));
     }
     TRY_OR(done, s, sampler_run(sampler, request, n, film));
@@ -154,12 +161,14 @@ static Status make_missing(const Stage *st, Device *d)
     Status s = OK;
     if (!n) goto done;
     TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
-    TRY_OR(done, s, sampler_open(&sampler, &m, j->config->data.size, set->batch, st->set, seed_of(st)));
+    TRY_OR(done, s,
+           sampler_open(&sampler, &m, j->config->data.size, set->batch, st->set, seed_of(st)));
     for (int first = 0; first < n; first += set->batch) {
         int k = n - first < set->batch ? n - first : set->batch;
         s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, missing + first, k);
         if (s == ERR_STOPPED)
-            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d films made", j->name, j->count - n + first, j->count);
+            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d films made", j->name,
+                     j->count - n + first, j->count);
         TRY_OR(done, s, s);
         log_progress(st->log, j->name, j->count - n + first + k, j->count, NULL);
     }
@@ -188,11 +197,18 @@ static Status write_row(const Stage *st, OutFile *o, int i)
     snprintf(numbers[1], NAME, "%.17g", set->guidance);
     snprintf(numbers[2], NAME, "%d", set->steps);
     snprintf(numbers[3], NAME, "%.17g", set->eta);
-    const char *field[] = {id, name, st->job->label, from ? from->id : "", from ? from->patient : "", source,
-                           prompt_of(st, i), set->negative_prompt};
-    for (size_t k = 0; k < sizeof field / sizeof *field; k++) TRY(csv_write_field(o, field[k], false));
-    TRY(out_printf(o, "%u,%" PRIu64 ",%s,%s,%s,%s,%s,%s,%s,%s\n", seed_of(st), sample, set->mode, numbers[0],
-                   numbers[1], numbers[2], numbers[3], set->spacing, st->weights, own));
+    const char *field[] = {id,
+                           name,
+                           st->job->label,
+                           from ? from->id : "",
+                           from ? from->patient : "",
+                           source,
+                           prompt_of(st, i),
+                           set->negative_prompt};
+    for (size_t k = 0; k < sizeof field / sizeof *field; k++)
+        TRY(csv_write_field(o, field[k], false));
+    TRY(out_printf(o, "%u,%" PRIu64 ",%s,%s,%s,%s,%s,%s,%s,%s\n", seed_of(st), sample, set->mode,
+                   numbers[0], numbers[1], numbers[2], numbers[3], set->spacing, st->weights, own));
     return OK;
 }
 
@@ -203,7 +219,8 @@ static Status write_manifest(const Stage *st)
     Status s = out_open(&o, path);
     free(path);
     if (s) return s;
-    s = out_printf(&o, "id,path,label,source_id,source_patient,source_sha256,prompt,negative_prompt,seed,sample_id,mode,"
+    s = out_printf(&o, "id,path,label,source_id,source_patient,source_sha256,prompt,negative_"
+                       "prompt,seed,sample_id,mode,"
                        "strength,guidance,steps,eta,spacing,weights_sha256,sha256\n");
     for (int i = 0; i < st->job->count && !s; i++) s = write_row(st, &o, i);
     if (!s) return out_commit(&o);
@@ -214,13 +231,19 @@ static Status write_manifest(const Stage *st)
 Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
 {
     const SynthesisSettings *set = &job->config->synthesis;
-    Stage st = {.job = job, .log = log,
-                .set = {.image_to_image = !strcmp(set->mode, "image-to-image"), .strength = set->strength,
-                        .guidance = set->guidance, .eta = set->eta, .steps = set->steps}};
+    Stage st = {.job = job,
+                .log = log,
+                .set = {.image_to_image = !strcmp(set->mode, "image-to-image"),
+                        .strength = set->strength,
+                        .guidance = set->guidance,
+                        .eta = set->eta,
+                        .steps = set->steps}};
     Status s = OK;
     CHECK(spacing_parse(&st.set.spacing, set->spacing));
     if (st.set.image_to_image && job->n_source < 1)
-        return FAIL(ERR_INPUT, "%s: no source films, expected some of class %s in the training fold", job->name, set->source);
+        return FAIL(ERR_INPUT,
+                    "%s: no source films, expected some of class %s in the training fold",
+                    job->name, set->source);
     TRY_OR(done, s, cut_templates(&st));
     TRY_OR(done, s, hash_weights(&st));
     TRY_OR(done, s, make_missing(&st, d));

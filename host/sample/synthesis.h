@@ -1,8 +1,8 @@
 /* synthesis.h - synthetic films from a fine-tuned model: one PNG and one line of a manifest each.
  *
  * A film is a function of (weights, seed, sample id, source film, prompt, sampler settings) and of
- * nothing else: not of the batch it was made in, nor of what was made before. So a stopped run makes only
- * what is missing, and any film can be made again alone.
+ * nothing else: not of the batch it was made in, nor of what was made before. So a stopped run
+ * makes only what is missing, and any film can be made again alone.
  */
 #ifndef SYNTHESIS_H
 #define SYNTHESIS_H
@@ -12,7 +12,9 @@
 #include "sample/sampler.h"
 
 /* The synthesis stage. */
-typedef struct { const char *id, *path, *patient; } SourceFilm;   /* from the training fold: the caller's duty, by construction */
+typedef struct {
+    const char *id, *path, *patient;
+} SourceFilm; /* from the training fold: the caller's duty, by construction */
 typedef struct {
     const Config *config;     /* [study] seed, [data] size, [synthesis] */
     const char *model;        /* folder of ldm_train's model/ */
@@ -21,10 +23,10 @@ typedef struct {
     const char *prompts;      /* templates parted by '|' */
     const SourceFilm *source; /* image-to-image: film i starts from source[permuted i] */
     int n_source, count;
-    uint64_t first_id;        /* sample ids first_id .. first_id + count - 1 */
-    const char *name;         /* for progress lines */
+    uint64_t first_id; /* sample ids first_id .. first_id + count - 1 */
+    const char *name;  /* for progress lines */
 } SynthesisJob;
 Status synthesis_run(const SynthesisJob *job, Device *d, Log *log);
-/* manifest.csv: id, path, label, source_id, source_patient, source_sha256, prompt, negative_prompt, seed, sample_id, mode,
- * strength, guidance, steps, eta, spacing, weights_sha256, sha256 */
+/* manifest.csv: id, path, label, source_id, source_patient, source_sha256, prompt, negative_prompt,
+ * seed, sample_id, mode, strength, guidance, steps, eta, spacing, weights_sha256, sha256 */
 #endif

@@ -12,13 +12,15 @@ static const char STATE[] = "state.safetensors", MANIFEST[] = "MANIFEST.json";
 
 /* ---- writing -------------------------------------------------------------------------- */
 
-static Status write_state(const char *path, Device *d, const CheckpointBlock *block, int n, const char *info)
+static Status write_state(const char *path, Device *d, const CheckpointBlock *block, int n,
+                          const char *info)
 {
     SafeWriter w;
     SafeSpec spec[32];
     CHECK(n <= 32);
     for (int i = 0; i < n; i++)
-        spec[i] = (SafeSpec){.name = block[i].name, .dtype = SAFE_F32, .ndim = 1, .dim = {(int64_t)block[i].count}};
+        spec[i] = (SafeSpec){
+            .name = block[i].name, .dtype = SAFE_F32, .ndim = 1, .dim = {(int64_t)block[i].count}};
     TRY(st_write_begin(&w, path, n, spec, 1, &(SafeMeta){"info", info}));
     float *buffer = malloc(CHUNK * sizeof *buffer);
     CHECK(buffer);
@@ -43,8 +45,9 @@ static Status write_manifest(const char *path, const char *state)
     TRY(hash_file(hash, state));
     TRY(file_size(&size, state));
     TRY(out_open(&o, path));
-    Status s = out_printf(&o, "{\n  \"file\": \"%s\",\n  \"bytes\": %llu,\n  \"sha256\": \"%s\"\n}\n", STATE,
-                          (unsigned long long)size, hash);
+    Status s =
+        out_printf(&o, "{\n  \"file\": \"%s\",\n  \"bytes\": %llu,\n  \"sha256\": \"%s\"\n}\n",
+                   STATE, (unsigned long long)size, hash);
     if (!s) return out_commit(&o);
     out_abandon(&o);
     return s;
@@ -146,7 +149,8 @@ done:
     return s;
 }
 
-static Status read_state(const char *path, Device *d, const CheckpointBlock *block, int n, char **info)
+static Status read_state(const char *path, Device *d, const CheckpointBlock *block, int n,
+                         char **info)
 {
     SafeFile f;
     Status s = OK;
@@ -170,8 +174,8 @@ done:
     return s;
 }
 
-Status checkpoint_load(const char *dir, Device *d, const CheckpointBlock *block, int n, long *step, char **info,
-                       Log *log)
+Status checkpoint_load(const char *dir, Device *d, const CheckpointBlock *block, int n, long *step,
+                       char **info, Log *log)
 {
     if (info) *info = NULL;
     char *path = newest(dir, step, log);

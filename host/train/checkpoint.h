@@ -1,8 +1,8 @@
 /* checkpoint.h - the state of a training run on disk, whole or absent.
  *
- * DIR/step-NNNNNNNNN/ holds state.safetensors (blocks of floats by name; numbers and texts of the run as
- * metadata) and MANIFEST.json (its size and SHA-256), written into a temporary directory that is
- * renamed last. Older checkpoints are removed only after the new one stands; two are kept.
+ * DIR/step-NNNNNNNNN/ holds state.safetensors (blocks of floats by name; numbers and texts of the
+ * run as metadata) and MANIFEST.json (its size and SHA-256), written into a temporary directory
+ * that is renamed last. Older checkpoints are removed only after the new one stands; two are kept.
  * Loading takes the newest that verifies and says so when it had to skip one.
  */
 #ifndef CHECKPOINT_H
@@ -12,7 +12,7 @@
 
 typedef struct {
     const char *name;
-    float *data;         /* device memory, borrowed */
+    float *data; /* device memory, borrowed */
     size_t count;
 } CheckpointBlock;
 

@@ -1,18 +1,25 @@
 /* classifier.c - the training loop of Inception-V3.
  *
- * Training uses full batches only (the films left over at an epoch's end differ from epoch to epoch): a
- * batch with fillers would bend the statistics of the batch normalisations.
+ * Training uses full batches only (the films left over at an epoch's end differ from epoch to
+ * epoch): a batch with fillers would bend the statistics of the batch normalisations.
  */
 #include "train/classifier.h"
+#include "base/random.h"
 #include "train/classifier_net.h"
 #include "train/run_state.h"
-#include "base/random.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUM_LOSS, BAD_STEPS, RATE, BEST_LOSS, BEST_EPOCH, RATE_EPOCH }; /* numbers kept in checkpoints */
+enum {
+    SUM_LOSS,
+    BAD_STEPS,
+    RATE,
+    BEST_LOSS,
+    BEST_EPOCH,
+    RATE_EPOCH
+}; /* numbers kept in checkpoints */
 enum { MAX_BAD_STEPS = 3 };
 static const char *const COLUMNS[] = {"epoch", "loss", "val_loss", "val_balanced_accuracy", "rate"};
 
@@ -22,17 +29,18 @@ typedef struct {
     Log *log;
     ClassifierNet net;
     ClassifierPass train, eval;
-    float *class_weight;  /* owned: [classes] or NULL */
-    float *best;          /* owned: device block of the best epoch's values */
+    float *class_weight; /* owned: [classes] or NULL */
+    float *best;         /* owned: device block of the best epoch's values */
     Loader *loader;
     Optimizer optimizer;
     History history;
     RunState run;
-    long per_epoch;       /* steps */
+    long per_epoch; /* steps */
     char *checkpoints, *model;
 } Trainer;
 
-/* n / (classes * films of the class): sums to n over the films. A class without films weighs nothing. */
+/* n / (classes * films of the class): sums to n over the films. A class without films weighs
+ * nothing. */
 static float *balanced_weights(const ClassifierJob *job)
 {
     float *w = calloc((size_t)job->classes, sizeof *w);
@@ -48,7 +56,8 @@ static double rate_of(const Trainer *t, long step)
 {
     const ClassifierSettings *set = &t->job->config->classifier;
     if (strcmp(set->schedule, "cosine")) return t->run.number[RATE];
-    return lr_at(LR_COSINE, set->learning_rate, set->min_learning_rate, step, t->per_epoch * set->epochs, 0);
+    return lr_at(LR_COSINE, set->learning_rate, set->min_learning_rate, step,
+                 t->per_epoch * set->epochs, 0);
 }
 
 static Status train_step(Trainer *t, long step, const Batch *b)
@@ -67,7 +76,9 @@ static Status train_step(Trainer *t, long step, const Batch *b)
     }
     log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
     if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
-        return FAIL(ERR_NUMERIC, "%s: %d steps in a row up to %ld have no finite gradient; lower classifier.learning_rate",
+        return FAIL(ERR_NUMERIC,
+                    "%s: %d steps in a row up to %ld have no finite gradient; lower "
+                    "classifier.learning_rate",
                     t->job->name, MAX_BAD_STEPS, step);
     return OK;
 }
@@ -87,8 +98,10 @@ static Status validate(Trainer *t, double *loss, double *balanced)
         for (size_t c = 1; c < k; c++)
             if (row[c] > row[top]) top = c;
         if (!isfinite(row[label]))
-            s = FAIL(ERR_NUMERIC, "%s: validation film %s has a probability that is no number; lower "
-                                  "classifier.learning_rate", job->name, job->val[i].path);
+            s = FAIL(ERR_NUMERIC,
+                     "%s: validation film %s has a probability that is no number; lower "
+                     "classifier.learning_rate",
+                     job->name, job->val[i].path);
         double w = t->class_weight ? t->class_weight[label] : 1;
         sum -= w * log(fmax(row[label], 1e-30));
         weight += w;
@@ -113,22 +126,30 @@ static Status end_epoch(Trainer *t, long epoch, bool *stop)
     char note[128];
     TRY(validate(t, &loss, &balanced));
     double mean = number[SUM_LOSS] / (double)t->per_epoch;
-    history_add(&t->history, (double[]){(double)epoch, mean, loss, balanced, rate_of(t, epoch * t->per_epoch)});
-    log_record(t->log, "classifier", "\"name\":\"%s\",\"epoch\":%ld,\"loss\":%.6g,\"val_loss\":%.6g,\"val_balanced_accuracy\":%.6g",
-               t->job->name, epoch, mean, isfinite(loss) ? loss : -1, isfinite(balanced) ? balanced : -1);
+    history_add(&t->history,
+                (double[]){(double)epoch, mean, loss, balanced, rate_of(t, epoch * t->per_epoch)});
+    log_record(t->log, "classifier",
+               "\"name\":\"%s\",\"epoch\":%ld,\"loss\":%.6g,\"val_loss\":%.6g,\"val_balanced_"
+               "accuracy\":%.6g",
+               t->job->name, epoch, mean, isfinite(loss) ? loss : -1,
+               isfinite(balanced) ? balanced : -1);
     number[SUM_LOSS] = 0;
-    if (!(loss >= number[BEST_LOSS])) { /* also where there is nothing to validate on: the last is the best */
+    if (!(loss >= number[BEST_LOSS])) { /* also where there is nothing to validate on: the last is
+                                           the best */
         number[BEST_LOSS] = isfinite(loss) ? loss : INFINITY;
         number[BEST_EPOCH] = number[RATE_EPOCH] = (double)epoch;
         TRY(sweep_zero(t->device, t->best, t->net.store.count));
         TRY(sweep_add(t->device, t->best, t->net.store.value, t->net.store.count));
     }
-    if (!strcmp(set->schedule, "plateau") && (double)epoch - number[RATE_EPOCH] > set->plateau_patience) {
+    if (!strcmp(set->schedule, "plateau") &&
+        (double)epoch - number[RATE_EPOCH] > set->plateau_patience) {
         number[RATE] = fmax(number[RATE] * set->plateau_factor, set->min_learning_rate);
         number[RATE_EPOCH] = (double)epoch;
     }
-    *stop = epoch >= set->epochs || (set->patience && (double)epoch - number[BEST_EPOCH] >= set->patience);
-    snprintf(note, sizeof note, "loss %.4f, validation %.4f, balanced accuracy %.3f", mean, loss, balanced);
+    *stop = epoch >= set->epochs ||
+            (set->patience && (double)epoch - number[BEST_EPOCH] >= set->patience);
+    snprintf(note, sizeof note, "loss %.4f, validation %.4f, balanced accuracy %.3f", mean, loss,
+             balanced);
     log_progress(t->log, t->job->name, (double)epoch, set->epochs, note);
     return OK;
 }
@@ -143,7 +164,8 @@ static Status loop(Trainer *t)
     const double *number = t->run.number;
     const ClassifierSettings *set = &job->config->classifier;
     if (step && step % t->per_epoch == 0) /* an early stop may have been due when it was saved */
-        stop = saved_epoch >= set->epochs || (set->patience && (double)saved_epoch - number[BEST_EPOCH] >= set->patience);
+        stop = saved_epoch >= set->epochs ||
+               (set->patience && (double)saved_epoch - number[BEST_EPOCH] >= set->patience);
     if (!stop) TRY(classifier_loader(&t->loader, job, step, t->per_epoch));
     while (!stop) {
         Batch b;
@@ -170,8 +192,8 @@ static Status open_trainer(Trainer *t)
     const ClassifierSettings *set = &c->classifier;
     t->per_epoch = job->n_train / set->batch;
     if (t->per_epoch < 1)
-        return FAIL(ERR_USAGE, "%s: %d training films, expected at least classifier.batch = %d", job->name, job->n_train,
-                    set->batch);
+        return FAIL(ERR_USAGE, "%s: %d training films, expected at least classifier.batch = %d",
+                    job->name, job->n_train, set->batch);
     if (set->class_weights) t->class_weight = balanced_weights(job);
     TRY(classifier_net_open(&t->net, t->device, c, job->classes, true));
     TRY(params_init(&t->net.store, job->seed));
@@ -179,10 +201,16 @@ static Status open_trainer(Trainer *t)
     TRY(classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight));
     TRY(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL));
     bool adamw = !strcmp(set->optimizer, "adamw");
-    OptimizerSettings o = {.adamw = adamw, .beta1 = set->beta1, .beta2 = set->beta2, .epsilon = 1e-8,
-                           .momentum = set->momentum, .weight_decay = set->weight_decay, .clip_norm = set->clip_norm};
+    OptimizerSettings o = {.adamw = adamw,
+                           .beta1 = set->beta1,
+                           .beta2 = set->beta2,
+                           .epsilon = 1e-8,
+                           .momentum = set->momentum,
+                           .weight_decay = set->weight_decay,
+                           .clip_norm = set->clip_norm};
     TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->net.store}, 1));
-    TRY(device_alloc(t->device, (void **)&t->best, t->net.store.count * sizeof(float), "best weights"));
+    TRY(device_alloc(t->device, (void **)&t->best, t->net.store.count * sizeof(float),
+                     "best weights"));
     history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
     run_state_init(&t->run, t->checkpoints, job->identity, t->device, &t->optimizer, &t->history);
     run_state_block(&t->run, "best", t->best, t->net.store.count);
@@ -199,7 +227,8 @@ static Status save_model(Trainer *t)
     Status s = device_read(t->device, host, t->best, count * sizeof *host);
     char width[32];
     snprintf(width, sizeof width, "%.17g", t->job->config->classifier.width);
-    if (!s) s = params_save(&t->net.store, host, t->model, SAVE_F32, 1, &(SafeMeta){"width", width});
+    if (!s)
+        s = params_save(&t->net.store, host, t->model, SAVE_F32, 1, &(SafeMeta){"width", width});
     free(host);
     return s;
 }
@@ -220,7 +249,10 @@ static void trainer_close(Trainer *t)
 
 Status classifier_train(const ClassifierJob *job, Device *d, Log *log)
 {
-    Trainer t = {.job = job, .device = d, .log = log, .checkpoints = path_join(job->out, "checkpoints"),
+    Trainer t = {.job = job,
+                 .device = d,
+                 .log = log,
+                 .checkpoints = path_join(job->out, "checkpoints"),
                  .model = path_join(job->out, "model.safetensors")};
     Status s = OK;
     if (file_exists(t.model)) goto done;

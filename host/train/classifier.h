@@ -1,11 +1,12 @@
 /* classifier.h - trains Inception-V3 on films, and predicts with it.
  *
- * Writes below `out`: model.safetensors (best epoch by validation loss, published names; metadata says
- * the width), history.json (per epoch: train loss, validation loss and balanced accuracy, rate), checkpoints/
- * while it runs. A second call continues bit for bit; a finished one returns at once.
+ * Writes below `out`: model.safetensors (best epoch by validation loss, published names; metadata
+ * says the width), history.json (per epoch: train loss, validation loss and balanced accuracy,
+ * rate), checkpoints/ while it runs. A second call continues bit for bit; a finished one returns at
+ * once.
  *
- * Loss: cross-entropy with class weights n / (classes * n_class), plus aux_weight times the auxiliary head's.
- * Films go in as 2p - 1, three equal channels, augmented as [augment] says.
+ * Loss: cross-entropy with class weights n / (classes * n_class), plus aux_weight times the
+ * auxiliary head's. Films go in as 2p - 1, three equal channels, augmented as [augment] says.
  */
 #ifndef CLASSIFIER_H
 #define CLASSIFIER_H
@@ -14,26 +15,27 @@
 #include "exec/device.h"
 
 typedef struct {
-    const char *path;   /* borrowed */
-    int label;          /* 0 .. classes-1; binary tasks: 1 = diseased */
-    uint64_t id;        /* keys its random draws; distinct */
+    const char *path; /* borrowed */
+    int label;        /* 0 .. classes-1; binary tasks: 1 = diseased */
+    uint64_t id;      /* keys its random draws; distinct */
 } ClassifierFilm;
 
 typedef struct {
-    const Config *config;      /* [data] size, loader_threads, [classifier], [augment] */
+    const Config *config; /* [data] size, loader_threads, [classifier], [augment] */
     uint32_t seed;
-    const char *out, *name;    /* folder; for progress lines */
+    const char *out, *name; /* folder; for progress lines */
     const ClassifierFilm *train, *val;
     int n_train, n_val, classes;
     const char *identity;
-    long stop_after;           /* tests: as if a stop was requested after this many steps; 0 = never */
-    int  minutes;              /* stop cleanly after so many minutes; 0 = no limit */
+    long stop_after; /* tests: as if a stop was requested after this many steps; 0 = never */
+    int minutes;     /* stop cleanly after so many minutes; 0 = no limit */
 } ClassifierJob;
 
 Status classifier_train(const ClassifierJob *job, Device *d, Log *log);
 
-/* Probabilities [n, classes] of films by the model that classifier_train wrote (or published weights of
- * that width); features, where not NULL, is set to a heap array [n, *width] of the pooled features. */
+/* Probabilities [n, classes] of films by the model that classifier_train wrote (or published
+ * weights of that width); features, where not NULL, is set to a heap array [n, *width] of the
+ * pooled features. */
 typedef struct {
     const Config *config;
     const char *weights;
@@ -41,10 +43,10 @@ typedef struct {
     const ClassifierFilm *film;
     int n;
 } PredictJob;
-Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *probability, float **features,
-                          int *width);
+Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *probability,
+                          float **features, int *width);
 
 /* Pooled features only, of weights with any number of classes (the pretrained trunk). */
-Status classifier_features(const Config *config, const char *weights, const char *const *path, int n, Device *d,
-                           Log *log, float **features, int *width);
+Status classifier_features(const Config *config, const char *weights, const char *const *path,
+                           int n, Device *d, Log *log, float **features, int *width);
 #endif

@@ -7,16 +7,20 @@
 enum { SCAN_BATCH = 32 };
 static const size_t CACHE_BYTES = (size_t)2 << 30;
 
-Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes, bool with_grad)
+Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes,
+                           bool with_grad)
 {
     *n = (ClassifierNet){.device = d,
-                         .config = {.num_classes = classes, .width = c->classifier.width,
-                                    .aux = c->classifier.aux_weight > 0, .dropout = (float)c->classifier.dropout},
+                         .config = {.num_classes = classes,
+                                    .width = c->classifier.width,
+                                    .aux = c->classifier.aux_weight > 0,
+                                    .dropout = (float)c->classifier.dropout},
                          .aux_weight = (float)c->classifier.aux_weight};
     Graph *g = graph_new();
     int size = c->data.size;
-    inception_v3(g, &n->store, &n->config, graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){2, size, size, 3}),
-                 NULL, true);
+    inception_v3(g, &n->store, &n->config,
+                 graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){2, size, size, 3}), NULL,
+                 true);
     Status s = graph_status(g);
     graph_free(g);
     return s ? s : params_alloc(&n->store, d, with_grad);
@@ -32,25 +36,30 @@ Status classifier_net_start(ClassifierNet *n, const Config *c)
     return OK;
 }
 
-Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch, bool train,
-                            const float *class_weight)
+Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,
+                            bool train, const float *class_weight)
 {
     int size = c->data.size, classes = n->config.num_classes;
-    *p = (ClassifierPass){.g = graph_new(), .batch = batch, .size = size,
-                          .three = malloc(3 * (size_t)batch * (size_t)size * (size_t)size * sizeof(float))};
+    *p = (ClassifierPass){
+        .g = graph_new(),
+        .batch = batch,
+        .size = size,
+        .three = malloc(3 * (size_t)batch * (size_t)size * (size_t)size * sizeof(float))};
     CHECK(p->three);
     Graph *g = p->g;
     p->image = graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){batch, size, size, 3});
     p->label = graph_leaf(g, KIND_INPUT, DTYPE_I32, "label", 1, &batch);
     if (train) p->rng = graph_leaf(g, KIND_INPUT, DTYPE_I32, "rng", 1, (int[]){3});
-    if (class_weight) p->class_weight = graph_leaf(g, KIND_INPUT, DTYPE_F32, "class_weight", 1, &classes);
+    if (class_weight)
+        p->class_weight = graph_leaf(g, KIND_INPUT, DTYPE_F32, "class_weight", 1, &classes);
     InceptionOut out = inception_v3(g, &n->store, &n->config, p->image, p->rng, train);
     float smoothing = train ? (float)c->classifier.label_smoothing : 0;
     p->loss = cross_entropy(g, out.logits, p->label, p->class_weight, smoothing);
     p->probability = p->loss ? p->loss->side[0] : NULL;
     p->features = out.features;
     if (train && out.aux_logits)
-        p->loss = add_scaled(g, p->loss, 1, cross_entropy(g, out.aux_logits, p->label, p->class_weight, smoothing),
+        p->loss = add_scaled(g, p->loss, 1,
+                             cross_entropy(g, out.aux_logits, p->label, p->class_weight, smoothing),
                              n->aux_weight);
     TRY(graph_status(g));
     if (train) {
@@ -73,7 +82,8 @@ void classifier_pass_close(ClassifierPass *p)
     *p = (ClassifierPass){0};
 }
 
-Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label, const int32_t *rng)
+Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
+                           const int32_t *rng)
 {
     size_t pixels = (size_t)p->batch * (size_t)p->size * (size_t)p->size;
 #pragma omp parallel for
@@ -91,7 +101,8 @@ static LoaderItem *items_of(const ClassifierFilm *film, int n)
 {
     LoaderItem *item = calloc((size_t)n + 1, sizeof *item);
     CHECK(item);
-    for (int i = 0; i < n; i++) item[i] = (LoaderItem){.path = film[i].path, .label = film[i].label, .id = film[i].id};
+    for (int i = 0; i < n; i++)
+        item[i] = (LoaderItem){.path = film[i].path, .label = film[i].label, .id = film[i].id};
     return item;
 }
 
@@ -100,37 +111,52 @@ Status classifier_loader(Loader **l, const ClassifierJob *job, long step, long p
     const Config *c = job->config;
     const AugmentSettings *a = &c->augment;
     LoaderItem *item = items_of(job->train, job->n_train);
-    LoaderSettings set = {
-        .size = c->data.size, .batch = c->classifier.batch, .n_threads = c->data.loader_threads, .shuffle = true,
-        .augment = {.rotate_degrees = a->rotate_degrees, .shift = a->shift, .scale = a->scale,
-                    .brightness = a->brightness, .contrast = a->contrast, .flip = a->flip},
-        .seed = job->seed, .cache_bytes = CACHE_BYTES,
-        .first_epoch = (uint32_t)(step / per_epoch), .first_batch = (int)(step % per_epoch)};
+    LoaderSettings set = {.size = c->data.size,
+                          .batch = c->classifier.batch,
+                          .n_threads = c->data.loader_threads,
+                          .shuffle = true,
+                          .augment = {.rotate_degrees = a->rotate_degrees,
+                                      .shift = a->shift,
+                                      .scale = a->scale,
+                                      .brightness = a->brightness,
+                                      .contrast = a->contrast,
+                                      .flip = a->flip},
+                          .seed = job->seed,
+                          .cache_bytes = CACHE_BYTES,
+                          .first_epoch = (uint32_t)(step / per_epoch),
+                          .first_batch = (int)(step % per_epoch)};
     Status s = loader_open(l, item, job->n_train, &set);
     free(item);
     return s;
 }
 
-Status classifier_scan(ClassifierPass *p, const Config *c, const ClassifierFilm *film, int n, float *probability,
-                       float *features, Log *log, const char *what)
+Status classifier_scan(ClassifierPass *p, const Config *c, const ClassifierFilm *film, int n,
+                       float *probability, float *features, Log *log, const char *what)
 {
     if (!n) return OK;
-    size_t k = tensor_count(p->probability) / (size_t)p->batch, width = tensor_count(p->features) / (size_t)p->batch;
-    float *row = malloc((size_t)p->batch * k * sizeof *row), *feature = malloc((size_t)p->batch * width * sizeof *feature);
+    size_t k = tensor_count(p->probability) / (size_t)p->batch,
+           width = tensor_count(p->features) / (size_t)p->batch;
+    float *row = malloc((size_t)p->batch * k * sizeof *row),
+          *feature = malloc((size_t)p->batch * width * sizeof *feature);
     LoaderItem *item = items_of(film, n);
     Loader *l = NULL;
     CHECK(row && feature);
-    LoaderSettings set = {.size = c->data.size, .batch = p->batch, .n_threads = c->data.loader_threads, .n_epochs = 1};
+    LoaderSettings set = {.size = c->data.size,
+                          .batch = p->batch,
+                          .n_threads = c->data.loader_threads,
+                          .n_epochs = 1};
     Status s = loader_open(&l, item, n, &set);
     for (int first = 0; first < n && !s; first += p->batch) {
         Batch b;
         TRY_OR(done, s, loader_next(l, &b));
         TRY_OR(done, s, classifier_pass_run(p, b.pixel, b.label, NULL));
         TRY_OR(done, s, exec_read(p->e, p->probability, row));
-        if (probability) memcpy(probability + (size_t)first * k, row, (size_t)b.n * k * sizeof *row);
+        if (probability)
+            memcpy(probability + (size_t)first * k, row, (size_t)b.n * k * sizeof *row);
         if (features) {
             TRY_OR(done, s, exec_read(p->e, p->features, feature));
-            memcpy(features + (size_t)first * width, feature, (size_t)b.n * width * sizeof *feature);
+            memcpy(features + (size_t)first * width, feature,
+                   (size_t)b.n * width * sizeof *feature);
         }
         if (log) log_progress(log, what, first + b.n, n, NULL);
     }
@@ -145,8 +171,8 @@ done:
 
 /* ---- prediction with finished weights -------------------------------------------------------- */
 
-static Status predict(const Config *c, const char *weights, int classes, const ClassifierFilm *film, int n, Device *d,
-                      Log *log, float *probability, float **features, int *width)
+static Status predict(const Config *c, const char *weights, int classes, const ClassifierFilm *film,
+                      int n, Device *d, Log *log, float *probability, float **features, int *width)
 {
     ClassifierNet net = {0};
     ClassifierPass pass = {0};
@@ -175,14 +201,16 @@ done:
     return s;
 }
 
-Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *probability, float **features, int *width)
+Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *probability,
+                          float **features, int *width)
 {
     CHECK(probability);
-    return predict(job->config, job->weights, job->classes, job->film, job->n, d, log, probability, features, width);
+    return predict(job->config, job->weights, job->classes, job->film, job->n, d, log, probability,
+                   features, width);
 }
 
-Status classifier_features(const Config *c, const char *weights, const char *const *path, int n, Device *d, Log *log,
-                           float **features, int *width)
+Status classifier_features(const Config *c, const char *weights, const char *const *path, int n,
+                           Device *d, Log *log, float **features, int *width)
 {
     ClassifierFilm *film = calloc((size_t)n + 1, sizeof *film);
     CHECK(film);

@@ -1,4 +1,5 @@
-/* classifier_net.h - Inception-V3 with its parameters and its two uses: training pass and evaluation pass. */
+/* classifier_net.h - Inception-V3 with its parameters and its two uses: training pass and
+ * evaluation pass. */
 #ifndef CLASSIFIER_NET_H
 #define CLASSIFIER_NET_H
 #include "data/loader.h"
@@ -12,32 +13,36 @@ typedef struct {
     InceptionConfig config;
     ParamStore store;
     float aux_weight;
-} ClassifierNet;       /* starts as {0}; freed by params_free(&store) */
+} ClassifierNet; /* starts as {0}; freed by params_free(&store) */
 
 /* Registers and allocates; values are zero. */
-Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes, bool with_grad);
-/* classifier.weights over the values, the last layers apart; freezes what classifier.frozen names. */
+Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes,
+                           bool with_grad);
+/* classifier.weights over the values, the last layers apart; freezes what classifier.frozen names.
+ */
 Status classifier_net_start(ClassifierNet *n, const Config *c);
 
 typedef struct {
-    Graph  *g;
-    Exec   *e;
-    Tensor *image, *label, *rng, *class_weight;  /* inputs */
-    Tensor *loss, *probability, *features;       /* kept */
-    float  *three;                               /* owned: [batch, size, size, 3] host buffer */
-    int     batch, size;
-} ClassifierPass;      /* starts as {0} */
+    Graph *g;
+    Exec *e;
+    Tensor *image, *label, *rng, *class_weight; /* inputs */
+    Tensor *loss, *probability, *features;      /* kept */
+    float *three;                               /* owned: [batch, size, size, 3] host buffer */
+    int batch, size;
+} ClassifierPass; /* starts as {0} */
 
 /* class_weight: [classes] or NULL. */
-Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch, bool train,
-                            const float *class_weight);
-void   classifier_pass_close(ClassifierPass *p);
+Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,
+                            bool train, const float *class_weight);
+void classifier_pass_close(ClassifierPass *p);
 /* pixel [batch, size, size] in [0, 1]; label [batch]; rng[3], NULL in evaluation. */
-Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label, const int32_t *rng);
+Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
+                           const int32_t *rng);
 
-/* Every film once, in order: probabilities [n, classes] and, where not NULL, features [n, width]. */
-Status classifier_scan(ClassifierPass *p, const Config *c, const ClassifierFilm *film, int n, float *probability,
-                       float *features, Log *log, const char *what);
+/* Every film once, in order: probabilities [n, classes] and, where not NULL, features [n, width].
+ */
+Status classifier_scan(ClassifierPass *p, const Config *c, const ClassifierFilm *film, int n,
+                       float *probability, float *features, Log *log, const char *what);
 
 /* The training order, from `step` on. */
 Status classifier_loader(Loader **l, const ClassifierJob *job, long step, long per_epoch);

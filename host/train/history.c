@@ -62,7 +62,9 @@ Status history_parse(History *h, const char *text)
 {
     json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     json_t *rows = json_object_get(json_object_get(root, "history"), "rows");
-    Status s = json_is_array(rows) ? OK : FAIL(ERR_INPUT, "checkpoint: has no history, expected rows of numbers");
+    Status s = json_is_array(rows)
+                   ? OK
+                   : FAIL(ERR_INPUT, "checkpoint: has no history, expected rows of numbers");
     h->n = 0;
     for (size_t r = 0; !s && r < json_array_size(rows); r++) {
         double row[HISTORY_COLUMNS];

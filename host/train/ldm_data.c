@@ -51,8 +51,8 @@ static void film_prompts(LdmData *d, LdmFilms *f, int i, const char *templates)
 
 /* ---- films ----------------------------------------------------------------------------- */
 
-/* Encoded latents kept beside the run, so that a continued run need not encode again. A file that is
- * not exactly of these films is as good as none. */
+/* Encoded latents kept beside the run, so that a continued run need not encode again. A file that
+ * is not exactly of these films is as good as none. */
 static bool cache_read(LdmFilms *f, const char *path, const char *identity)
 {
     SafeFile file;
@@ -60,7 +60,8 @@ static bool cache_read(LdmFilms *f, const char *path, const char *identity)
     if (!path || !file_exists(path) || st_open(&file, path)) return false;
     const char *made_for = st_metadata(&file, "identity");
     bool good = made_for && !strcmp(made_for, identity) &&
-                !st_expect(&t, &file, "latent", 2, (int64_t[]){f->n, (int64_t)f->per}) && !st_read_f32(&file, t, f->latent);
+                !st_expect(&t, &file, "latent", 2, (int64_t[]){f->n, (int64_t)f->per}) &&
+                !st_read_f32(&file, t, f->latent);
     st_close(&file);
     return good;
 }
@@ -68,7 +69,8 @@ static bool cache_read(LdmFilms *f, const char *path, const char *identity)
 static void cache_write(const LdmFilms *f, const char *path, const char *identity, Log *log)
 {
     SafeWriter w;
-    SafeSpec spec = {.name = "latent", .dtype = SAFE_F32, .ndim = 2, .dim = {f->n, (int64_t)f->per}};
+    SafeSpec spec = {
+        .name = "latent", .dtype = SAFE_F32, .ndim = 2, .dim = {f->n, (int64_t)f->per}};
     if (!path) return;
     Status s = st_write_begin(&w, path, 1, &spec, 1, &(SafeMeta){"identity", identity});
     if (!s) {
@@ -79,8 +81,8 @@ static void cache_write(const LdmFilms *f, const char *path, const char *identit
     if (s) log_warn(log, "latents are not kept, going on without: %s", status_message());
 }
 
-static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size, const char *what,
-                           const char *cache, const char *identity, Log *log)
+static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size,
+                           const char *what, const char *cache, const char *identity, Log *log)
 {
     *f = (LdmFilms){.n = n, .size = size, .per = ldm_latent_count(m, size)};
     f->latent = need((size_t)n * f->per, sizeof *f->latent);
@@ -93,7 +95,8 @@ static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film,
     Status s = OK;
     for (int first = 0; first < n && !s; first += ENCODE_BATCH) {
         int k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
-        for (int i = 0; i < k && !s; i++) s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
+        for (int i = 0; i < k && !s; i++)
+            s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
         if (!s) s = ldm_encode(m, grey, k, size, f->latent + (size_t)first * f->per);
         log_progress(log, what, first + k, n, NULL);
     }
@@ -103,16 +106,22 @@ static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film,
     return s;
 }
 
-Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior, int n_prior,
-                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, const char *cache,
-                     const char *identity, Log *log)
+Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior,
+                     int n_prior, const LdmFilm *val, int n_val, int size, bool standardise,
+                     bool embed, const char *cache, const char *identity, Log *log)
 {
     *d = (LdmData){.tokens = ldm_tokens(m), .width = m->text_config.hidden_size};
     Status s = OK;
     prompt_index(d, "", 0);
-    TRY_OR(done, s, encode_films(d, &d->train, m, train, n_train, size, "encoding training films", cache, identity, log));
-    TRY_OR(done, s, encode_films(d, &d->prior, m, prior, n_prior, size, "encoding prior films", NULL, identity, log));
-    TRY_OR(done, s, encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", NULL, identity, log));
+    TRY_OR(done, s,
+           encode_films(d, &d->train, m, train, n_train, size, "encoding training films", cache,
+                        identity, log));
+    TRY_OR(done, s,
+           encode_films(d, &d->prior, m, prior, n_prior, size, "encoding prior films", NULL,
+                        identity, log));
+    TRY_OR(done, s,
+           encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", NULL,
+                        identity, log));
     if (standardise && !m->standardised) {
         ldm_standardise(m, d->train.latent, n_train, size);
         ldm_restandardise(m, d->prior.latent, n_prior, size);
@@ -121,7 +130,8 @@ Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, cons
     d->ids = need((size_t)d->n_prompt * (size_t)d->tokens, sizeof *d->ids);
     TRY_OR(done, s, ldm_tokenize(m, (const char *const *)d->prompt, d->n_prompt, d->ids));
     if (embed) {
-        d->context = need((size_t)d->n_prompt * (size_t)d->tokens * (size_t)d->width, sizeof *d->context);
+        d->context =
+            need((size_t)d->n_prompt * (size_t)d->tokens * (size_t)d->width, sizeof *d->context);
         TRY_OR(done, s, ldm_embed(m, d->ids, d->n_prompt, d->context));
     }
 done:
@@ -153,15 +163,16 @@ void ldm_data_close(LdmData *d)
 void ldm_batch_new(LdmBatch *b, const LdmData *d, int n)
 {
     size_t count = (size_t)n, per = d->train.per;
-    *b = (LdmBatch){.n = n,
-                    .latent = need(count * per, sizeof(float)),
-                    .noise = need(count * per, sizeof(float)),
-                    .time = need(count, sizeof(float)),
-                    .mix = need(2 * count, sizeof(float)),
-                    .target = need(2 * count, sizeof(float)),
-                    .weight = need(count, sizeof(float)),
-                    .ids = need(count * (size_t)d->tokens, sizeof(int32_t)),
-                    .context = need(d->context ? count * (size_t)(d->tokens * d->width) : 1, sizeof(float))};
+    *b = (LdmBatch){
+        .n = n,
+        .latent = need(count * per, sizeof(float)),
+        .noise = need(count * per, sizeof(float)),
+        .time = need(count, sizeof(float)),
+        .mix = need(2 * count, sizeof(float)),
+        .target = need(2 * count, sizeof(float)),
+        .weight = need(count, sizeof(float)),
+        .ids = need(count * (size_t)d->tokens, sizeof(int32_t)),
+        .context = need(d->context ? count * (size_t)(d->tokens * d->width) : 1, sizeof(float))};
 }
 
 void ldm_batch_free(LdmBatch *b)
@@ -178,8 +189,9 @@ void ldm_batch_free(LdmBatch *b)
 }
 
 /* Fills sample i of b with film `at` of f, its noise, time and prompt, keyed by (step, sample). */
-static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f, int at, const NoiseSchedule *s,
-                        const LdmSettings *set, uint32_t seed, uint32_t step, uint64_t sample, double drop)
+static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f, int at,
+                        const NoiseSchedule *s, const LdmSettings *set, uint32_t seed,
+                        uint32_t step, uint64_t sample, double drop)
 {
     size_t per = f->per, channels = MAX_LATENT;
     RandomKey k = {.seed = seed, .step = step, .sample = sample};
@@ -213,7 +225,8 @@ static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f,
            (size_t)d->tokens * sizeof *b->ids);
     size_t width = (size_t)d->tokens * (size_t)d->width;
     if (d->context)
-        memcpy(b->context + (size_t)i * width, d->context + (size_t)prompt * width, width * sizeof(float));
+        memcpy(b->context + (size_t)i * width, d->context + (size_t)prompt * width,
+               width * sizeof(float));
 }
 
 /* Film number `draw` (counted over the whole run) of n: epochs of keyed permutations. */
@@ -223,8 +236,8 @@ static int film_at(uint32_t seed, uint64_t draw, int n, uint64_t list)
     return (int)random_permute(k, (uint32_t)(draw % (uint64_t)n), (uint32_t)n);
 }
 
-void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set, uint32_t seed,
-                    long step, int micro)
+void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set,
+                    uint32_t seed, long step, int micro)
 {
     int n_prior = d->prior.n ? (int)lrint(b->n * set->prior_share) : 0, n_main = b->n - n_prior;
     uint64_t round = (uint64_t)(step - 1) * (uint64_t)set->accumulate + (uint64_t)micro;
@@ -238,12 +251,13 @@ void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const
     }
 }
 
-void ldm_batch_validation(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set,
-                          uint32_t seed, int first)
+void ldm_batch_validation(LdmBatch *b, const LdmData *d, const NoiseSchedule *s,
+                          const LdmSettings *set, uint32_t seed, int first)
 {
     for (int i = 0; i < b->n; i++) {
         int at = first + i;
-        draw_sample(b, i, d, &d->val, at < d->val.n ? at : 0, s, set, seed, VALIDATION_STEP, (uint64_t)at, 0);
+        draw_sample(b, i, d, &d->val, at < d->val.n ? at : 0, s, set, seed, VALIDATION_STEP,
+                    (uint64_t)at, 0);
         if (at >= d->val.n) b->weight[i] = 0;
     }
 }

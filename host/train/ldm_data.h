@@ -1,5 +1,6 @@
-/* ldm_data.h - what the training of a latent diffusion model draws from: films as cached latents, prompts
- * as cached token ids and embeddings; and the batches drawn, a pure function of (seed, step).
+/* ldm_data.h - what the training of a latent diffusion model draws from: films as cached latents,
+ * prompts as cached token ids and embeddings; and the batches drawn, a pure function of (seed,
+ * step).
  */
 #ifndef LDM_DATA_H
 #define LDM_DATA_H
@@ -8,51 +9,54 @@
 #include "models/ldm.h"
 
 typedef struct {
-    const char *path;      /* of the film, borrowed */
-    const char *prompts;   /* templates parted by '|', borrowed */
+    const char *path;    /* of the film, borrowed */
+    const char *prompts; /* templates parted by '|', borrowed */
 } LdmFilm;
 
 typedef struct {
-    int    n, size;
-    size_t per;                  /* floats of a latent */
-    float *latent;               /* owned: [n, per] */
-    int   *first_prompt, *n_prompt;  /* owned: [n] templates of film i in the table */
+    int n, size;
+    size_t per;                   /* floats of a latent */
+    float *latent;                /* owned: [n, per] */
+    int *first_prompt, *n_prompt; /* owned: [n] templates of film i in the table */
 } LdmFilms;
 
 typedef struct {
     LdmFilms train, prior, val;
-    char   **prompt;   int n_prompt;   /* owned: distinct prompts; 0 is the empty one */
-    int32_t *ids;                      /* owned: [n_prompt, tokens] */
-    float   *context;                  /* owned: [n_prompt, tokens, width]; NULL when the text encoder is trained */
-    int      tokens, width;
-} LdmData;                             /* starts as {0} */
+    char **prompt;
+    int n_prompt;   /* owned: distinct prompts; 0 is the empty one */
+    int32_t *ids;   /* owned: [n_prompt, tokens] */
+    float *context; /* owned: [n_prompt, tokens, width]; NULL when the text encoder is trained */
+    int tokens, width;
+} LdmData; /* starts as {0} */
 
 /* Reads and encodes every film once. Standardises m by the training films' latents where the folder
- * had no statistics and `standardise` is set. cache: file that keeps the training films' latents between
- * runs of the same identity; NULL: none. */
-Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior, int n_prior,
-                     const LdmFilm *val, int n_val, int size, bool standardise, bool embed, const char *cache,
-                     const char *identity, Log *log);
-void   ldm_data_close(LdmData *d);
+ * had no statistics and `standardise` is set. cache: file that keeps the training films' latents
+ * between runs of the same identity; NULL: none. */
+Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior,
+                     int n_prior, const LdmFilm *val, int n_val, int size, bool standardise,
+                     bool embed, const char *cache, const char *identity, Log *log);
+void ldm_data_close(LdmData *d);
 
 /* One micro-batch on the host; buffers owned. */
 typedef struct {
-    int      n;
-    float   *latent, *noise;     /* [n, per] */
-    float   *time;               /* [n] */
-    float   *mix, *target;       /* [n, 2]: x_t = mix . (latent, noise); target = target . (latent, noise) */
-    float   *weight;             /* [n] */
-    int32_t *ids;                /* [n, tokens] */
-    float   *context;            /* [n, tokens, width] */
+    int n;
+    float *latent, *noise; /* [n, per] */
+    float *time;           /* [n] */
+    float *mix, *target;   /* [n, 2]: by (latent, noise) they give x_t and what is wanted */
+    float *weight;         /* [n] */
+    int32_t *ids;          /* [n, tokens] */
+    float *context;        /* [n, tokens, width] */
 } LdmBatch;
 
 void ldm_batch_new(LdmBatch *b, const LdmData *d, int n);
 void ldm_batch_free(LdmBatch *b);
 
-/* Micro-batch `micro` of update `step` (from 1). The last round(n * prior_share) samples are prior films. */
-void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set, uint32_t seed,
-                    long step, int micro);
-/* Validation films first..first+n-1 (wrapping weights to 0 beyond the end): the same noise and times every time. */
-void ldm_batch_validation(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set,
-                          uint32_t seed, int first);
+/* Micro-batch `micro` of update `step` (from 1). The last round(n * prior_share) samples are prior
+ * films. */
+void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set,
+                    uint32_t seed, long step, int micro);
+/* Validation films first..first+n-1 (wrapping weights to 0 beyond the end): the same noise and
+ * times every time. */
+void ldm_batch_validation(LdmBatch *b, const LdmData *d, const NoiseSchedule *s,
+                          const LdmSettings *set, uint32_t seed, int first);
 #endif

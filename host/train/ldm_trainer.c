@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WINDOW = 10, MAX_BAD_STEPS = 3 };                   /* steps behind one row of the history */
-enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS };                  /* numbers kept in checkpoints */
+enum { WINDOW = 10, MAX_BAD_STEPS = 3 };  /* steps behind one row of the history */
+enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS }; /* numbers kept in checkpoints */
 static const char *const COLUMNS[] = {"step", "loss", "val_loss", "rate", "grad_norm"};
 
 /* One recorded use of the network: training with gradients, or validation without. */
@@ -62,7 +62,8 @@ static Status record(Pass *p, Trainer *t, bool backward)
     }
     Tensor *noisy = mix_samples(g, p->latent, p->noise, p->mix);
     Tensor *wanted = mix_samples(g, p->latent, p->noise, p->target);
-    Tensor *prediction = unet(g, &t->m.unet, &t->m.unet_config, noisy, p->time, p->context, set->recompute);
+    Tensor *prediction =
+        unet(g, &t->m.unet, &t->m.unet_config, noisy, p->time, p->context, set->recompute);
     p->loss = weighted_mse(g, prediction, wanted, p->weight);
     TRY(graph_status(g));
     if (backward) {
@@ -88,7 +89,8 @@ static Status run_pass(Pass *p, const LdmBatch *b, float *loss)
     return exec_read(p->e, p->loss, loss);
 }
 
-/* Mean loss over the validation films, each with the same noise and time every time; NaN without films. */
+/* Mean loss over the validation films, each with the same noise and time every time; NaN without
+ * films. */
 static Status validate(Trainer *t, double *loss)
 {
     double sum = 0;
@@ -105,7 +107,9 @@ static Status validate(Trainer *t, double *loss)
 
 static double rate_at(const LdmSettings *set, long step)
 {
-    LrShape shape = !strcmp(set->schedule, "cosine") ? LR_COSINE : !strcmp(set->schedule, "linear") ? LR_LINEAR : LR_CONSTANT;
+    LrShape shape = !strcmp(set->schedule, "cosine")   ? LR_COSINE
+                    : !strcmp(set->schedule, "linear") ? LR_LINEAR
+                                                       : LR_CONSTANT;
     return lr_at(shape, set->learning_rate, 0, step, set->steps, set->warmup);
 }
 
@@ -116,7 +120,8 @@ static Status train_step(Trainer *t, long step, double *loss, double *norm)
     *loss = 0;
     for (int micro = 0; micro < set->accumulate; micro++) {
         float part;
-        ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, set, (uint32_t)t->job->config->study.seed, step, micro);
+        ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, set,
+                       (uint32_t)t->job->config->study.seed, step, micro);
         TRY(run_pass(&t->train, &t->batch, &part));
         *loss += part / (double)set->accumulate;
         if (micro + 1 < set->accumulate) TRY(optimizer_accumulate(&t->optimizer));
@@ -129,12 +134,15 @@ static Status train_step(Trainer *t, long step, double *loss, double *norm)
     log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
     t->optimizer.step = step;
     if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
-        return FAIL(ERR_NUMERIC, "%s: %d steps in a row up to %ld have no finite gradient; lower ldm.learning_rate",
-                    t->job->name, MAX_BAD_STEPS, step);
+        return FAIL(
+            ERR_NUMERIC,
+            "%s: %d steps in a row up to %ld have no finite gradient; lower ldm.learning_rate",
+            t->job->name, MAX_BAD_STEPS, step);
     return OK;
 }
 
-/* The history's row at `step`: the mean loss since the last row, and the validation loss where it is due. */
+/* The history's row at `step`: the mean loss since the last row, and the validation loss where it
+ * is due. */
 static Status note(Trainer *t, long step, double loss, double norm)
 {
     const LdmSettings *set = &t->job->config->ldm;
@@ -148,8 +156,9 @@ static Status note(Trainer *t, long step, double loss, double norm)
     if (due) TRY(validate(t, &val));
     if (!due && step % WINDOW) return OK;
     history_add(&t->history, (double[]){(double)step, mean, val, rate_at(set, step), norm});
-    log_record(t->log, "ldm", "\"name\":\"%s\",\"step\":%ld,\"loss\":%.6g,\"grad_norm\":%.6g%s%.6g", t->job->name, step,
-               mean, isfinite(norm) ? norm : -1, ",\"val_loss\":", isfinite(val) ? val : -1);
+    log_record(t->log, "ldm", "\"name\":\"%s\",\"step\":%ld,\"loss\":%.6g,\"grad_norm\":%.6g%s%.6g",
+               t->job->name, step, mean, isfinite(norm) ? norm : -1,
+               ",\"val_loss\":", isfinite(val) ? val : -1);
     t->run.number[SUM_LOSS] = t->run.number[COUNT_LOSS] = 0;
     return OK;
 }
@@ -163,7 +172,8 @@ static Status loop(Trainer *t)
         double loss, norm;
         if (run_state_must_stop(&t->run, step, t->job->stop_after, t->job->minutes)) {
             TRY(run_state_save(&t->run, step, t->log));
-            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept", t->job->name, step, set->steps);
+            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept",
+                        t->job->name, step, set->steps);
         }
         step++;
         TRY(train_step(t, step, &loss, &norm));
@@ -183,7 +193,9 @@ static Status save_model(Trainer *t)
     for (int k = 0; k < t->optimizer.n_store && average; k++) {
         block[k] = malloc(t->optimizer.store[k]->count * sizeof(float));
         if (!block[k]) s = FAIL(ERR_SPACE, "no memory for the averaged weights");
-        if (!s) s = device_read(t->device, block[k], t->optimizer.ema[k], t->optimizer.store[k]->count * sizeof(float));
+        if (!s)
+            s = device_read(t->device, block[k], t->optimizer.ema[k],
+                            t->optimizer.store[k]->count * sizeof(float));
     }
     if (!s) s = ldm_save(&t->m, t->model, block[0], block[1]);
     free(block[0]);
@@ -196,20 +208,29 @@ static Status prepare(Trainer *t)
     const Config *c = t->job->config;
     bool random = !strcmp(c->ldm.init, "random"), text = c->ldm.train_text_encoder;
     TRY(ldm_open(&t->m, t->device, t->job->base,
-                 (LdmUse){.train_unet = true, .train_text = text, .random = random, .seed = (uint32_t)c->study.seed}));
-    if (strcmp(c->ldm.prediction, "auto")) t->m.schedule.v_prediction = !strcmp(c->ldm.prediction, "v_prediction");
+                 (LdmUse){.train_unet = true,
+                          .train_text = text,
+                          .random = random,
+                          .seed = (uint32_t)c->study.seed}));
+    if (strcmp(c->ldm.prediction, "auto"))
+        t->m.schedule.v_prediction = !strcmp(c->ldm.prediction, "v_prediction");
     TRY(ldm_data_open(&t->data, &t->m, t->job->train, t->job->n_train, t->job->prior,
-                      c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val, c->data.size, random,
-                      !text, t->latents, t->job->identity, t->log));
+                      c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val,
+                      c->data.size, random, !text, t->latents, t->job->identity, t->log));
     ldm_batch_new(&t->batch, &t->data, c->ldm.batch);
     TRY(record(&t->train, t, true));
     TRY(record(&t->val, t, false));
-    OptimizerSettings o = {.adamw = true, .beta1 = c->ldm.beta1, .beta2 = c->ldm.beta2, .epsilon = c->ldm.epsilon,
-                           .weight_decay = c->ldm.weight_decay, .clip_norm = c->ldm.clip_norm,
+    OptimizerSettings o = {.adamw = true,
+                           .beta1 = c->ldm.beta1,
+                           .beta2 = c->ldm.beta2,
+                           .epsilon = c->ldm.epsilon,
+                           .weight_decay = c->ldm.weight_decay,
+                           .clip_norm = c->ldm.clip_norm,
                            .ema_decay = c->ldm.ema_decay};
     TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->m.unet, &t->m.text}, text ? 2 : 1));
     history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
-    run_state_init(&t->run, t->checkpoints, t->job->identity, t->device, &t->optimizer, &t->history);
+    run_state_init(&t->run, t->checkpoints, t->job->identity, t->device, &t->optimizer,
+                   &t->history);
     return OK;
 }
 
@@ -229,8 +250,12 @@ static void trainer_close(Trainer *t)
 
 Status ldm_train(const LdmJob *job, Device *d, Log *log)
 {
-    Trainer t = {.job = job, .device = d, .log = log, .checkpoints = path_join(job->out, "checkpoints"),
-                 .model = path_join(job->out, "model"), .latents = path_join(job->out, "latents.safetensors")};
+    Trainer t = {.job = job,
+                 .device = d,
+                 .log = log,
+                 .checkpoints = path_join(job->out, "checkpoints"),
+                 .model = path_join(job->out, "model"),
+                 .latents = path_join(job->out, "latents.safetensors")};
     Status s = OK;
     if (dir_exists(t.model)) goto done;
     if (!job->n_train) {

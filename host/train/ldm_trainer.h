@@ -5,8 +5,8 @@
  * and while it runs latents.safetensors and checkpoints/, removed when model/ is complete. A second
  * call continues the first bit for bit; a finished one returns at once.
  *
- * Objective: mean over samples of w(t) * |prediction - target|^2 per element; target = noise or v, w =
- * min-SNR. AdamW, EMA, clipping, accumulation as in [ldm].
+ * Objective: mean over samples of w(t) * |prediction - target|^2 per element; target = noise or v,
+ * w = min-SNR. AdamW, EMA, clipping, accumulation as in [ldm].
  */
 #ifndef LDM_TRAINER_H
 #define LDM_TRAINER_H
@@ -16,15 +16,15 @@
 #include "train/ldm_data.h"
 
 typedef struct {
-    const Config *config;       /* [study] seed, [data] size, [ldm], [synthesis] weights */
-    const char *base, *out;     /* folders */
-    const char *name;           /* for progress lines: "LDM bacteria" */
+    const Config *config;   /* [study] seed, [data] size, [ldm], [synthesis] weights */
+    const char *base, *out; /* folders */
+    const char *name;       /* for progress lines: "LDM bacteria" */
     const LdmFilm *train, *prior, *val;
     int n_train, n_prior, n_val;
-    const char *identity;       /* hash over everything the result depends on; a checkpoint of another
-                                   identity is refused */
-    long stop_after;            /* tests: act as if a stop was requested after this step; 0 = never */
-    int  minutes;               /* stop cleanly after so many minutes; 0 = no limit */
+    const char *identity; /* hash over everything the result depends on; a checkpoint of another
+                             identity is refused */
+    long stop_after;      /* tests: act as if a stop was requested after this step; 0 = never */
+    int minutes;          /* stop cleanly after so many minutes; 0 = no limit */
 } LdmJob;
 
 Status ldm_train(const LdmJob *job, Device *d, Log *log);

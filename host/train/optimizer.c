@@ -3,9 +3,12 @@
 #include "exec/sweep.h"
 #include <math.h>
 
-typedef struct { size_t first, count; } Range;
+typedef struct {
+    size_t first, count;
+} Range;
 
-/* The next run of trainable parameters from *at on; padding between them holds zeros and is swept too. */
+/* The next run of trainable parameters from *at on; padding between them holds zeros and is swept
+ * too. */
 static bool next_range(const ParamStore *s, int *at, Range *r)
 {
     int i = *at;
@@ -23,7 +26,8 @@ static Status block(Optimizer *o, int k, float **p, const char *what)
     return device_alloc(o->store[k]->device, (void **)p, o->store[k]->count * sizeof **p, what);
 }
 
-Status optimizer_new(Optimizer *o, OptimizerSettings settings, ParamStore *const *store, int n_store)
+Status optimizer_new(Optimizer *o, OptimizerSettings settings, ParamStore *const *store,
+                     int n_store)
 {
     *o = (Optimizer){.settings = settings, .n_store = n_store};
     Status s = OK;
@@ -34,7 +38,8 @@ Status optimizer_new(Optimizer *o, OptimizerSettings settings, ParamStore *const
         if (settings.adamw) TRY_OR(done, s, block(o, k, &o->v[k], "optimizer state"));
         if (settings.ema_decay > 0) {
             TRY_OR(done, s, block(o, k, &o->ema[k], "averaged weights"));
-            TRY_OR(done, s, sweep_add(store[k]->device, o->ema[k], store[k]->value, store[k]->count));
+            TRY_OR(done, s,
+                   sweep_add(store[k]->device, o->ema[k], store[k]->value, store[k]->count));
         }
     }
 done:
@@ -98,11 +103,18 @@ static Status update(Optimizer *o, int k, Range r, double rate, double grad_scal
     double decay = ema ? ema_decay_at(p->ema_decay, o->step) : 0;
     if (p->adamw)
         return sweep_adamw(s->device, value, grad, m, o->v[k] + r.first, ema, r.count,
-                           (Adamw){.rate = rate, .beta1 = p->beta1, .beta2 = p->beta2, .eps = p->epsilon,
-                                   .weight_decay = p->weight_decay, .grad_scale = grad_scale,
-                                   .ema_decay = decay, .step = o->step});
+                           (Adamw){.rate = rate,
+                                   .beta1 = p->beta1,
+                                   .beta2 = p->beta2,
+                                   .eps = p->epsilon,
+                                   .weight_decay = p->weight_decay,
+                                   .grad_scale = grad_scale,
+                                   .ema_decay = decay,
+                                   .step = o->step});
     TRY(sweep_sgd(s->device, value, grad, m, r.count,
-                  (Sgd){.rate = rate, .momentum = p->momentum, .weight_decay = p->weight_decay,
+                  (Sgd){.rate = rate,
+                        .momentum = p->momentum,
+                        .weight_decay = p->weight_decay,
                         .grad_scale = grad_scale}));
     return ema ? sweep_ema(s->device, ema, value, decay, r.count) : OK;
 }
@@ -132,7 +144,10 @@ double ema_decay_at(double decay, long step)
 double lr_at(LrShape shape, double rate, double floor, long step, long steps, long warmup)
 {
     if (step <= warmup) return rate * (double)step / (double)(warmup + 1);
-    double done = steps > warmup ? fmin(1, (double)(step - warmup - 1) / (double)(steps - warmup)) : 1;
-    double left = shape == LR_CONSTANT ? 1 : shape == LR_LINEAR ? 1 - done : .5 * (1 + cos(M_PI * done));
+    double done =
+        steps > warmup ? fmin(1, (double)(step - warmup - 1) / (double)(steps - warmup)) : 1;
+    double left = shape == LR_CONSTANT ? 1
+                  : shape == LR_LINEAR ? 1 - done
+                                       : .5 * (1 + cos(M_PI * done));
     return floor + (rate - floor) * left;
 }

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <time.h>
 
-static const char *const BLOCK_NAMES[MAX_STORES][4] = {
-    {"value", "m", "v", "ema"}, {"value.1", "m.1", "v.1", "ema.1"}};
+static const char *const BLOCK_NAMES[MAX_STORES][4] = {{"value", "m", "v", "ema"},
+                                                       {"value.1", "m.1", "v.1", "ema.1"}};
 
 static double now_s(void)
 {
@@ -23,13 +23,20 @@ void run_state_block(RunState *r, const char *name, float *data, size_t count)
     if (data) r->block[r->n_block++] = (CheckpointBlock){name, data, count};
 }
 
-void run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o, History *h)
+void run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o,
+                    History *h)
 {
-    *r = (RunState){.dir = dir, .identity = identity, .device = d, .optimizer = o, .history = h,
-                    .saved_step = -1, .began_s = now_s()};
+    *r = (RunState){.dir = dir,
+                    .identity = identity,
+                    .device = d,
+                    .optimizer = o,
+                    .history = h,
+                    .saved_step = -1,
+                    .began_s = now_s()};
     for (int k = 0; k < o->n_store; k++) {
         float *data[4] = {o->store[k]->value, o->m[k], o->v[k], o->ema[k]};
-        for (int i = 0; i < 4; i++) run_state_block(r, BLOCK_NAMES[k][i], data[i], o->store[k]->count);
+        for (int i = 0; i < 4; i++)
+            run_state_block(r, BLOCK_NAMES[k][i], data[i], o->store[k]->count);
     }
 }
 
@@ -40,10 +47,14 @@ static Status check_same(RunState *r, const char *info)
     const char *device = json_string_value(json_object_get(root, "device"));
     Status s = OK;
     if (!identity || strcmp(identity, r->identity))
-        s = FAIL(ERR_USAGE, "%s: checkpoint of a run with other settings or films (%.12s, this is %.12s); start it in another folder",
+        s = FAIL(ERR_USAGE,
+                 "%s: checkpoint of a run with other settings or films (%.12s, this is %.12s); "
+                 "start it in another folder",
                  r->dir, identity ? identity : "none", r->identity);
     else if (!device || strcmp(device, device_text(r->device)))
-        s = FAIL(ERR_USAGE, "%s: checkpoint was made on %s, this is %s: the last bits would differ; continue there, or start in another folder",
+        s = FAIL(ERR_USAGE,
+                 "%s: checkpoint was made on %s, this is %s: the last bits would differ; continue "
+                 "there, or start in another folder",
                  r->dir, device ? device : "unknown", device_text(r->device));
     json_t *numbers = json_object_get(root, "numbers");
     for (size_t i = 0; !s && i < MAX_NUMBERS; i++) {
@@ -79,7 +90,8 @@ Status run_state_save(RunState *r, long step, Log *log)
     if (step == r->saved_step) return OK;
     Text info = {0};
     char *history = history_text(r->history);
-    text_add(&info, "{\"identity\": \"%s\", \"device\": \"%s\", \"numbers\": [", r->identity, device_text(r->device));
+    text_add(&info, "{\"identity\": \"%s\", \"device\": \"%s\", \"numbers\": [", r->identity,
+             device_text(r->device));
     for (int i = 0; i < MAX_NUMBERS; i++) {
         if (isfinite(r->number[i])) text_add(&info, "%s%.17g", i ? ", " : "", r->number[i]);
         else text_add(&info, "%snull", i ? ", " : "");

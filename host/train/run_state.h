@@ -11,25 +11,29 @@
 
 enum { MAX_BLOCKS = 4 * MAX_STORES + 2, MAX_NUMBERS = 8 };
 typedef struct {
-    const char *dir;              /* of the checkpoints */
+    const char *dir; /* of the checkpoints */
     const char *identity;
     Device *device;
     Optimizer *optimizer;
     History *history;
     CheckpointBlock block[MAX_BLOCKS];
-    int     n_block;
-    double  number[MAX_NUMBERS];  /* the trainer's own: running sums, best loss, ... kept in checkpoints;
-                                     what is not finite comes back as infinity */
-    long    saved_step;           /* last one on disk; -1: none */
-    double  began_s;              /* of this process's run, monotonic clock */
+    int n_block;
+    double number[MAX_NUMBERS]; /* the trainer's own: running sums, best loss, ... kept in
+                                   checkpoints; what is not finite comes back as infinity */
+    long saved_step;            /* last one on disk; -1: none */
+    double began_s;             /* of this process's run, monotonic clock */
 } RunState;
 
-void   run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o, History *h);
-void   run_state_block(RunState *r, const char *name, float *data, size_t count);  /* one more; NULL data is passed over */
-Status run_state_resume(RunState *r, long *step, Log *log);   /* *step 0 if there is nothing to resume;
-                                                                 takes over optimizer->step, history, number */
-Status run_state_save(RunState *r, long step, Log *log);      /* a full disk is only warned about: training goes on */
+void run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o,
+                    History *h);
+/* One more block to keep; NULL data is passed over. */
+void run_state_block(RunState *r, const char *name, float *data, size_t count);
+
+/* *step is 0 if there is nothing to resume; takes over optimizer->step, history, number. */
+Status run_state_resume(RunState *r, long *step, Log *log);
+/* A full disk is only warned about: training goes on. */
+Status run_state_save(RunState *r, long step, Log *log);
 
 /* True if the run must stop after `step`: a signal, the time limit, or stop_after (0 = never). */
-bool   run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
+bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
 #endif
