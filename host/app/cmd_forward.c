@@ -371,6 +371,8 @@ static const Option option[] = {
     {"train", NULL,
      "inception: batch statistics and auxiliary head, no dropout; moved averages are written too",
      NULL},
+    {"dump", "FILE", "writes the recorded graph: for Graphviz where FILE ends in .dot, else as text",
+     NULL},
 };
 static const Usage usage = {
     .command = "forward",
@@ -388,6 +390,17 @@ static const Usage usage = {
     .option = option,
     .n_option = sizeof option / sizeof *option,
 };
+
+static Status dump(const Graph *g, const char *path)
+{
+    Text t = {0};
+    size_t n = strlen(path);
+    if (n > 4 && !strcmp(path + n - 4, ".dot")) graph_dump_dot(g, &t);
+    else graph_dump_text(g, &t);
+    Status s = file_write(path, t.s, t.n);
+    free(t.s);
+    return s;
+}
 
 Status cmd_forward(App *app, int argc, char **argv)
 {
@@ -407,6 +420,7 @@ Status cmd_forward(App *app, int argc, char **argv)
     TRY_OR(done, s, st_open(&f.file, f.from));
     TRY_OR(done, s, device_open(&f.device, "auto", 0, app->log));
     TRY_OR(done, s, record(&f));
+    if (options_has(&o, "dump")) TRY_OR(done, s, dump(f.graph, options_text(&o, "dump")));
     TRY_OR(done, s, run(&f));
     s = write_results(&f);
 done:

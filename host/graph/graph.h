@@ -103,6 +103,7 @@ void    graph_finish(Graph *g, Tensor *const *output, int n_output);  /* marks w
 
 /* A line a live tensor: id, op, shape, sources, name. Equal graphs give equal texts. */
 void    graph_dump_text(const Graph *g, Text *out);
+void    graph_dump_dot(const Graph *g, Text *out);  /* for Graphviz: a box a node, an arrow a source */
 
 /* The two ops that the reverse pass itself needs; host/ops defines them. */
 extern const OpDef op_add, op_fill;

@@ -270,6 +270,32 @@ static void same_build_same_dump(void **state)
 
 /* ---- what a failing run says --------------------------------------------------------------- */
 
+static void dot_is_whole(void **state)
+{
+    (void)state;
+    RandomGraph r;
+    Text dot = {0};
+    random_graph_make(&r, 7, true);
+    graph_dump_dot(r.g, &dot);
+    assert_true(!strncmp(dot.s, "digraph equipoise {\n", 20));
+    assert_string_equal(dot.s + dot.n - 3, "\n}\n");
+    bool *declared = calloc((size_t)r.g->n, sizeof *declared);
+    int edges = 0, from, to;
+    for (char *line = strtok(dot.s, "\n"); line; line = strtok(NULL, "\n")) {
+        if (sscanf(line, "  n%d -> n%d;", &from, &to) == 2) {
+            assert_true(from < to && declared[from] && declared[to]);
+            edges++;
+        } else if (sscanf(line, "  n%d [label=\"", &to) == 1) {
+            assert_false(declared[to]);
+            declared[to] = true;
+        }
+    }
+    assert_true(edges > 10);
+    free(declared);
+    free(dot.s);
+    random_graph_free(&r);
+}
+
 static void failures_name_the_node(void **state)
 {
     (void)state;
@@ -304,7 +330,8 @@ int main(void)
         cmocka_unit_test(builders_refuse),         cmocka_unit_test(no_gradient_is_an_error),
         cmocka_unit_test(uses_add_up),             cmocka_unit_test(gradients_reach_what_is_used),
         cmocka_unit_test(sides_of_copies_are_their_own),
-        cmocka_unit_test(same_build_same_dump),        cmocka_unit_test(failures_name_the_node),
+        cmocka_unit_test(same_build_same_dump),        cmocka_unit_test(dot_is_whole),
+        cmocka_unit_test(failures_name_the_node),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
