@@ -1,8 +1,7 @@
 /* cmd_synthesize.c - equipoise synthesize: films of one class, outside of a study. */
 #include "app/commands.h"
+#include "app/lone_stage.h"
 #include "app/options.h"
-#include "study/dataset.h"
-#include "study/lock.h"
 #include "study/task.h"
 #include <stdlib.h>
 #include <string.h>
@@ -28,82 +27,64 @@ static const Usage usage = {
 };
 
 /* Sources and number of films. */
-static Status choose(SynthesisJob *job, Stage *s, Stage *data, Manifest *m, Arena *a,
-                     const char *out, Log *log)
+static Status choose_sources(LoneStage *l)
 {
-    const Config *c = job->config;
+    const Config *c = l->config;
+    const Manifest *m = &l->manifest;
+    SynthesisJob *job = l->job;
     bool translate = !strcmp(c->synthesis.mode, "image-to-image");
     SourceFilm *source;
     job->count = c->synthesis.count;
     if (translate || !job->count) {
         int n_train, n_val;
-        char *prepared = path_join(out, "prepare");
-        Status status = dataset_stage(data, m, c, prepared, log);
-        free(prepared);
-        TRY(status);
-        stage_upstream(s, data, NULL);
+        TRY(lone_stage_films(l));
         TRY(fold_need_class(m, c->data.normal));
-        TRY(fold_need_class(m, job->label));
-        TRY(synthetic_wanted(&n_train, &n_val, c, m, job->label));
+        TRY(fold_need_class(m, l->label));
+        TRY(synthetic_wanted(&n_train, &n_val, c, m, l->label));
         job->count = n_train + n_val;
     }
     if (!translate) return OK;
-    TRY(fold_sources(&source, &job->n_source, a, m,
-                     !strcmp(c->synthesis.source, "normal") ? c->data.normal : job->label));
+    TRY(fold_sources(&source, &job->n_source, &l->arena, m,
+                     !strcmp(c->synthesis.source, "normal") ? c->data.normal : l->label));
     job->source = source;
     return OK;
 }
 
-static Status synthesize(const Config *c, const char *out, const char *model, const char *label,
-                         Log *log)
+static Status choose(LoneStage *l)
 {
-    Manifest m = {0};
-    Stage data = {0}, s = {0};
-    Arena a = {0};
-    Device *d = NULL;
-    char *films = path_join(out, "films");
-    SynthesisJob job = {.config = c, .model = model, .out = films, .label = label};
-    Status status;
-    stage_new(&s, "synthesize", out);
-    job.name = arena_printf(&a, "synthetic %s", label);
-    TRY_OR(done, status, class_prompts(&job.prompts, c, label));
-    TRY_OR(done, status, device_open(&d, c->study.device, c->study.threads, log));
-    TRY_OR(done, status, choose(&job, &s, &data, &m, &a, out, log));
-    stage_setting(&s, c, "study.seed data.size data.normal synthesis");
-    stage_text(&s, "class", label);
-    TRY_OR(done, status, stage_input(&s, "model", model));
-    TRY_OR(done, status, stage_begin(&s));
-    if (s.done) {
-        log_info(log, "%s: was complete", out);
-        goto done;
-    }
-    TRY_OR(done, status, synthesis_run(&job, d, log));
-    TRY_OR(done, status, stage_end(&s, (const char *[]){"films"}, 1));
-    printf("%s/manifest.csv\n", films);
-done:
-    device_close(d);
-    stage_free(&s);
-    stage_free(&data);
-    manifest_free(&m);
-    arena_free(&a);
-    free(films);
-    return status;
+    SynthesisJob *job = l->job;
+    job->name = arena_printf(&l->arena, "synthetic %s", l->label);
+    TRY(choose_sources(l));
+    stage_setting(&l->stage, l->config, "study.seed data.size data.normal synthesis");
+    stage_text(&l->stage, "class", l->label);
+    return stage_input(&l->stage, "model", job->model);
 }
+
+static Status make_films(LoneStage *l) { return synthesis_run(l->job, l->device, l->log); }
+
+static const LoneKind kind = {.name = "synthesize",
+                              .output = {"films"},
+                              .result = "films/manifest.csv",
+                              .choose = choose,
+                              .work = make_films};
 
 Status cmd_synthesize(App *app, int argc, char **argv)
 {
     Options o;
     Config c;
     const char *out, *model, *label;
-    RunLock lock = {0};
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
     TRY(options_config(&c, &o));
     TRY(options_need(&out, &o, "out"));
     TRY(options_need(&model, &o, "model"));
     TRY(options_need(&label, &o, "class"));
-    TRY(lone_run_open(&lock, out, app->log));
-    Status s = synthesize(&c, out, model, label, app->log);
-    run_unlock(&lock);
+    SynthesisJob job = {.config = &c, .model = model, .label = label};
+    TRY(class_prompts(&job.prompts, &c, label));
+    char *films = path_join(out, "films");
+    job.out = films;
+    LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};
+    Status s = lone_stage_run(&l, &kind);
+    free(films);
     return s;
 }

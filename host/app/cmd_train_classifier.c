@@ -1,10 +1,8 @@
 /* cmd_train_classifier.c - equipoise train-classifier: one classifier, outside of a study. */
 #include "app/commands.h"
+#include "app/lone_stage.h"
 #include "app/options.h"
-#include "study/dataset.h"
 #include "study/fold.h"
-#include "study/lock.h"
-#include <stdlib.h>
 #include <string.h>
 
 static const Option option[] = {
@@ -30,64 +28,43 @@ static const Usage usage = {
     .takes_config = true,
 };
 
-static Status choose_films(ClassifierJob *job, Stage *s, Arena *a, const Manifest *m,
-                           const char *label)
+static Status choose_films(LoneStage *l)
 {
-    const Config *c = job->config;
+    const Config *c = l->config;
+    const Manifest *m = &l->manifest;
+    ClassifierJob *job = l->job;
     ClassifierFilm *train, *val;
-    if (label) {
-        TRY(fold_task(&train, NULL, &job->n_train, a, m, SPLIT_TRAIN, c->data.normal, label));
-        TRY(fold_task(&val, NULL, &job->n_val, a, m, SPLIT_VAL, c->data.normal, label));
+    Arena *a = &l->arena;
+    TRY(lone_stage_films(l));
+    if (l->label) {
+        TRY(fold_task(&train, NULL, &job->n_train, a, m, SPLIT_TRAIN, c->data.normal, l->label));
+        TRY(fold_task(&val, NULL, &job->n_val, a, m, SPLIT_VAL, c->data.normal, l->label));
         job->classes = 2;
     } else {
         TRY(fold_patients(&train, &job->n_train, &val, &job->n_val, &job->classes, a, m));
     }
     job->train = train;
     job->val = val;
-    stage_text(s, "class", label ? label : "patients");
-    stage_setting(s, c, "study.seed data.normal data.size classifier augment");
-    return stage_input(s, "first weights", c->classifier.weights);
+    job->identity = l->identity;
+    job->name = arena_printf(a, "classifier %s", l->label ? l->label : "patients");
+    stage_text(&l->stage, "class", l->label ? l->label : "patients");
+    stage_setting(&l->stage, c, "study.seed data.normal data.size classifier augment");
+    return stage_input(&l->stage, "first weights", c->classifier.weights);
 }
 
-static Status train(const Config *c, const char *out, const char *label, int minutes, Log *log)
+static Status train(LoneStage *l)
 {
-    Manifest m = {0};
-    Stage data = {0}, s = {0};
-    Arena a = {0};
-    Device *d = NULL;
-    char identity[HASH_TEXT], *prepared = path_join(out, "prepare");
-    ClassifierJob job = {.config = c,
-                         .seed = (uint32_t)c->study.seed,
-                         .out = out,
-                         .minutes = minutes,
-                         .identity = identity};
-    Status status;
-    stage_new(&s, "train-classifier", out);
-    job.name = arena_printf(&a, "classifier %s", label ? label : "patients");
-    TRY_OR(done, status, device_open(&d, c->study.device, c->study.threads, log));
-    TRY_OR(done, status, dataset_stage(&data, &m, c, prepared, log));
-    stage_upstream(&s, &data, NULL);
-    TRY_OR(done, status, choose_films(&job, &s, &a, &m, label));
-    TRY_OR(done, status, stage_begin(&s));
-    if (s.done) {
-        log_info(log, "%s: was complete", out);
-        goto done;
-    }
-    stage_identity(&s, identity);
-    log_info(log, "%d films to train on, %d to validate, %d classes", job.n_train, job.n_val,
-             job.classes);
-    TRY_OR(done, status, classifier_train(&job, d, log));
-    TRY_OR(done, status, stage_end(&s, (const char *[]){"model.safetensors", "history.json"}, 2));
-    printf("%s/model.safetensors\n", out);
-done:
-    device_close(d);
-    stage_free(&s);
-    stage_free(&data);
-    manifest_free(&m);
-    arena_free(&a);
-    free(prepared);
-    return status;
+    const ClassifierJob *job = l->job;
+    log_info(l->log, "%d films to train on, %d to validate, %d classes", job->n_train, job->n_val,
+             job->classes);
+    return classifier_train(job, l->device, l->log);
 }
+
+static const LoneKind kind = {.name = "train-classifier",
+                              .output = {"model.safetensors", "history.json"},
+                              .result = "model.safetensors",
+                              .choose = choose_films,
+                              .work = train};
 
 Status cmd_train_classifier(App *app, int argc, char **argv)
 {
@@ -95,7 +72,6 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
     Config c;
     const char *out;
     int minutes;
-    RunLock lock = {0};
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
     TRY(options_config(&c, &o));
@@ -112,8 +88,8 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
         return FAIL(
             ERR_USAGE,
             "train-classifier: --class is missing, expected one with classifier.target = disease");
-    TRY(lone_run_open(&lock, out, app->log));
-    Status s = train(&c, out, label, minutes, app->log);
-    run_unlock(&lock);
-    return s;
+    ClassifierJob job = {
+        .config = &c, .seed = (uint32_t)c.study.seed, .out = out, .minutes = minutes};
+    LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};
+    return lone_stage_run(&l, &kind);
 }

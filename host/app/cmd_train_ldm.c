@@ -1,10 +1,8 @@
 /* cmd_train_ldm.c - equipoise train-ldm: one diffusion model, outside of a study. */
 #include "app/commands.h"
+#include "app/lone_stage.h"
 #include "app/options.h"
-#include "study/dataset.h"
 #include "study/fold.h"
-#include "study/lock.h"
-#include <stdlib.h>
 #include <string.h>
 
 static const Option option[] = {
@@ -25,65 +23,48 @@ static const Usage usage = {
     .takes_config = true,
 };
 
-/* Films of the job, and what its result depends on. */
-static Status choose_films(LdmJob *job, Stage *s, Arena *a, const Manifest *m, const char *label)
+static Status choose_films(LoneStage *l)
 {
-    const Config *c = job->config;
+    const unsigned outside_tests = 1u << SPLIT_TRAIN | 1u << SPLIT_POOL;
+    const Config *c = l->config;
+    const Manifest *m = &l->manifest;
+    LdmJob *job = l->job;
     LdmFilm *train, *prior = NULL, *val;
-    if (label) TRY(fold_need_class(m, label));
-    TRY(fold_prompted(&train, &job->n_train, a, m, c, 1u << SPLIT_TRAIN | 1u << SPLIT_POOL, label));
-    TRY(fold_prompted(&val, &job->n_val, a, m, c, 1u << SPLIT_VAL, label));
-    if (label && c->ldm.prior_share > 0)
+    Arena *a = &l->arena;
+    TRY(lone_stage_films(l));
+    if (l->label) TRY(fold_need_class(m, l->label));
+    TRY(fold_prompted(&train, &job->n_train, a, m, c, outside_tests, l->label));
+    TRY(fold_prompted(&val, &job->n_val, a, m, c, 1u << SPLIT_VAL, l->label));
+    if (l->label && c->ldm.prior_share > 0)
         TRY(fold_prompted(&prior, &job->n_prior, a, m, c, 1u << SPLIT_TRAIN, c->data.normal));
     if (!job->n_train)
         return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
     job->train = train;
     job->prior = prior;
     job->val = val;
-    stage_text(s, "class", label ? label : "all");
+    job->identity = l->identity;
+    job->name = arena_printf(a, "LDM %s", l->label ? l->label : "all");
+    stage_text(&l->stage, "class", l->label ? l->label : "all");
     stage_setting(
-        s, c,
+        &l->stage, c,
         "study.seed data.normal data.disease_a data.disease_b data.size ldm synthesis.weights "
         "synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b");
-    return stage_input(s, "base model", c->ldm.base);
+    return stage_input(&l->stage, "base model", c->ldm.base);
 }
 
-static Status train(const Config *c, const char *out, const char *label, int minutes, Log *log)
+static Status train(LoneStage *l)
 {
-    Manifest m = {0};
-    Stage data = {0}, s = {0};
-    Arena a = {0};
-    Device *d = NULL;
-    char identity[HASH_TEXT], *prepared = path_join(out, "prepare");
-    LdmJob job = {
-        .config = c, .base = c->ldm.base, .out = out, .minutes = minutes, .identity = identity};
-    Status status;
-    stage_new(&s, "train-ldm", out);
-    job.name = arena_printf(&a, "LDM %s", label ? label : "all");
-    TRY_OR(done, status, device_open(&d, c->study.device, c->study.threads, log));
-    TRY_OR(done, status, dataset_stage(&data, &m, c, prepared, log));
-    stage_upstream(&s, &data, NULL);
-    TRY_OR(done, status, choose_films(&job, &s, &a, &m, label));
-    TRY_OR(done, status, stage_begin(&s));
-    if (s.done) {
-        log_info(log, "%s: was complete", out);
-        goto done;
-    }
-    stage_identity(&s, identity);
-    log_info(log, "%d films to train on, %d to validate, %d prior", job.n_train, job.n_val,
-             job.n_prior);
-    TRY_OR(done, status, ldm_train(&job, d, log));
-    TRY_OR(done, status, stage_end(&s, (const char *[]){"model", "history.json"}, 2));
-    printf("%s/model\n", out);
-done:
-    device_close(d);
-    stage_free(&s);
-    stage_free(&data);
-    manifest_free(&m);
-    arena_free(&a);
-    free(prepared);
-    return status;
+    const LdmJob *job = l->job;
+    log_info(l->log, "%d films to train on, %d to validate, %d prior", job->n_train, job->n_val,
+             job->n_prior);
+    return ldm_train(job, l->device, l->log);
 }
+
+static const LoneKind kind = {.name = "train-ldm",
+                              .output = {"model", "history.json"},
+                              .result = "model",
+                              .choose = choose_films,
+                              .work = train};
 
 Status cmd_train_ldm(App *app, int argc, char **argv)
 {
@@ -91,7 +72,6 @@ Status cmd_train_ldm(App *app, int argc, char **argv)
     Config c;
     const char *out;
     int minutes;
-    RunLock lock = {0};
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
     TRY(options_config(&c, &o));
@@ -100,8 +80,11 @@ Status cmd_train_ldm(App *app, int argc, char **argv)
     const char *label = options_text(&o, "class");
     if (!*c.ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
     TRY(ldm_check(c.ldm.base, c.data.size, strcmp(c.ldm.init, "random")));
-    TRY(lone_run_open(&lock, out, app->log));
-    Status s = train(&c, out, strcmp(label, "all") ? label : NULL, minutes, app->log);
-    run_unlock(&lock);
-    return s;
+    LdmJob job = {.config = &c, .base = c.ldm.base, .out = out, .minutes = minutes};
+    LoneStage l = {.config = &c,
+                   .out = out,
+                   .label = strcmp(label, "all") ? label : NULL,
+                   .log = app->log,
+                   .job = &job};
+    return lone_stage_run(&l, &kind);
 }

@@ -1,0 +1,48 @@
+/* lone_stage.h - the frame of commands that run one stage outside of a study.
+ *
+ * lone_stage_run() opens the device, takes the folder --out (lock, log.jsonl), lets the command
+ * choose its films and note what its result depends on, and then skips, starts or continues the
+ * stage by its record OUT/stage.json (study/stage.h). Where the stage is complete, and when it has
+ * become so, the path of its result is printed on stdout.
+ *
+ *   static const LoneKind kind = {.name = "train-ldm", .output = {"model", "history.json"},
+ *                                 .result = "model", .choose = choose_films, .work = train};
+ *   LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};
+ *   TRY(lone_stage_run(&l, &kind));
+ */
+#ifndef LONE_STAGE_H
+#define LONE_STAGE_H
+#include "base/arena.h"
+#include "data/manifest.h"
+#include "exec/device.h"
+#include "study/stage.h"
+
+typedef struct {
+    const Config *config;
+    const char *out;
+    const char *label; /* class of the films, or NULL */
+    Log *log;
+    void *job; /* the command's own */
+    /* For choose and work: */
+    Device *device;
+    Arena arena; /* lives until the stage ends */
+    Stage stage; /* of the command; choose adds its inputs */
+    Stage data;  /* after lone_stage_films() */
+    Manifest manifest;
+    char identity[HASH_TEXT]; /* of all inputs, valid in work: what checkpoints belong to */
+} LoneStage;
+
+typedef struct {
+    const char *name;      /* of the stage */
+    const char *output[4]; /* files and folders below OUT that its record hashes, then NULL */
+    const char *result;    /* below OUT, printed */
+    Status (*choose)(LoneStage *l);
+    Status (*work)(LoneStage *l);
+} LoneKind;
+
+Status lone_stage_run(LoneStage *l, const LoneKind *kind);
+
+/* For choose: prepares data.source into OUT/prepare/ unless that is done, reads its manifest and
+ * makes it an input of the stage. */
+Status lone_stage_films(LoneStage *l);
+#endif
