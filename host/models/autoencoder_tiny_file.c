@@ -5,7 +5,6 @@
  *               is one more than diffusers'
  */
 #include "models/autoencoder_tiny.h"
-#include "weights/json_config.h"
 #include "weights/model_folder.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,25 +117,14 @@ static Status from_json(TinyConfig *c, JsonConfig *j)
 
 Status tiny_config_read(TinyConfig *out, const char *path)
 {
-    char *config, *weights;
-    JsonConfig j = {0};
-    SafeFile f = {0};
+    ModelSource m;
     TinyConfig c;
-    TRY(model_find(&config, &weights, path));
     Status s;
-    if (config) {
-        TRY_OR(done, s, json_config_open(&j, config));
-        TRY_OR(done, s, from_json(&c, &j));
-    } else {
-        TRY_OR(done, s, st_open(&f, weights));
-        TRY_OR(done, s, from_shapes(&c, &f));
-    }
+    TRY_OR(done, s, model_source_open(&m, path));
+    TRY_OR(done, s, m.json.value ? from_json(&c, &m.json) : from_shapes(&c, &m.file));
     *out = c;
 done:
-    json_config_close(&j);
-    st_close(&f);
-    free(config);
-    free(weights);
+    model_source_close(&m);
     return s;
 }
 

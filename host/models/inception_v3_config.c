@@ -2,9 +2,7 @@
  * shapes. */
 #include "base/text.h"
 #include "models/inception_v3.h"
-#include "weights/json_config.h"
 #include "weights/model_folder.h"
-#include <stdlib.h>
 
 enum { FEATURES = 2048 }; /* before the last layer, at width 1 */
 
@@ -41,24 +39,13 @@ static Status from_file(InceptionConfig *c, const SafeFile *f)
 
 Status inception_config_read(InceptionConfig *out, const char *path)
 {
-    char *config, *weights;
-    JsonConfig j = {0};
-    SafeFile f = {0};
+    ModelSource m;
     InceptionConfig c = {.num_classes = 1000, .width = 1, .aux = true, .dropout = 0.5f};
-    TRY(model_find(&config, &weights, path));
     Status s;
-    if (config) {
-        TRY_OR(done, s, json_config_open(&j, config));
-        TRY_OR(done, s, from_json(&c, &j));
-    } else {
-        TRY_OR(done, s, st_open(&f, weights));
-        TRY_OR(done, s, from_file(&c, &f));
-    }
+    TRY_OR(done, s, model_source_open(&m, path));
+    TRY_OR(done, s, m.json.value ? from_json(&c, &m.json) : from_file(&c, &m.file));
     *out = c;
 done:
-    json_config_close(&j);
-    st_close(&f);
-    free(config);
-    free(weights);
+    model_source_close(&m);
     return s;
 }

@@ -1,7 +1,6 @@
 /* model_folder.c - finds files, and says what lies there instead. */
 #include "weights/model_folder.h"
 #include "base/file.h"
-#include "weights/json_config.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,4 +157,21 @@ Status model_find(char **config, char **weights, const char *path)
         return no_weights(path, "diffusion_pytorch_model.safetensors or model.safetensors");
     *config = path_join(path, "config.json");
     return OK;
+}
+
+Status model_source_open(ModelSource *m, const char *path)
+{
+    char *config, *weights;
+    *m = (ModelSource){0};
+    TRY(model_find(&config, &weights, path));
+    Status s = config ? json_config_open(&m->json, config) : st_open(&m->file, weights);
+    free(config);
+    free(weights);
+    return s;
+}
+
+void model_source_close(ModelSource *m)
+{
+    json_config_close(&m->json);
+    st_close(&m->file);
 }

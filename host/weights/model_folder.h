@@ -12,7 +12,8 @@
  */
 #ifndef MODEL_FOLDER_H
 #define MODEL_FOLDER_H
-#include "base/status.h"
+#include "weights/json_config.h"
+#include "weights/safetensors.h"
 
 /* All files that a model needs are there, and model_index.json (where there is one) names classes
  * that we know. */
@@ -21,4 +22,14 @@ Status model_folder_check(const char *root);
 /* Config and weights of one model: of a folder that holds both, or of a single weights file, which
  * has no config: *config is then NULL. */
 Status model_find(char **config, char **weights, const char *path);
+
+/* What tells the sizes of such a model: its config.json where it has one, else its weights' shapes.
+ */
+typedef struct {
+    JsonConfig json; /* open if value is set */
+    SafeFile file;   /* open if not */
+} ModelSource;       /* starts as {0} */
+
+Status model_source_open(ModelSource *m, const char *path);
+void model_source_close(ModelSource *m); /* accepts {0} */
 #endif
