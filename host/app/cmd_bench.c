@@ -6,6 +6,7 @@
 #include "app/commands.h"
 #include "app/options.h"
 #include "base/random.h"
+#include "base/signal.h"
 #include "models/unet.h"
 #include "ops/ops.h"
 #include "train/classifier_net.h"
@@ -246,6 +247,7 @@ static Status run_rounds(Bench *b, const Case *c)
     for (int round = 1; b->piped || round <= b->rounds; round++) {
         fflush(stdout);
         if (b->piped && !fgets(go, sizeof go, stdin)) break;
+        TRY(signal_check());
         TRY(run_steps(&took, b, c, b->steps, &loss));
         printf("{\"round\":%d,\"ms\":%.3f,\"cpu_ms\":%.3f,\"loss\":%.5g}\n", round, took.wall,
                took.cpu, (double)loss);

@@ -119,21 +119,22 @@ static void print_comparison(const Comparison *c)
 }
 
 /* Evaluates, prints; with two classifiers *result gets both and the comparison. */
-static void evaluate(json_t **result, const Job *j, const Predictions p[2])
+static Status evaluate(json_t **result, const Job *j, const Predictions p[2])
 {
     Evaluation e;
-    evaluation_run(&e, &p[0], j->threshold[0], &j->how);
+    TRY(evaluation_run(&e, &p[0], j->threshold[0], &j->how));
     print_evaluation(&e, j->path[0]);
     *result = evaluation_json(&e);
-    if (!j->path[1]) return;
+    if (!j->path[1]) return OK;
 
     Comparison c;
-    evaluation_run(&e, &p[1], j->threshold[1], &j->how);
+    TRY(evaluation_run(&e, &p[1], j->threshold[1], &j->how));
     print_evaluation(&e, j->path[1]);
-    comparison_run(&c, &p[0], j->threshold[0], &p[1], j->threshold[1], &j->how);
+    TRY(comparison_run(&c, &p[0], j->threshold[0], &p[1], j->threshold[1], &j->how));
     print_comparison(&c);
     CHECK(!json_object_set_new(*result, "versus", evaluation_json(&e)));
     CHECK(!json_object_set_new(*result, "comparison", comparison_json(&c)));
+    return OK;
 }
 
 Status cmd_evaluate(App *app, int argc, char **argv)
@@ -151,7 +152,7 @@ Status cmd_evaluate(App *app, int argc, char **argv)
     if (p[0].n_patients < p[0].n)
         log_info(app->log, "patients have several films: the bootstrap and the tests over patients "
                            "count; Clopper-Pearson, DeLong and McNemar take films as independent");
-    evaluate(&result, &j, p);
+    TRY_OR(done, s, evaluate(&result, &j, p));
     if (j.out) TRY_OR(done, s, json_write(result, j.out));
 done:
     json_decref(result);

@@ -5,6 +5,7 @@
  */
 #include "app/commands.h"
 #include "app/options.h"
+#include "base/signal.h"
 #include "exec/exec.h"
 #include "models/autoencoder_tiny.h"
 #include "models/clip_text.h"
@@ -261,6 +262,7 @@ static Status record(Forward *f)
     TRY(params_alloc(&f->params, f->device, f->grad));
     if (f->model->names) TRY(f->model->names(f));
     TRY(params_load(&f->params, f->weights_file, &f->how));
+    TRY(signal_check());
 
     Tensor *keep[2 * MAX_PORTS];
     int n_keep = f->n_output;
@@ -285,7 +287,8 @@ static Status run(Forward *f)
         TRY(write_input(f, f->input[i], "", &f->model->in[i]));
     for (int i = 0; i < MAX_PORTS && f->dy[i]; i++)
         TRY(write_input(f, f->dy[i], "grad.", &f->model->out[i]));
-    return exec_run(f->exec);
+    TRY(exec_run(f->exec));
+    return signal_check();
 }
 
 /* ---- results ---------------------------------------------------------------------------- */
@@ -349,7 +352,10 @@ static Status write_results(Forward *f)
     Status s;
     TRY_OR(done, s, device_sync(f->device));
     TRY_OR(done, s, st_write_begin(&w, f->to, n, spec, 0, NULL));
-    for (int i = 0; i < n; i++) TRY_OR(done, s, write_result(f, &w, &r[i]));
+    for (int i = 0; i < n; i++) {
+        TRY_OR(done, s, signal_check());
+        TRY_OR(done, s, write_result(f, &w, &r[i]));
+    }
     s = st_write_commit(&w);
 done:
     st_write_abandon(&w);
@@ -371,8 +377,9 @@ static const Option option[] = {
     {"train", NULL,
      "inception: batch statistics and auxiliary head, no dropout; moved averages are written too",
      NULL},
-    {"dump", "FILE", "writes the recorded graph: for Graphviz where FILE ends in .dot, else as text",
-     NULL},
+    {"dump", "FILE",
+     "writes the recorded graph: for Graphviz where FILE ends in .dot, else as text", NULL},
+    {"force", NULL, "let --out and --dump replace files", NULL},
 };
 static const Usage usage = {
     .command = "forward",
@@ -402,6 +409,19 @@ static Status dump(const Graph *g, const char *path)
     return s;
 }
 
+static Status check_options(const Forward *f, const Options *o)
+{
+    const char *written[] = {f->to, options_text(o, "dump")};
+    for (int i = 0; i < 2 && !options_has(o, "force"); i++)
+        if (written[i] && file_exists(written[i]))
+            return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", written[i]);
+    if (f->train && f->model->build != build_inception)
+        return FAIL(ERR_USAGE,
+                    "forward: found --train, expected none: %s computes the same in training",
+                    f->model->name);
+    return OK;
+}
+
 Status cmd_forward(App *app, int argc, char **argv)
 {
     Options o;
@@ -414,6 +434,7 @@ Status cmd_forward(App *app, int argc, char **argv)
     TRY(options_need(&f.to, &o, "out"));
     f.grad = options_has(&o, "grad");
     f.train = options_has(&o, "train");
+    TRY(check_options(&f, &o));
 
     Status s;
     TRY_OR(done, s, model_find(&f.config_file, &f.weights_file, f.weights));

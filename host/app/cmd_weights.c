@@ -6,6 +6,7 @@
 #include "app/commands.h"
 #include "app/options.h"
 #include "base/file.h"
+#include "base/signal.h"
 #include "weights/model_folder.h"
 #include "weights/safetensors.h"
 #include <math.h>
@@ -92,6 +93,7 @@ static Status measure(Range *r, const SafeFile *f, const SafeTensor *t)
     float v[PIECE];
     *r = (Range){0};
     for (size_t at = 0; at < t->count; at += PIECE) {
+        TRY(signal_check());
         size_t n = t->count - at < PIECE ? t->count - at : PIECE;
         TRY(st_read_f32_part(f, t, at, n, v));
         for (size_t i = 0; i < n; i++) {
@@ -185,6 +187,7 @@ static Status convert_tensor(SafeWriter *out, const SafeFile *f, const SafeTenso
            total = number ? t->count : (size_t)t->bytes;
     size_t room = number ? PIECE : sizeof v / width * width;
     for (size_t at = 0; at < total; at += room) {
+        TRY(signal_check());
         size_t n = total - at < room ? total - at : room;
         TRY(number ? st_read_f32_part(f, t, at, n, v) : st_read_bytes(f, t, at, n, v));
         TRY(number ? st_write_f32(out, v, n) : st_write_bytes(out, v, n));

@@ -1,6 +1,5 @@
 /* signal.c - handlers that only set a flag. */
 #include "base/signal.h"
-#include "base/status.h"
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -36,3 +35,8 @@ void signal_install(void)
 }
 
 bool signal_stop_requested(void) { return atomic_load(&stop) != 0; }
+
+Status signal_check(void)
+{
+    return signal_stop_requested() ? FAIL(ERR_STOPPED, "stopped by a signal") : OK;
+}

@@ -7,10 +7,11 @@
  */
 #ifndef SIGNAL_H
 #define SIGNAL_H
-#include <stdbool.h>
+#include "base/status.h"
 
 /* Once, before threads start. A closed pipe and a file-size limit become errors of write(), and
  * abort() ends with exit code ERR_BUG. */
 void signal_install(void);
 bool signal_stop_requested(void); /* from any thread */
+Status signal_check(void);        /* ERR_STOPPED once a stop was requested */
 #endif

@@ -1,4 +1,5 @@
 /* grid.c - source, synthetic and real films: as a section of the page, and as one picture. */
+#include "base/signal.h"
 #include "data/image.h"
 #include "report/choose.h"
 #include "report/html.h"
@@ -143,6 +144,7 @@ static Status draw_task(const Canvas *c, const FilmColumn *column, int n, const 
                         int top)
 {
     for (int kind = 0; kind < KINDS; kind++) {
+        TRY(signal_check());
         Text title = {0};
         const char *source = column[0].source.label;
         if (kind == 0) text_add(&title, "source: %s", *source ? source : "none");

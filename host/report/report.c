@@ -1,5 +1,6 @@
 /* report.c - puts the page together; see report.h. */
 #include "report/report.h"
+#include "base/signal.h"
 #include "report/html.h"
 #include "report/sections.h"
 #include <stdlib.h>
@@ -52,6 +53,7 @@ static Status add_page(Text *t, const Run *r)
     for (int i = 0; i < N_SECTION; i++) {
         text_add(t, "<section id=\"%s\">\n<h2>%s</h2>\n", sections[i].id, sections[i].title);
         TRY(sections[i].write(t, r));
+        TRY(signal_check());
         text_add(t, "</section>\n");
     }
     text_add(t, "</main>\n<footer><p>Research use only. Films called synthetic show no "

@@ -25,8 +25,8 @@ static Interval interval_beside(Metric m, const Evaluation *e, const Arm *a)
     }
 }
 
-void evaluation_run(Evaluation *e, const Predictions *films, double threshold,
-                    const Resampling *how)
+Status evaluation_run(Evaluation *e, const Predictions *films, double threshold,
+                      const Resampling *how)
 {
     Arm arm;
     double value[METRIC_COUNT], *replicate = replicates_new(1, how);
@@ -39,8 +39,8 @@ void evaluation_run(Evaluation *e, const Predictions *films, double threshold,
                       .how = *how};
     for (int k = 0; k < films->n_patients; k++) tally_add(&e->tally, &arm.patient[k], 1);
     arm_metrics(value, &arm, NULL);
-    bootstrap(replicate, &arm, 1, how);
-    for (Metric m = 0; m < METRIC_COUNT; m++)
+    Status s = bootstrap(replicate, &arm, 1, how);
+    for (Metric m = 0; m < METRIC_COUNT && !s; m++)
         e->metric[m] =
             (Estimate){.value = value[m],
                        .ci = percentile_interval(replicate + (size_t)m * (size_t)how->replicates,
@@ -48,6 +48,7 @@ void evaluation_run(Evaluation *e, const Predictions *films, double threshold,
                        .beside = interval_beside(m, e, &arm)};
     arm_free(&arm);
     free(replicate);
+    return s;
 }
 
 /* Fills p[test] for the tests that metric m has; NaN for the others. */
@@ -94,8 +95,8 @@ static void contrast(Contrast *c, Metric m, const Arm arm[2], bool clustered, do
                     .test_beside = other};
 }
 
-void comparison_run(Comparison *c, const Predictions *first, double first_threshold,
-                    const Predictions *second, double second_threshold, const Resampling *how)
+Status comparison_run(Comparison *c, const Predictions *first, double first_threshold,
+                      const Predictions *second, double second_threshold, const Resampling *how)
 {
     CHECK(first->n == second->n && first->n_patients == second->n_patients);
     Arm arm[2];
@@ -103,13 +104,14 @@ void comparison_run(Comparison *c, const Predictions *first, double first_thresh
     arm_new(&arm[0], first, first_threshold);
     arm_new(&arm[1], second, second_threshold);
     for (int k = 0; k < 2; k++) arm_metrics(value[k], &arm[k], NULL);
-    bootstrap(replicate, arm, 2, how);
-    permutation_test(permuted, arm, how);
+    Status s = bootstrap(replicate, arm, 2, how);
+    if (!s) s = permutation_test(permuted, arm, how);
     *c = (Comparison){.clustered = first->n_patients < first->n, .how = *how};
-    for (Metric m = 0; m < METRIC_COUNT; m++)
+    for (Metric m = 0; m < METRIC_COUNT && !s; m++)
         contrast(&c->metric[m], m, arm, c->clustered, value[0][m] - value[1][m], permuted[m],
                  replicate + (size_t)m * (size_t)how->replicates, how->replicates);
-    adjust(c);
+    if (!s) adjust(c);
     for (int k = 0; k < 2; k++) arm_free(&arm[k]);
     free(replicate);
+    return s;
 }

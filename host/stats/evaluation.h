@@ -44,12 +44,13 @@ typedef struct {
     Contrast metric[METRIC_COUNT];
 } Comparison;
 
-void evaluation_run(Evaluation *e, const Predictions *films, double threshold,
-                    const Resampling *how);
+/* ERR_STOPPED once a signal asks to stop; *e then means nothing. */
+Status evaluation_run(Evaluation *e, const Predictions *films, double threshold,
+                      const Resampling *how);
 
-/* Two classifiers on the same films, as predictions_match() has found. */
-void comparison_run(Comparison *c, const Predictions *first, double first_threshold,
-                    const Predictions *second, double second_threshold, const Resampling *how);
+/* Two classifiers on the same films, as predictions_match() has found; else the same. */
+Status comparison_run(Comparison *c, const Predictions *first, double first_threshold,
+                      const Predictions *second, double second_threshold, const Resampling *how);
 
 /* JSON as in docs/ARCHITECTURE.md, section 7; undefined values are null. The caller owns the
  * result. */

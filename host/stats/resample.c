@@ -1,6 +1,7 @@
 /* resample.c - one replicate costs one pass over the patients and one over the ranked films. */
 #include "stats/resample.h"
 #include "base/random.h"
+#include "base/signal.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +55,7 @@ static void draw_patients(int *times, const Arm *a, uint32_t seed, int replicate
     } while ((want[0] && !have[0]) || (want[1] && !have[1]));
 }
 
-void bootstrap(double *value, const Arm *arm, int n_arms, const Resampling *how)
+Status bootstrap(double *value, const Arm *arm, int n_arms, const Resampling *how)
 {
     size_t b_total = (size_t)how->replicates;
 #pragma omp parallel
@@ -64,6 +65,7 @@ void bootstrap(double *value, const Arm *arm, int n_arms, const Resampling *how)
 #pragma omp for schedule(static)
         for (int b = 0; b < how->replicates; b++) {
             double one[METRIC_COUNT];
+            if (signal_stop_requested()) continue;
             draw_patients(times, arm, how->seed, b);
             for (int k = 0; k < n_arms; k++) {
                 arm_metrics(one, &arm[k], times);
@@ -73,6 +75,7 @@ void bootstrap(double *value, const Arm *arm, int n_arms, const Resampling *how)
         }
         free(times);
     }
+    return signal_check();
 }
 
 /* First arm minus second; patients whose bit is set are exchanged. key NULL: nobody is. */
@@ -92,7 +95,7 @@ static void exchanged_difference(double difference[METRIC_COUNT], const Arm arm[
     for (int m = 0; m < METRIC_COUNT; m++) difference[m] = value[0][m] - value[1][m];
 }
 
-void permutation_test(double p[METRIC_COUNT], const Arm arm[2], const Resampling *how)
+Status permutation_test(double p[METRIC_COUNT], const Arm arm[2], const Resampling *how)
 {
     double observed[METRIC_COUNT];
     int64_t as_far[METRIC_COUNT] = {0};
@@ -101,10 +104,12 @@ void permutation_test(double p[METRIC_COUNT], const Arm arm[2], const Resampling
     for (int b = 0; b < how->permutations; b++) {
         RandomKey key = {.seed = how->seed, .stream = STREAM_PERMUTE, .sample = (uint64_t)b};
         double difference[METRIC_COUNT];
+        if (signal_stop_requested()) continue;
         exchanged_difference(difference, arm, &key);
         for (int m = 0; m < METRIC_COUNT; m++)
             as_far[m] += fabs(difference[m]) >= fabs(observed[m]) - same_difference;
     }
     for (int m = 0; m < METRIC_COUNT; m++)
         p[m] = isnan(observed[m]) ? NAN : (1.0 + (double)as_far[m]) / (1.0 + how->permutations);
+    return signal_check();
 }

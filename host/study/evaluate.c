@@ -126,7 +126,7 @@ static Status arm_json(json_t **j, const Calls *c, const Task *t, const Study *s
 {
     Evaluation e;
     const Stage *stage = augmented ? &t->augmented : &t->baseline;
-    evaluation_run(&e, &c->test, c->threshold, how);
+    TRY(evaluation_run(&e, &c->test, c->threshold, how));
     json_t *arm = json_pack("{s:o, s:o, s:{s:s, s:o, s:i}}", "evaluation", evaluation_json(&e),
                             "films", film_counts(t, s, augmented), "threshold", "rule",
                             s->config->classifier.threshold, "value", number(c->threshold),
@@ -155,8 +155,9 @@ static Status task_json(json_t **j, const Study *s, const Task *t)
     TRY_OR(done, status, predictions_match(&augmented.test, &baseline.test));
     TRY_OR(done, status, arm_json(&first, &baseline, t, s, false, &how));
     TRY_OR(done, status, arm_json(&second, &augmented, t, s, true, &how));
-    comparison_run(&compared, &augmented.test, augmented.threshold, &baseline.test,
-                   baseline.threshold, &how);
+    TRY_OR(done, status,
+           comparison_run(&compared, &augmented.test, augmented.threshold, &baseline.test,
+                          baseline.threshold, &how));
     TRY_OR(done, status, quality_json(&quality, s, t, baseline.threshold));
     *j = json_pack("{s:s, s:s, s:O, s:O, s:o, s:O}", "normal", s->config->data.normal, "disease",
                    t->disease, "baseline", first, "augmented", second, "comparison",

@@ -129,17 +129,11 @@ static const struct {
 };
 enum { N_STEP = sizeof step / sizeof *step, N_STAGE = 2 * N_STEP + 2 };
 
-static Status stop_if_asked(void)
-{
-    return signal_stop_requested() ? FAIL(ERR_STOPPED, "stopped by a signal between two stages")
-                                   : OK;
-}
-
 static Status run_tasks(const Study *s, Task task[2])
 {
     for (int i = 0; i < 2 * N_STEP; i++) {
         Task *t = &task[i % 2];
-        TRY(stop_if_asked());
+        TRY(signal_check());
         log_info(s->log, "stage %d of %d: %s, %s", i + 2, N_STAGE, step[i / 2].title, t->disease);
         TRY(step[i / 2].run(t, s));
     }
@@ -157,7 +151,7 @@ static Status run_stages(Study *s)
     for (int i = 0; i < 2; i++) TRY_OR(done, status, task_open(&task[i], s, i ? 'b' : 'a'));
     TRY_OR(done, status, run_tasks(s, task));
     TRY_OR(done, status, merge_manifests(s, task));
-    TRY_OR(done, status, stop_if_asked());
+    TRY_OR(done, status, signal_check());
     log_info(s->log, "stage %d of %d: evaluation", N_STAGE, N_STAGE);
     TRY_OR(done, status, evaluate_stage(&evaluate, s, task));
     TRY_OR(done, status, study_report(s->run, s->log));

@@ -72,6 +72,8 @@ static void test_refusals(void **state)
     refused(forward("taesd-decode", "/nonexistent", NULL), ERR_INPUT, "/nonexistent");
     refused(forward("taesd-encode", VAE, NULL), ERR_INPUT, "no tensor \"sample\"");
     refused(forward("taesd-decode", VAE, "--grad"), ERR_INPUT, "grad.sample");
+    refused(forward("taesd-decode", VAE, "--train"), ERR_USAGE, "expected none");
+    refused(forward("taesd-decode", VAE, "--dump=" VAE "/config.json"), ERR_USAGE, "--force");
     snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", VAE);
     refused(forward("inception", path, NULL), ERR_INPUT, "no tensor \"image\"");
 
@@ -134,6 +136,22 @@ static void test_success(void **state)
     require(st_expect(&t, &f, "grad.decoder.layers.0.weight", 4, (int64_t[]){64, 32, 3, 3}));
     assert_null(st_find(&f, "grad.encoder.layers.0.weight"));
     st_close(&f);
+    char *before, *after;
+    size_t n_before, n_after;
+    require(file_read(&before, &n_before, out, 1 << 24));
+    write_inputs(1, &latent);
+    assert_int_equal(forward("taesd-decode", VAE, NULL), ERR_USAGE);
+    assert_non_null(strstr(status_message(), "is there, expected a new file, or --force"));
+    require(file_read(&after, &n_after, out, 1 << 24));
+    assert_int_equal(n_before, n_after);
+    assert_memory_equal(before, after, n_before);
+    free(after);
+    require(forward("taesd-decode", VAE, "--force"));
+    require(file_read(&after, &n_after, out, 1 << 24));
+    assert_true(n_after < n_before); /* no gradients this time */
+    free(before);
+    free(after);
+    assert_int_equal(unlink(out), 0);
 }
 
 static int open_folder(void **state)
