@@ -87,8 +87,8 @@ static Status register_parameters(Ldm *m)
 
 static Status load(Ldm *m, LdmUse use)
 {
-    char *unet_file = path_join(m->folder, "unet/diffusion_pytorch_model.safetensors");
-    char *text_file = path_join(m->folder, "text_encoder/model.safetensors");
+    char *unet_folder = path_join(m->folder, "unet"), *unet_file = NULL;
+    char *text_folder = path_join(m->folder, "text_encoder"), *text_file = NULL;
     char *vae_folder = path_join(m->folder, "vae");
     Status s = OK;
     TRY_OR(done, s, params_alloc(&m->unet, m->device, use.train_unet));
@@ -99,6 +99,8 @@ static Status load(Ldm *m, LdmUse use)
         TRY_OR(done, s, params_init(&m->unet, use.seed));
         TRY_OR(done, s, params_init(&m->text, use.seed));
     } else {
+        TRY_OR(done, s, model_weights(&unet_file, unet_folder));
+        TRY_OR(done, s, model_weights(&text_file, text_folder));
         TRY_OR(done, s, params_load(&m->unet, unet_file, NULL));
         TRY_OR(done, s, clip_text_load(&m->text, text_file));
     }
@@ -106,7 +108,9 @@ static Status load(Ldm *m, LdmUse use)
     if (!use.train_unet) params_freeze(&m->unet, "");
     if (!use.train_text) params_freeze(&m->text, "");
 done:
+    free(unet_folder);
     free(unet_file);
+    free(text_folder);
     free(text_file);
     free(vae_folder);
     return s;

@@ -6,6 +6,7 @@
  */
 #include "models/ldm.h"
 #include "weights/json_text.h"
+#include "weights/model_folder.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,13 @@ static Status copy_file(const char *from, const char *to)
     return s;
 }
 
+/* In whatever form UNet and text encoder were read, they are written anew. */
+static bool is_rewritten(const char *name)
+{
+    return (!strncmp(name, "unet/", 5) || !strncmp(name, "text_encoder/", 13)) &&
+           model_is_weights(name);
+}
+
 /* Everything below `from` but the weights that are written anew. */
 static Status copy_tree(const char *from, const char *to, const char *below)
 {
@@ -38,7 +46,7 @@ static Status copy_tree(const char *from, const char *to, const char *below)
         char *name = *below ? path_join(below, list.name[i]) : strdup(list.name[i]);
         char *source = path_join(from, name), *target = path_join(to, name);
         if (dir_exists(source)) s = copy_tree(from, to, name);
-        else if (strcmp(name, UNET_FILE) && strcmp(name, TEXT_FILE)) s = copy_file(source, target);
+        else if (!is_rewritten(name)) s = copy_file(source, target);
         free(source);
         free(target);
         free(name);

@@ -53,3 +53,13 @@ void float_to_half(uint16_t *out, const float *in, size_t n)
         out[i] = (uint16_t)(sign | (a < 0x47800000u ? finite : special));
     }
 }
+
+/* As the normal case above: the carry may run into the exponent, up to infinity. */
+void float_to_bf16(uint16_t *out, const float *in, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = as_bits(in[i]), a = u & 0x7fffffffu;
+        uint32_t nearest = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+        out[i] = (uint16_t)(a > 0x7f800000u ? (u >> 16) | 0x40u : nearest);
+    }
+}

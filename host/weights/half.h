@@ -2,7 +2,8 @@
  *
  * To float is exact; signalling NaNs become quiet ones with the same payload, as hardware does.
  * To half rounds to nearest, ties to even; subnormals are kept, values from 65520 up become
- * infinity, a NaN stays a (quiet) NaN with the upper bits of its payload.
+ * infinity, a NaN stays a (quiet) NaN with the upper bits of its payload. To bfloat16 likewise;
+ * infinity there begins at 2^128 - 2^119.
  */
 #ifndef HALF_H
 #define HALF_H
@@ -12,4 +13,5 @@
 void half_to_float(float *out, const uint16_t *in, size_t n);
 void bf16_to_float(float *out, const uint16_t *in, size_t n);
 void float_to_half(uint16_t *out, const float *in, size_t n);
+void float_to_bf16(uint16_t *out, const float *in, size_t n);
 #endif

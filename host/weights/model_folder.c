@@ -14,14 +14,22 @@ typedef enum {
 } ModelPart;
 
 static const struct {
-    const char *folder, *config, *weights;
+    const char *folder, *config;
+    bool weights;
 } layout[N_PARTS] = {
-    [PART_UNET] = {"unet", "config.json", "diffusion_pytorch_model.safetensors"},
-    [PART_VAE] = {"vae", "config.json", "diffusion_pytorch_model.safetensors"},
-    [PART_TEXT_ENCODER] = {"text_encoder", "config.json", "model.safetensors"},
-    [PART_TOKENIZER] = {"tokenizer", NULL, NULL},
-    [PART_SCHEDULER] = {"scheduler", "scheduler_config.json", NULL},
+    [PART_UNET] = {"unet", "config.json", true},
+    [PART_VAE] = {"vae", "config.json", true},
+    [PART_TEXT_ENCODER] = {"text_encoder", "config.json", true},
+    [PART_TOKENIZER] = {"tokenizer", NULL, false},
+    [PART_SCHEDULER] = {"scheduler", "scheduler_config.json", false},
 };
+
+/* What weights are called, the most wanted first: whole before shards, full precision before
+ * half. */
+static const char *const stem[] = {"diffusion_pytorch_model", "model"};
+static const char *const tail[] = {".safetensors", ".safetensors.index.json", ".fp16.safetensors",
+                                   ".fp16.safetensors.index.json", ".safetensors.index.fp16.json"};
+enum { N_STEMS = sizeof stem / sizeof *stem, N_TAILS = sizeof tail / sizeof *tail };
 
 /* ---- finding --------------------------------------------------------------------------- */
 
@@ -34,8 +42,7 @@ static bool ends_with(const char *s, const char *end)
 /* What a folder without the weights that we look for holds instead, or NULL. */
 static const char *instead(const char *name)
 {
-    if (ends_with(name, ".safetensors.index.json")) return "weights in several shards";
-    if (ends_with(name, ".fp16.safetensors")) return "a half-precision variant (rename it)";
+    if (ends_with(name, ".safetensors.index.json")) return "another index of shards (rename it)";
     if (ends_with(name, ".safetensors")) return "another safetensors file (rename it)";
     if (ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth") ||
         ends_with(name, ".ckpt"))
@@ -43,8 +50,10 @@ static const char *instead(const char *name)
     return NULL;
 }
 
-static Status no_weights(const char *folder, const char *expected)
+static Status no_weights(const char *folder)
 {
+    static const char expected[] = "diffusion_pytorch_model.safetensors or model.safetensors, or "
+                                   "their .safetensors.index.json or .fp16.safetensors";
     DirList l;
     Status s = OK;
     TRY(dir_list(&l, folder));
@@ -55,6 +64,28 @@ static Status no_weights(const char *folder, const char *expected)
     }
     dir_list_free(&l);
     return s ? s : FAIL(ERR_INPUT, "%s: found no weights, expected %s", folder, expected);
+}
+
+Status model_weights(char **weights, const char *folder)
+{
+    for (int t = 0; t < N_TAILS; t++)
+        for (int k = 0; k < N_STEMS; k++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s%s", stem[k], tail[t]);
+            *weights = path_join(folder, name);
+            if (file_exists(*weights)) return OK;
+            free(*weights);
+        }
+    *weights = NULL;
+    return no_weights(folder);
+}
+
+bool model_is_weights(const char *name)
+{
+    return ends_with(name, ".safetensors") || st_is_index(name) || ends_with(name, ".bin") ||
+           ends_with(name, ".bin.index.json") || ends_with(name, ".ckpt") ||
+           ends_with(name, ".pt") || ends_with(name, ".pth") || ends_with(name, ".msgpack") ||
+           ends_with(name, ".h5");
 }
 
 static Status need_file(const char *folder, const char *name)
@@ -82,10 +113,7 @@ static Status check_part(const char *root, ModelPart part)
     }
     if (layout[part].config) TRY_OR(done, s, need_file(folder, layout[part].config));
     if (part == PART_TOKENIZER) TRY_OR(done, s, need_file(folder, "merges.txt"));
-    if (layout[part].weights) {
-        weights = path_join(folder, layout[part].weights);
-        if (!file_exists(weights)) s = no_weights(folder, layout[part].weights);
-    }
+    if (layout[part].weights) s = model_weights(&weights, folder);
 done:
     free(folder);
     free(weights);
@@ -146,15 +174,7 @@ Status model_find(char **config, char **weights, const char *path)
         return OK;
     }
     TRY(need_file(path, "config.json"));
-    const char *const name[] = {layout[PART_UNET].weights, layout[PART_TEXT_ENCODER].weights};
-    for (int i = 0; i < 2 && !*weights; i++) {
-        *weights = path_join(path, name[i]);
-        if (file_exists(*weights)) break;
-        free(*weights);
-        *weights = NULL;
-    }
-    if (!*weights)
-        return no_weights(path, "diffusion_pytorch_model.safetensors or model.safetensors");
+    TRY(model_weights(weights, path));
     *config = path_join(path, "config.json");
     return OK;
 }

@@ -1,14 +1,18 @@
 /* model_folder.h - where a model in diffusers' layout keeps its parts.
  *
  *   model_index.json                              which class each part is
- *   unet/          config.json  diffusion_pytorch_model.safetensors
- *   vae/           config.json  diffusion_pytorch_model.safetensors
- *   text_encoder/  config.json  model.safetensors
+ *   unet/          config.json  weights
+ *   vae/           config.json  weights
+ *   text_encoder/  config.json  weights
  *   tokenizer/     vocab.json  merges.txt  tokenizer_config.json  special_tokens_map.json
  *   scheduler/     scheduler_config.json
  *
- * Errors name the missing file and what lies there instead: weights in shards, in half precision
- * under another name, as pickles. Strings are owned by the caller.
+ * weights: diffusion_pytorch_model.safetensors or model.safetensors; where neither is there, an
+ * index of shards (.safetensors.index.json), or the half-precision variant (.fp16.safetensors, or
+ * its index). Which it was, errors and logs say by the file's path.
+ *
+ * Errors name the missing file and what lies there instead: weights under another name, pickles.
+ * Strings are owned by the caller.
  */
 #ifndef MODEL_FOLDER_H
 #define MODEL_FOLDER_H
@@ -18,6 +22,12 @@
 /* All files that a model needs are there, and model_index.json (where there is one) names classes
  * that we know. */
 Status model_folder_check(const char *root);
+
+/* The weights file in this folder, or the index of its shards. */
+Status model_weights(char **weights, const char *folder);
+
+/* Is this a file of weights, in whatever form, by its name? */
+bool model_is_weights(const char *name);
 
 /* Config and weights of one model: of a folder that holds both, or of a single weights file, which
  * has no config: *config is then NULL. */

@@ -1,5 +1,6 @@
-/* safetensors.c - opening: the header and its rules; looking up. Reading of values is in
- * safetensors_read.c, writing in safetensors_write.c. */
+/* safetensors.c - opening: the header and its rules; looking up. Several shards are opened in
+ * safetensors_shards.c; values are read in safetensors_read.c and written in safetensors_write.c.
+ */
 #include "weights/safetensors.h"
 #include "weights/json_text.h"
 #include <errno.h>
@@ -52,7 +53,7 @@ static const char *disguise(const unsigned char *b, size_t n)
         {"\x89HDF", 4, "an HDF5 file"},
         {"\x93NUMPY", 6, "a NumPy array"},
         {"\x1f\x8b", 2, "gzip data"},
-        {"{", 1, "JSON text"},
+        {"{", 1, "JSON text (an index of shards is named *.safetensors.index.json)"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (n >= known[i].n && !memcmp(b, known[i].magic, known[i].n)) return known[i].what;
@@ -255,22 +256,24 @@ static Status read_entries(SafeFile *f, json_t *header, uint64_t data_start, uin
     f->by_name = arena_alloc(&f->arena, ((size_t)f->n + 1) * sizeof *f->by_name);
     for (int i = 0; i < f->n; i++) {
         f->tensor[i].offset += data_start;
+        f->tensor[i].path = f->path;
+        f->tensor[i].fd = f->fd;
         f->by_name[i] = &f->tensor[i];
     }
     qsort(f->by_name, (size_t)f->n, sizeof *f->by_name, by_name);
     return OK;
 }
 
-static Status read_at(const SafeFile *f, void *to, size_t n, uint64_t at)
+static Status read_at(const char *path, int fd, void *to, size_t n, uint64_t at)
 {
     for (size_t got = 0; got < n;) {
-        ssize_t more = pread(f->fd, (char *)to + got, n - got, (off_t)(at + got));
+        ssize_t more = pread(fd, (char *)to + got, n - got, (off_t)(at + got));
         if (more < 0 && errno == EINTR) continue;
-        if (more < 0) return FAIL(ERR_INPUT, "%s: cannot read it: %s", f->path, strerror(errno));
+        if (more < 0) return FAIL(ERR_INPUT, "%s: cannot read it: %s", path, strerror(errno));
         if (!more)
             return FAIL(ERR_INPUT,
                         "%s: found its end at byte %llu, expected %llu bytes more (did it change?)",
-                        f->path, (unsigned long long)(at + got), (unsigned long long)(n - got));
+                        path, (unsigned long long)(at + got), (unsigned long long)(n - got));
         got += (size_t)more;
     }
     return OK;
@@ -278,8 +281,9 @@ static Status read_at(const SafeFile *f, void *to, size_t n, uint64_t at)
 
 Status st_read_bytes(const SafeFile *f, const SafeTensor *t, uint64_t first, size_t n, void *out)
 {
+    (void)f;
     CHECK(first <= t->bytes && n <= t->bytes - first);
-    return read_at(f, out, n, t->offset + first);
+    return read_at(t->path, t->fd, out, n, t->offset + first);
 }
 
 /* Length and first bytes: everything that can be known before memory is asked for. */
@@ -287,7 +291,7 @@ static Status check_start(const SafeFile *f, uint64_t *length, uint64_t size)
 {
     unsigned char b[64] = {0};
     size_t n = size < sizeof b ? (size_t)size : sizeof b;
-    TRY(read_at(f, b, n, 0));
+    TRY(read_at(f->path, f->fd, b, n, 0));
     *length = 0;
     for (int i = 0; i < LENGTH_BYTES; i++) *length |= (uint64_t)b[i] << 8 * i;
     bool fits = size >= LENGTH_BYTES && *length <= MAX_HEADER && *length <= size - LENGTH_BYTES;
@@ -315,7 +319,7 @@ static Status parse(SafeFile *f, uint64_t size)
     TRY(check_start(f, &length, size));
     char *text = malloc((size_t)length);
     if (!text) return FAIL(ERR_SPACE, "%s: no memory for its header", f->path);
-    TRY_OR(done, s, read_at(f, text, (size_t)length, LENGTH_BYTES));
+    TRY_OR(done, s, read_at(f->path, f->fd, text, (size_t)length, LENGTH_BYTES));
     TRY_OR(done, s, json_text_object(&header, &end, text, (size_t)length, f->path, HEADER_DEPTH));
     for (; end < length; end++)
         if (text[end] != ' ') {
@@ -331,7 +335,7 @@ done:
     return s;
 }
 
-Status st_open(SafeFile *f, const char *path)
+static Status open_single(SafeFile *f, const char *path)
 {
     struct stat st;
     Status s;
@@ -354,9 +358,16 @@ done:
     return s;
 }
 
+Status st_open(SafeFile *f, const char *path)
+{
+    return st_is_index(path) ? st_open_shards(f, path) : open_single(f, path);
+}
+
 void st_close(SafeFile *f)
 {
-    if (f->path) close(f->fd);
+    for (int i = 0; i < f->n_shard; i++) st_close(&f->shard[i]);
+    free(f->shard);
+    if (f->path && f->fd >= 0) close(f->fd);
     free(f->path);
     arena_free(&f->arena);
     *f = (SafeFile){0};

@@ -10,6 +10,10 @@
  * memory: a file that shrinks or is replaced meanwhile gives an error, not a signal. Values are
  * not checked: NaN and infinity are the reader's to judge.
  *
+ * Weights in several shards are opened by their index, NAME.safetensors.index.json, and then are
+ * one SafeFile. Index and shards must agree: every entry names a file beside the index, and each
+ * tensor lies in the shard that the index says, in no other, and in the index.
+ *
  * Errors name file and tensor: `a.safetensors: tensor "x": found [320, 768], expected [768, 320]`.
  * An open SafeFile may be read from several threads.
  */
@@ -61,21 +65,28 @@ typedef struct {
     int64_t     dim[SAFE_MAX_DIMS]; /* 0 or more each        */
     size_t      count;              /* elements              */
     uint64_t    offset, bytes;      /* in the file           */
+    const char *path;               /* the file, a shard's its own */
+    int         fd;
 } SafeTensor;
 
 typedef struct { const char *key, *value; } SafeMeta;
 
-typedef struct {
-    char       *path;         /* owned */
-    int         fd;           /* owned; valid while path is set */
+typedef struct SafeFile SafeFile;
+struct SafeFile {
+    char       *path;         /* owned; of shards: their index */
+    int         fd;           /* owned; valid while path is set; -1: of shards */
     Arena       arena;        /* owned: everything below */
     int         n, n_meta;
     SafeTensor *tensor;       /* [n] in the order of the data */
     SafeTensor **by_name;     /* [n] sorted by strcmp */
     SafeMeta   *meta;         /* [n_meta] sorted by key */
-} SafeFile;                   /* starts as {0} */
+    SafeFile   *shard;        /* owned: [n_shard], NULL for a single file */
+    int         n_shard;
+};                            /* starts as {0} */
 
-Status st_open(SafeFile *f, const char *path);
+Status st_open(SafeFile *f, const char *path); /* a file, or an index of shards */
+bool   st_is_index(const char *path);          /* by its name */
+Status st_open_shards(SafeFile *f, const char *path); /* what st_open does with an index */
 void   st_close(SafeFile *f);
 
 const SafeTensor *st_find(const SafeFile *f, const char *name);         /* NULL if absent */
@@ -108,7 +119,7 @@ Status st_match(const SafeFile *f, int n, const SafeSpec *want, bool (*ignore)(c
 /* Writing: begin with all specs, then the values of each tensor in that order, in pieces of any
  * size, then commit. The file appears whole at commit, or not at all; on a failure, and to give up,
  * st_write_abandon. Data lie by falling element size, so that all are aligned.
- * st_write_f32 converts to F32 or F16; a finite value beyond F16's range is ERR_NUMERIC.
+ * st_write_f32 converts to F32, F16 or BF16; a finite value beyond their range is ERR_NUMERIC.
  * st_write_i32 converts to I32 or I64. st_write_bytes takes elements as they are in the file. */
 typedef struct SafeSlot SafeSlot;
 typedef struct {

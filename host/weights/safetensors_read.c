@@ -23,13 +23,13 @@ Status st_read_f32_part(const SafeFile *f, const SafeTensor *t, size_t first, si
     if (safe_dtype_kind(t->dtype) != 'f')
         return FAIL(ERR_INPUT,
                     "%s: tensor \"%.200s\": found dtype %s, expected F32, F16, BF16 or F64",
-                    f->path, t->name, safe_dtype_name(t->dtype));
+                    t->path, t->name, safe_dtype_name(t->dtype));
     CHECK(first <= t->count && n <= t->count - first);
     size_t width = (size_t)safe_dtype_bits(t->dtype) / 8;
     if (t->dtype == SAFE_F32) return st_read_bytes(f, t, first * width, n * width, out);
 
     Piece *p = malloc(sizeof *p);
-    if (!p) return FAIL(ERR_SPACE, "%s: no memory to read a tensor", f->path);
+    if (!p) return FAIL(ERR_SPACE, "%s: no memory to read a tensor", t->path);
     Status s = OK;
     for (size_t at = 0; at < n && !s; at += PIECE) {
         size_t m = n - at < PIECE ? n - at : PIECE;
@@ -49,13 +49,12 @@ Status st_read_f32(const SafeFile *f, const SafeTensor *t, float *out)
     return st_read_f32_part(f, t, 0, t->count, out);
 }
 
-static Status narrow(const SafeFile *f, const SafeTensor *t, int32_t *out, const int64_t *in,
-                     size_t n)
+static Status narrow(const SafeTensor *t, int32_t *out, const int64_t *in, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (in[i] < INT32_MIN || in[i] > INT32_MAX)
             return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found the value %lld, expected 32 bits",
-                        f->path, t->name, (long long)in[i]);
+                        t->path, t->name, (long long)in[i]);
         out[i] = (int32_t)in[i];
     }
     return OK;
@@ -65,15 +64,15 @@ Status st_read_i32(const SafeFile *f, const SafeTensor *t, int32_t *out)
 {
     if (safe_dtype_kind(t->dtype) != 'i')
         return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found dtype %s, expected I32 or I64",
-                    f->path, t->name, safe_dtype_name(t->dtype));
+                    t->path, t->name, safe_dtype_name(t->dtype));
     if (t->dtype == SAFE_I32) return st_read_bytes(f, t, 0, (size_t)t->bytes, out);
     Piece *p = malloc(sizeof *p);
-    if (!p) return FAIL(ERR_SPACE, "%s: no memory to read a tensor", f->path);
+    if (!p) return FAIL(ERR_SPACE, "%s: no memory to read a tensor", t->path);
     Status s = OK;
     for (size_t at = 0; at < t->count && !s; at += PIECE) {
         size_t m = t->count - at < PIECE ? t->count - at : PIECE;
         s = st_read_bytes(f, t, at * 8, m * 8, p);
-        if (!s) s = narrow(f, t, out + at, p->i64, m);
+        if (!s) s = narrow(t, out + at, p->i64, m);
     }
     free(p);
     return s;

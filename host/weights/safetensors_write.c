@@ -122,12 +122,16 @@ Status st_write_bytes(SafeWriter *w, const void *v, size_t bytes)
 static Status write_half(SafeWriter *w, const SafeSlot *slot, const float *v, size_t n)
 {
     uint16_t half[PIECE];
-    float_to_half(half, v, n);
+    bool brain = slot->dtype == SAFE_BF16;
+    unsigned infinity = brain ? 0x7f80 : 0x7c00;
+    if (brain) float_to_bf16(half, v, n);
+    else float_to_half(half, v, n);
     for (size_t i = 0; i < n; i++)
-        if ((half[i] & 0x7fff) == 0x7c00 && isfinite(v[i]))
+        if ((half[i] & 0x7fffu) == infinity && isfinite(v[i]))
             return FAIL(ERR_NUMERIC,
-                        "%s: tensor \"%.200s\": found the value %g, expected F16's range of 65504",
-                        w->out.path, slot->name, (double)v[i]);
+                        "%s: tensor \"%.200s\": found the value %g, expected %s's range of %s",
+                        w->out.path, slot->name, (double)v[i], safe_dtype_name(slot->dtype),
+                        brain ? "3.39e38" : "65504");
     return st_write_bytes(w, half, n * sizeof *half);
 }
 
@@ -135,7 +139,7 @@ Status st_write_f32(SafeWriter *w, const float *v, size_t n)
 {
     if (!n) return OK;
     const SafeSlot *slot = current(w);
-    CHECK(slot && (slot->dtype == SAFE_F32 || slot->dtype == SAFE_F16));
+    CHECK(slot && safe_dtype_kind(slot->dtype) == 'f' && slot->dtype != SAFE_F64);
     if (slot->dtype == SAFE_F32) return st_write_bytes(w, v, n * sizeof *v);
     for (size_t at = 0; at < n; at += PIECE)
         TRY(write_half(w, slot, v + at, n - at < PIECE ? n - at : PIECE));

@@ -60,6 +60,11 @@ static void all_16_bit_patterns_widen(void **state)
         bool nan = (i & 0x7fff) > 0x7c00;
         assert_int_equal(in[i], nan ? i | 0x200 : i);
     }
+    float_to_bf16(in, bf16, N);
+    for (uint32_t i = 0; i < N; i++) {
+        bool nan = (i & 0x7fff) > 0x7f80;
+        assert_int_equal(in[i], nan ? i | 0x40 : i);
+    }
     free(in);
     free(half);
     free(bf16);
@@ -103,11 +108,41 @@ static void floats_narrow_to_the_nearest(void **state)
     }
 }
 
+/* The nearer of the two neighbours of x among bfloat16, found in double; the even one on a tie. */
+static void check_brain(float x)
+{
+    uint16_t h;
+    float_to_bf16(&h, &x, 1);
+    if (isnan(x)) {
+        assert_true((h & 0x7fff) > 0x7f80 && (h & 0x40));
+        return;
+    }
+    uint32_t low = bits_of(x) >> 16, high = low + 1;
+    double a = float_of(low << 16), b = float_of(high << 16), v = x;
+    if ((high & 0x7fff) == 0x7f80) b = copysign(0x1p128, v); /* infinity's place on the scale */
+    bool up = fabs(v - a) > fabs(b - v) || (fabs(v - a) == fabs(b - v) && (low & 1));
+    assert_int_equal(h, isinf(x) ? low : up ? high : low);
+}
+
+static void floats_narrow_to_bfloat16(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 1000000; i++) check_brain(float_of(random_bits(key, (uint32_t)i)));
+    for (uint32_t h = 0; h < 0x7f80; h++)
+        for (uint32_t u = 0x7fff; u <= 0x8001; u++) {
+            check_brain(float_of(h << 16 | u));
+            check_brain(-float_of(h << 16 | u));
+        }
+    check_brain(INFINITY);
+    check_brain(-INFINITY);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_16_bit_patterns_widen),
         cmocka_unit_test(floats_narrow_to_the_nearest),
+        cmocka_unit_test(floats_narrow_to_bfloat16),
     };
     key = (RandomKey){.seed = (uint32_t)time(NULL), .stream = STREAM_TEST};
     printf("seed %u\n", key.seed);

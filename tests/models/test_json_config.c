@@ -134,6 +134,33 @@ static void expect_folder(Status want, const char *message)
         fail_msg("%d \"%s\", expected %d \"%s\"", s, s ? status_message() : "", want, message);
 }
 
+/* Of every pair of names, the one that comes first here is taken. */
+static void weights_have_an_order(void **state)
+{
+    (void)state;
+    static const char *const name[] = {
+        "diffusion_pytorch_model.safetensors",
+        "model.safetensors",
+        "diffusion_pytorch_model.safetensors.index.json",
+        "model.safetensors.index.json",
+        "diffusion_pytorch_model.fp16.safetensors",
+        "model.fp16.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors.index.json",
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+    };
+    for (int i = sizeof name / sizeof *name - 1; i >= 0; i--) {
+        char at[128], *weights;
+        snprintf(at, sizeof at, "w/%s", name[i]);
+        put(at, "");
+        assert_true(model_is_weights(at));
+        assert_int_equal(model_weights(&weights, in_folder("w")), OK);
+        assert_string_equal(weights, in_folder(at));
+        free(weights);
+    }
+    assert_false(model_is_weights("config.json"));
+    assert_false(model_is_weights("model_index.json"));
+}
+
 static void folders_say_what_is_missing(void **state)
 {
     (void)state;
@@ -152,13 +179,11 @@ static void folders_say_what_is_missing(void **state)
     put("m/unet/diffusion_pytorch_model.bin", "");
     expect_folder(ERR_INPUT, "found diffusion_pytorch_model.bin, pickled weights");
     put("m/unet/a.safetensors.index.json", "");
-    expect_folder(ERR_INPUT, "found a.safetensors.index.json, weights in several shards");
+    expect_folder(ERR_INPUT, "found a.safetensors.index.json, another index of shards");
     put("m/unet/diffusion_pytorch_model.safetensors", "");
     put("m/vae/config.json", "{}");
-    put("m/vae/diffusion_pytorch_model.fp16.safetensors", "");
-    expect_folder(
-        ERR_INPUT,
-        "m/vae: found diffusion_pytorch_model.fp16.safetensors, a half-precision variant");
+    put("m/vae/v.safetensors", "");
+    expect_folder(ERR_INPUT, "m/vae: found v.safetensors, another safetensors file");
     put("m/vae/diffusion_pytorch_model.safetensors", "");
     put("m/text_encoder/config.json", "{}");
     put("m/text_encoder/model.safetensors", "");
@@ -192,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_configs_read),
         cmocka_unit_test(bad_configs_are_refused_by_name),
+        cmocka_unit_test(weights_have_an_order),
         cmocka_unit_test(folders_say_what_is_missing),
     };
     if (!mkdtemp(folder)) return 1;

@@ -296,6 +296,54 @@ static void test_files(void **state)
     params_free(&s);
 }
 
+/* Attention of an old autoencoder: other names, and linear layers as 1 x 1 convolutions; a
+ * projection that was a convolution and now is none, and the other way round. */
+static void old_attention_loads(void **state)
+{
+    (void)state;
+    ParamStore s = {0};
+    Graph *g = graph_new();
+    graph_scope_push(g, "mid.attentions.0");
+    param(g, &s, "to_q.weight", LAYOUT_SAME, 2, (int[]){3, 5}, INIT_ZERO, 0);
+    param(g, &s, "to_out.0.weight", LAYOUT_SAME, 2, (int[]){5, 3}, INIT_ZERO, 0);
+    param(g, &s, "to_out.0.bias", LAYOUT_SAME, 1, (int[]){5}, INIT_ZERO, 0);
+    param(g, &s, "proj_in.weight", LAYOUT_OIHW, 4, (int[]){3, 1, 1, 5}, INIT_ZERO, 0);
+    graph_scope_pop(g);
+    require(graph_status(g));
+    graph_free(g);
+    require(params_alloc(&s, device, false));
+    const char *path = at("old.safetensors");
+    SafeSpec old[] = {{"mid.attentions.0.query.weight", SAFE_F32, 4, {3, 5, 1, 1}},
+                      {"mid.attentions.0.proj_attn.weight", SAFE_F32, 2, {5, 3}},
+                      {"mid.attentions.0.proj_attn.bias", SAFE_F32, 1, {5}},
+                      {"mid.attentions.0.proj_in.weight", SAFE_F32, 2, {3, 5}}};
+    SafeWriter w = {0};
+    require(st_write_begin(&w, path, 4, old, 0, NULL));
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < (i == 2 ? 5 : 15); k++)
+            require(st_write_f32(&w, &(float){(float)(100 * i + k)}, 1));
+    require(st_write_commit(&w));
+    require(params_load(&s, path, NULL));
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < (i == 2 ? 5 : 15); k++)
+            assert_true(s.value[s.param[i].offset + (size_t)k] == (float)(100 * i + k));
+
+    old[0].dim[2] = 2, old[0].dim[1] = 5; /* no 1 x 1 convolution */
+    write_file(path, 4, old, 1);
+    expect_failure(&s, path, NULL,
+                   (const char *[]){"1 of another shape", "query.weight [3, 5, 2, 1] not [3, 5]"},
+                   2);
+    old[0].dim[2] = 1, old[0].dim[0] = 5, old[0].dim[1] = 3; /* transposed */
+    write_file(path, 4, old, 1);
+    expect_failure(&s, path, NULL, (const char *[]){"query.weight [5, 3, 1, 1] not [3, 5]"}, 1);
+    old[0].dim[0] = 3, old[0].dim[1] = 5;
+    SafeSpec both[] = {
+        old[0], old[1], old[2], old[3], {"mid.attentions.0.to_q.weight", SAFE_F32, 2, {3, 5}}};
+    write_file(path, 5, both, 1);
+    expect_failure(&s, path, NULL, (const char *[]){"1 unexpected: mid.attentions.0.query.w"}, 1);
+    params_free(&s);
+}
+
 static int open_all(void **state)
 {
     (void)state;
@@ -312,9 +360,10 @@ static int close_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_registration), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_first_values), cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_files),
+        cmocka_unit_test(test_registration),   cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_first_values),   cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_files),
+        cmocka_unit_test(old_attention_loads),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
