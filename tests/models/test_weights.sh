@@ -62,6 +62,36 @@ check "integers stay" grep -qxF '  n  I64 []' out
 "$program" weights inspect a.safetensors | sed 1,2d | sort >a.txt
 check "there and back" test "$(sort back.txt)" = "$(cat a.txt)"
 
+# bf16 keeps 8 bits, ties to even: 1.00390625 (halfway) -> 1, 1.01171875 (halfway) -> 1.015625
+file tie.safetensors '{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' '\0\200\200\77\0\200\201\77'
+"$program" weights convert tie.safetensors brain.safetensors --dtype bf16 2>err
+check "to bf16" test $? -eq 0
+check "bf16 inside" cmp -s <(tail -c 4 brain.safetensors) <(printf '\200\77\202\77')
+
+mkdir shards # three tensors in two files and their index, become one
+file shards/model-00001-of-00002.safetensors '{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' '\0\0\300\77'
+cp a.safetensors shards/model-00002-of-00002.safetensors
+echo '{"weight_map":{"b":"model-00001-of-00002.safetensors","w":"model-00002-of-00002.safetensors","n":"model-00002-of-00002.safetensors"}}' \
+    >shards/model.safetensors.index.json
+"$program" weights convert shards/model.safetensors.index.json one.safetensors --dtype f32 2>err
+check "shards to a file" test $? -eq 0
+"$program" weights convert shards whole --dtype f32 2>err
+check "folder of shards" test $? -eq 0
+check "only the whole is there" test "$(ls whole)" = model.safetensors
+check "the same whole" cmp -s whole/model.safetensors one.safetensors
+"$program" weights inspect one.safetensors | sed -n '3,$p' | sort >out
+check "all tensors" cmp -s out <(printf '  3 tensors, 4 values, 20 bytes\n  b  F32 [1]  max 1.5\n  n  I64 []\n  w  F32 [2]  max 2\n' | sort)
+rm shards/model-00001-of-00002.safetensors
+expect 3 "model-00001-of-00002.safetensors: found no such file" convert shards x --dtype f32
+mkdir halves
+cp half.safetensors halves/model.fp16.safetensors
+"$program" weights convert halves full --dtype f32 2>err
+check "half precision's name goes" test -f full/model.safetensors
+cp tie.safetensors halves/model.safetensors
+"$program" weights convert halves both --dtype f32 2>err
+check "full precision goes first" cmp -s both/model.safetensors tie.safetensors
+check "half precision is left out" grep -q 'model.fp16.safetensors: is left out' err
+
 mkdir -p model/unet
 cp a.safetensors model/unet/
 echo '{"a": 1}' >model/unet/config.json
@@ -77,7 +107,7 @@ check "folder inspected" grep -qxF '1 files, 3 values, 12 bytes' out
 expect 2 "nothing is overwritten" convert a.safetensors half.safetensors --dtype f16
 expect 2 "nothing is overwritten" convert model half --dtype f16
 expect 2 "--dtype is missing" convert a.safetensors x
-expect 2 "expected f16 or f32" convert a.safetensors x --dtype f64
+expect 2 "expected f16, bf16 or f32" convert a.safetensors x --dtype f64
 expect 2 "expected inspect or convert" show a.safetensors
 expect 3 "absent: cannot open it" inspect absent
 expect 7 'tensor "w": found the value 262144, expected F16' convert large.safetensors x --dtype f16
