@@ -88,8 +88,9 @@ cp half.safetensors halves/model.fp16.safetensors
 "$program" weights convert halves full --dtype f32 2>err
 check "half precision's name goes" test -f full/model.safetensors
 cp tie.safetensors halves/model.safetensors
+"$program" weights convert tie.safetensors again.safetensors --dtype f32 2>err
 "$program" weights convert halves both --dtype f32 2>err
-check "full precision goes first" cmp -s both/model.safetensors tie.safetensors
+check "full precision goes first" cmp -s both/model.safetensors again.safetensors
 check "half precision is left out" grep -q 'model.fp16.safetensors: is left out' err
 
 mkdir -p model/unet
