@@ -149,47 +149,63 @@ done:
     return s;
 }
 
-static Status read_state(const char *path, Device *d, const CheckpointBlock *block, int n,
-                         char **info)
+static Status read_info(char **info, const char *state)
 {
     SafeFile f;
+    TRY(st_open(&f, state));
+    const char *text = st_metadata(&f, "info");
+    *info = strdup(text ? text : "{}");
+    CHECK(*info);
+    st_close(&f);
+    return OK;
+}
+
+Status checkpoint_find(Checkpoint *c, const char *dir, Log *log)
+{
     Status s = OK;
-    TRY(st_open(&f, path));
+    *c = (Checkpoint){0};
+    c->folder = newest(dir, &c->step, log);
+    if (!c->folder) return OK;
+    char *state = path_join(c->folder, STATE);
+    s = read_info(&c->info, state);
+    free(state);
+    if (s) checkpoint_free(c);
+    return s;
+}
+
+void checkpoint_free(Checkpoint *c)
+{
+    free(c->folder);
+    free(c->info);
+    *c = (Checkpoint){0};
+}
+
+static Status read_block(float *buffer, const SafeFile *f, Device *d, const CheckpointBlock *b)
+{
+    const SafeTensor *t;
+    TRY(st_expect(&t, f, b->name, 1, &(int64_t){(int64_t)b->count}));
+    for (size_t at = 0; at < b->count; at += CHUNK) {
+        size_t m = b->count - at < CHUNK ? b->count - at : CHUNK;
+        TRY(st_read_f32_part(f, t, at, m, buffer));
+        TRY(device_write(d, b->data + at, buffer, m * sizeof *buffer));
+    }
+    return OK;
+}
+
+Status checkpoint_load(const Checkpoint *c, Device *d, const CheckpointBlock *block, int n)
+{
+    SafeFile f = {0};
+    char *state = path_join(c->folder, STATE);
     float *buffer = malloc(CHUNK * sizeof *buffer);
     CHECK(buffer);
-    for (int i = 0; i < n; i++) {
-        const SafeTensor *t;
-        TRY_OR(done, s, st_expect(&t, &f, block[i].name, 1, &(int64_t){(int64_t)block[i].count}));
-        for (size_t at = 0; at < block[i].count; at += CHUNK) {
-            size_t m = block[i].count - at < CHUNK ? block[i].count - at : CHUNK;
-            TRY_OR(done, s, st_read_f32_part(&f, t, at, m, buffer));
-            TRY_OR(done, s, device_write(d, block[i].data + at, buffer, m * sizeof *buffer));
-        }
-    }
-    const char *text = st_metadata(&f, "info");
-    if (info) *info = strdup(text ? text : "{}");
+    Status s;
+    TRY_OR(done, s, st_open(&f, state));
+    for (int i = 0; i < n; i++) TRY_OR(done, s, read_block(buffer, &f, d, &block[i]));
 done:
-    free(buffer);
     st_close(&f);
-    return s;
-}
-
-Status checkpoint_load(const char *dir, Device *d, const CheckpointBlock *block, int n, long *step,
-                       char **info, Log *log)
-{
-    if (info) *info = NULL;
-    char *path = newest(dir, step, log);
-    if (!path) return OK;
-    char *state = path_join(path, STATE);
-    Status s = read_state(state, d, block, n, info);
+    free(buffer);
     free(state);
-    free(path);
     return s;
-}
-
-Status checkpoint_newest(const char *dir, long *step, char **info, Log *log)
-{
-    return checkpoint_load(dir, NULL, NULL, 0, step, info, log);
 }
 
 void checkpoint_remove_all(const char *dir) { dir_remove(dir); }

@@ -20,13 +20,18 @@ typedef struct {
 Status checkpoint_save(const char *dir, long step, Device *d, const CheckpointBlock *block, int n,
                        const char *info, Log *log);
 
-/* *step is -1 if dir holds none (or does not exist). *info is heap. Blocks must agree in name and
- * count with what was saved. */
-Status checkpoint_load(const char *dir, Device *d, const CheckpointBlock *block, int n, long *step,
-                       char **info, Log *log);
+/* A checkpoint that verifies. */
+typedef struct {
+    char *folder, *info; /* owned; NULL where there is none */
+    long step;           /* then -1 */
+} Checkpoint;            /* starts as {0} */
 
-/* Only the newest valid step and its info, without reading blocks; info may be NULL. */
-Status checkpoint_newest(const char *dir, long *step, char **info, Log *log);
+/* The newest one of dir, which need not exist. Reads the file once, for its hash, and its header.
+ */
+Status checkpoint_find(Checkpoint *c, const char *dir, Log *log);
+/* Blocks must agree in name and count with what was saved. */
+Status checkpoint_load(const Checkpoint *c, Device *d, const CheckpointBlock *block, int n);
+void checkpoint_free(Checkpoint *c); /* accepts {0} */
 
 void checkpoint_remove_all(const char *dir);
 #endif

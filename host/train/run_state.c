@@ -67,22 +67,19 @@ static Status check_same(RunState *r, const char *info)
 
 Status run_state_resume(RunState *r, long *step, Log *log)
 {
-    char *info = NULL;
-    long found;
+    Checkpoint c;
+    Status s;
     *step = 0;
-    TRY(checkpoint_newest(r->dir, &found, &info, log));
-    if (found < 0) return OK;
-    Status s = check_same(r, info);
-    free(info);
-    info = NULL;
-    if (!s) s = checkpoint_load(r->dir, r->device, r->block, r->n_block, &found, &info, log);
-    if (!s) s = history_parse(r->history, info);
-    free(info);
-    TRY(s);
-    r->optimizer->step = found;
-    r->saved_step = *step = found;
-    log_info(log, "continuing at step %ld", found);
-    return OK;
+    TRY(checkpoint_find(&c, r->dir, log));
+    if (c.step < 0) return OK;
+    TRY_OR(done, s, check_same(r, c.info));
+    TRY_OR(done, s, checkpoint_load(&c, r->device, r->block, r->n_block));
+    TRY_OR(done, s, history_parse(r->history, c.info));
+    r->optimizer->step = r->saved_step = *step = c.step;
+    log_info(log, "continuing at step %ld", c.step);
+done:
+    checkpoint_free(&c);
+    return s;
 }
 
 Status run_state_save(RunState *r, long step, Log *log)
