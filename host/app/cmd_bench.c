@@ -175,10 +175,9 @@ static Status step_inception(Bench *b, float *loss)
     double norm;
     size_t turn = (size_t)(b->step % BATCHES), n = (size_t)b->batch;
     int32_t rng[3] = {1, (int32_t)b->step, 0};
-    TRY(classifier_pass_run(&b->pass, b->pixel + turn * n * (size_t)b->size * (size_t)b->size,
-                            b->label + turn * n, rng));
-    TRY(exec_read(b->pass.e, b->pass.loss, loss));
-    return optimizer_step(&b->optimizer, b->config.classifier.learning_rate, 1, &norm);
+    return classifier_pass_train(&b->pass, &b->optimizer, b->config.classifier.learning_rate,
+                                 b->pixel + turn * n * (size_t)b->size * (size_t)b->size,
+                                 b->label + turn * n, rng, loss, &norm);
 }
 
 /* ---- rounds ----------------------------------------------------------------------------- */

@@ -65,9 +65,8 @@ static Status train_step(Trainer *t, long step, const Batch *b)
     double norm;
     float loss;
     int32_t rng[3] = {(int32_t)t->job->seed, (int32_t)step, 0};
-    TRY(classifier_pass_run(&t->train, b->pixel, b->label, rng));
-    TRY(exec_read(t->train.e, t->train.loss, &loss));
-    TRY(optimizer_step(&t->optimizer, rate_of(t, step), 1, &norm));
+    TRY(classifier_pass_train(&t->train, &t->optimizer, rate_of(t, step), b->pixel, b->label, rng,
+                              &loss, &norm));
     t->optimizer.step = step;
     if (isfinite(norm)) {
         t->run.number[SUM_LOSS] += loss;

@@ -1,6 +1,7 @@
 /* classifier_net.c - recording, running and loading Inception-V3. */
 #include "train/classifier_net.h"
 #include "ops/ops.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,7 @@ Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c
     int size = c->data.size, classes = n->config.num_classes;
     *p = (ClassifierPass){
         .g = graph_new(),
+        .net = n,
         .batch = batch,
         .size = size,
         .three = malloc(3 * (size_t)batch * (size_t)size * (size_t)size * sizeof(float))};
@@ -71,6 +73,10 @@ Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c
     int n_keep = train ? 1 : 3;
     graph_finish(g, keep, n_keep);
     TRY(exec_new(&p->e, n->device, g, keep, n_keep));
+    if (train) {
+        size_t bytes = (n->store.count - n->store.count_param) * sizeof *p->averages;
+        TRY(device_alloc(n->device, (void **)&p->averages, bytes, "running averages"));
+    }
     return class_weight ? exec_write(p->e, p->class_weight, class_weight) : OK;
 }
 
@@ -79,6 +85,7 @@ void classifier_pass_close(ClassifierPass *p)
     exec_free(p->e);
     graph_free(p->g);
     free(p->three);
+    if (p->net) device_release(p->net->device, p->averages);
     *p = (ClassifierPass){0};
 }
 
@@ -95,6 +102,24 @@ Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *lab
     TRY(exec_write(p->e, p->label, label));
     if (p->rng) TRY(exec_write(p->e, p->rng, rng));
     return exec_run(p->e);
+}
+
+static Status copy(Device *d, float *to, const float *from, size_t count)
+{
+    TRY(sweep_zero(d, to, count));
+    return sweep_add(d, to, from, count);
+}
+
+Status classifier_pass_train(ClassifierPass *p, Optimizer *o, double rate, const float *pixel,
+                             const int *label, const int32_t rng[3], float *loss, double *norm)
+{
+    const ParamStore *s = &p->net->store;
+    size_t n = s->count - s->count_param;
+    TRY(copy(s->device, p->averages, s->value + s->count_param, n));
+    TRY(classifier_pass_run(p, pixel, label, rng));
+    TRY(exec_read(p->e, p->loss, loss));
+    TRY(optimizer_step(o, rate, 1, norm));
+    return isfinite(*norm) ? OK : copy(s->device, s->value + s->count_param, p->averages, n);
 }
 
 static LoaderItem *items_of(const ClassifierFilm *film, int n)

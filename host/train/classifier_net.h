@@ -7,6 +7,7 @@
 #include "exec/sweep.h"
 #include "models/inception_v3.h"
 #include "train/classifier.h"
+#include "train/optimizer.h"
 
 typedef struct {
     Device *device;
@@ -28,6 +29,8 @@ typedef struct {
     Tensor *image, *label, *rng, *class_weight; /* inputs */
     Tensor *loss, *probability, *features;      /* kept */
     float *three;                               /* owned: [batch, size, size, 3] host buffer */
+    ClassifierNet *net;                         /* borrowed */
+    float *averages; /* owned, in training: device copy of the running averages */
     int batch, size;
 } ClassifierPass; /* starts as {0} */
 
@@ -38,6 +41,10 @@ void classifier_pass_close(ClassifierPass *p);
 /* pixel [batch, size, size] in [0, 1]; label [batch]; rng[3], NULL in evaluation. */
 Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
                            const int32_t *rng);
+/* One update. Where the gradient is not finite, as *norm tells, nothing has changed: neither
+ * parameters nor the running averages that the forward pass moves. */
+Status classifier_pass_train(ClassifierPass *p, Optimizer *o, double rate, const float *pixel,
+                             const int *label, const int32_t rng[3], float *loss, double *norm);
 
 /* Every film once, in order: probabilities [n, classes] and, where not NULL, features [n, width].
  */
