@@ -23,6 +23,16 @@ Status cpu_soft_clamp_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_soft_clamp_dx(float *dx, const float *y, const float *dy, size_t count,
                          Stream *s); /* reads y */
 
+/* dx is 0 where x lies outside least..most */
+Status cpu_clamp_fwd(float *y, const float *x, float least, float most, size_t count, Stream *s);
+Status cpu_clamp_dx(float *dx, const float *x, const float *dy, float least, float most,
+                    size_t count, Stream *s);
+/* y = mean + exp(logvar/2) * noise */
+Status cpu_sample_gaussian_fwd(float *y, const float *mean, const float *logvar, const float *noise,
+                               size_t count, Stream *s);
+Status cpu_sample_gaussian_dlogvar(float *dlogvar, const float *dy, const float *logvar,
+                                   const float *noise, size_t count, Stream *s);
+
 /* x, dx[rows, 2d]: value, then gate; y, dy[rows, d] */
 Status cpu_geglu_fwd(float *y, const float *x, size_t rows, int d, Stream *s);
 Status cpu_geglu_dx(float *dx, const float *x, const float *dy, size_t rows, int d, Stream *s);

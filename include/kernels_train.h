@@ -10,6 +10,17 @@ Status cpu_weighted_mse_fwd(float *loss, const float *x, const float *target, co
                             size_t per, Stream *s);
 Status cpu_weighted_mse_dx(float *dx, const float *dloss, const float *x, const float *target,
                            const float *weight, int n, size_t per, Stream *s);
+/* The same with |x-target|. */
+Status cpu_weighted_l1_fwd(float *loss, const float *x, const float *target, const float *weight, int n, size_t per,
+                           Stream *s);
+Status cpu_weighted_l1_dx(float *dx, const float *dloss, const float *x, const float *target, const float *weight,
+                          int n, size_t per, Stream *s);
+/* loss[1] = KL divergence of N(mean, exp(logvar)) from N(0, 1), summed over the per elements of a sample, weighted
+ * over samples, divided by n. */
+Status cpu_gaussian_kl_fwd(float *loss, const float *mean, const float *logvar, const float *weight, int n, size_t per,
+                           Stream *s);
+Status cpu_gaussian_kl_dx(float *dmean, float *dlogvar, const float *dloss, const float *mean, const float *logvar,
+                          const float *weight, int n, size_t per, Stream *s);
 /* loss[1], prob[n,k] = softmax of the rows; the formula is in loss.c. label -1: the row is left out; any
  * other outside 0..k-1 is ERR_INPUT. No row left: loss and gradient are 0. */
 Status cpu_cross_entropy_fwd(float *loss, float *prob, const float *logits, const int32_t *label,

@@ -7,6 +7,7 @@
 #include "app/options.h"
 #include "base/signal.h"
 #include "exec/exec.h"
+#include "models/autoencoder_kl.h"
 #include "models/autoencoder_tiny.h"
 #include "models/clip_text.h"
 #include "models/inception_v3.h"
@@ -100,6 +101,28 @@ static Status build_decode(Forward *f)
 }
 static Status names_tiny(Forward *f) { return tiny_names(&f->how, &f->params, f->weights_file); }
 
+static Status build_kl_encode(Forward *f)
+{
+    KlConfig c;
+    TRY(need_folder(f));
+    TRY(kl_config_read(&c, f->config_file));
+    KlMoments m = autoencoder_kl_encode(f->graph, &f->params, &c, f->input[0], false);
+    f->output[0] = m.mean;
+    f->output[1] = m.logvar;
+    f->how.skip = KL_DECODER;
+    return OK;
+}
+
+static Status build_kl_decode(Forward *f)
+{
+    KlConfig c;
+    TRY(need_folder(f));
+    TRY(kl_config_read(&c, f->config_file));
+    f->output[0] = autoencoder_kl_decode(f->graph, &f->params, &c, f->input[0], false);
+    f->how.skip = KL_ENCODER;
+    return OK;
+}
+
 /* The auxiliary head takes part in training only, and only where the image is large enough. */
 static Status build_inception(Forward *f)
 {
@@ -126,6 +149,16 @@ static const Model model[] = {
       {"encoder_hidden_states", PORT_ROWS, 3}},
      {{"sample", PORT_IMAGE, 4}},
      build_unet,
+     NULL},
+    {"vae-encode",
+     {{"sample", PORT_IMAGE, 4}},
+     {{"mean", PORT_IMAGE, 4}, {"logvar", PORT_IMAGE, 4}},
+     build_kl_encode,
+     NULL},
+    {"vae-decode",
+     {{"latent", PORT_IMAGE, 4}},
+     {{"sample", PORT_IMAGE, 4}},
+     build_kl_decode,
      NULL},
     {"taesd-encode",
      {{"sample", PORT_IMAGE, 4}},
@@ -388,6 +421,8 @@ static const Usage usage = {
             "the debugging door to\n"
             "PyTorch. MODEL, inputs -> outputs:\n"
             "  unet          sample, timestep, encoder_hidden_states -> sample\n"
+            "  vae-encode    sample -> mean, logvar  (AutoencoderKL; images in [-1, 1])\n"
+            "  vae-decode    latent -> sample\n"
             "  taesd-encode  sample -> latent     (images in [0, 1]; also TAEF2)\n"
             "  taesd-decode  latent -> sample\n"
             "  text          input_ids -> last_hidden_state\n"

@@ -1,44 +1,49 @@
-/* op_loss.c - weighted_mse for diffusion and cross_entropy for classification, each a scalar [1]. */
+/* op_loss.c - weighted_mse and weighted_l1 for images and noise, cross_entropy for classification, each a scalar [1]. */
 #include "kernels.h"
 #include "ops/op.h"
 #include "ops/ops.h"
 
-static Status weighted_mse_dx_cpu(const Tensor *dx, Stream *s)
-{
-    Tensor *const *src = dx->src;
-    return cpu_weighted_mse_dx(dx->data, src[0]->data, src[1]->data, src[2]->data, src[3]->data, dx->dim[0],
-                               per_sample(dx), s);
-}
-
-const OpDef op_weighted_mse_dx = {.name = "weighted_mse_dx", .cpu = weighted_mse_dx_cpu};
-
-static Status weighted_mse_cpu(const Tensor *y, Stream *s)
-{
-    const Tensor *x = y->src[0];
-    return cpu_weighted_mse_fwd(y->data, x->data, y->src[1]->data, y->src[2]->data, x->dim[0], per_sample(x), s);
-}
-
-static void weighted_mse_vjp(Graph *g, Tensor *y, Tensor *dy)
-{
-    Tensor *x = y->src[0];
-    grad_add(g, x, graph_node(g, &op_weighted_mse_dx, x->ndim, x->dim, 4,
-                              (Tensor *[]){dy, x, y->src[1], y->src[2]}, NULL, 0));
-}
-
-const OpDef op_weighted_mse = {.name = "weighted_mse", .cpu = weighted_mse_cpu, .vjp = weighted_mse_vjp};
-
-Tensor *weighted_mse(Graph *g, Tensor *x, Tensor *target, Tensor *weight)
+/* A mean over elements of an error of x from its target, weighted over samples. */
+static Tensor *weighted(Graph *g, const OpDef *op, Tensor *x, Tensor *target, Tensor *weight)
 {
     if (!x || !target || !weight) return NULL;
-    if (!tensor_same_shape(x, target)) return op_shapes_differ(g, "weighted_mse", x, target);
+    if (!tensor_same_shape(x, target)) return op_shapes_differ(g, op->name, x, target);
     char shape[64];
     if (weight->ndim != 1 || weight->dim[0] != x->dim[0])
-        return graph_fail(g, "weighted_mse: weights %s, expected [%d]", tensor_shape_text(weight, shape),
+        return graph_fail(g, "%s: weights %s, expected [%d]", op->name, tensor_shape_text(weight, shape),
                           x->dim[0]);
     if (target->trainable || weight->trainable)
-        return graph_fail(g, "weighted_mse: gradients flow into x only, target and weight must be constants");
-    return graph_node(g, &op_weighted_mse, 1, (int[]){1}, 3, (Tensor *[]){x, target, weight}, NULL, 0);
+        return graph_fail(g, "%s: gradients flow into x only, target and weight must be constants", op->name);
+    return graph_node(g, op, 1, (int[]){1}, 3, (Tensor *[]){x, target, weight}, NULL, 0);
 }
+
+#define WEIGHTED_LOSS(f)                                                                                     \
+    static Status f##_dx_cpu(const Tensor *dx, Stream *s)                                                    \
+    {                                                                                                        \
+        Tensor *const *src = dx->src;                                                                        \
+        return cpu_##f##_dx(dx->data, src[0]->data, src[1]->data, src[2]->data, src[3]->data, dx->dim[0],    \
+                            per_sample(dx), s);                                                              \
+    }                                                                                                        \
+    const OpDef op_##f##_dx = {.name = #f "_dx", .cpu = f##_dx_cpu};                                         \
+    static Status f##_cpu(const Tensor *y, Stream *s)                                                        \
+    {                                                                                                        \
+        const Tensor *x = y->src[0];                                                                         \
+        return cpu_##f##_fwd(y->data, x->data, y->src[1]->data, y->src[2]->data, x->dim[0], per_sample(x),   \
+                             s);                                                                             \
+    }                                                                                                        \
+    static void f##_vjp(Graph *g, Tensor *y, Tensor *dy)                                                     \
+    {                                                                                                        \
+        Tensor *x = y->src[0];                                                                               \
+        grad_add(g, x, graph_node(g, &op_##f##_dx, x->ndim, x->dim, 4,                                       \
+                                  (Tensor *[]){dy, x, y->src[1], y->src[2]}, NULL, 0));                      \
+    }                                                                                                        \
+    const OpDef op_##f = {.name = #f, .cpu = f##_cpu, .vjp = f##_vjp};                                       \
+    Tensor *f(Graph *g, Tensor *x, Tensor *target, Tensor *weight)                                           \
+    {                                                                                                        \
+        return weighted(g, &op_##f, x, target, weight);                                                      \
+    }
+WEIGHTED_LOSS(weighted_mse)
+WEIGHTED_LOSS(weighted_l1)
 
 static Status cross_entropy_dx_cpu(const Tensor *dx, Stream *s)
 {

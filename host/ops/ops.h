@@ -16,6 +16,7 @@ typedef struct { float eps; } LayernormArgs;
 typedef struct { float eps, momentum; int train, relu; } BatchnormArgs; /* momentum of the new batch */
 typedef struct { float alpha, beta; } ScaleArgs;
 typedef struct { float scale[4], shift[4]; } ChannelAffineArgs;
+typedef struct { float least, most; } ClampArgs;
 typedef struct { int from; } SliceArgs;
 typedef struct { int size, stride, pad; } PoolArgs;
 typedef struct { int dim, flip; float shift; } TimestepArgs;
@@ -47,6 +48,7 @@ Tensor *gelu(Graph *g, Tensor *x);              /* x * (1 + erf(x / sqrt 2)) / 2
 Tensor *quick_gelu(Graph *g, Tensor *x);        /* x / (1 + exp(-1.702 x))                          */
 Tensor *relu(Graph *g, Tensor *x);
 Tensor *soft_clamp(Graph *g, Tensor *x);        /* 3 * tanh(x / 3)                                  */
+Tensor *clamp(Graph *g, Tensor *x, float least, float most); /* gradient 0 outside, as in torch      */
 Tensor *geglu(Graph *g, Tensor *x);             /* [...,2d] -> value * gelu(gate), value first      */
 Tensor *add(Graph *g, Tensor *a, Tensor *b);    /* same shape                                       */
 Tensor *add_scaled(Graph *g, Tensor *a, float alpha, Tensor *b, float beta); /* alpha*a + beta*b    */
@@ -79,6 +81,12 @@ Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef
 /* ---- losses ------------------------------------------------------------------------------ */
 /* [1]: sum over i of weight[i] * mean over elements of (x[i]-target[i])^2, divided by n */
 Tensor *weighted_mse(Graph *g, Tensor *x, Tensor *target, Tensor *weight);
+/* [1]: the same with |x[i]-target[i]|; its gradient is 0 where they are equal */
+Tensor *weighted_l1(Graph *g, Tensor *x, Tensor *target, Tensor *weight);
+/* mean + exp(logvar/2) * noise, same shapes; noise is a constant */
+Tensor *sample_gaussian(Graph *g, Tensor *mean, Tensor *logvar, Tensor *noise);
+/* [1]: sum over i of weight[i] * KL(N(mean[i], exp(logvar[i])) | N(0, 1)), summed over elements, divided by n */
+Tensor *gaussian_kl(Graph *g, Tensor *mean, Tensor *logvar, Tensor *weight);
 /* [1]: sum w[label]*(-log softmax) / sum w[label], label I32[n], -1 = left out; weight[k] or NULL; smoothing as torch; side 0: probabilities[n,k] */
 Tensor *cross_entropy(Graph *g, Tensor *logits, Tensor *label, Tensor *weight, float smoothing);
 

@@ -1,4 +1,4 @@
-/* loss.c - weighted mean squared error and cross-entropy, with their gradients.
+/* loss.c - weighted mean squared and absolute error and cross-entropy, with their gradients.
  *
  * Cross-entropy as torch.nn.functional.cross_entropy(weight, label_smoothing = s), mean over rows:
  *   W    = sum over rows of w[label]
@@ -8,48 +8,59 @@
 #include "cpu.h"
 #include "kernels_train.h"
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { BLOCK = 4096, LANES = 8 }; /* elements of one partial sum; independent sums inside it */
 
-/* The square of a float's double is exact, so contraction to FMA changes no bit: the sum is the same
- * for every instruction set and number of threads. */
-static inline double block_error(const float *x, const float *target, size_t count)
+/* One block's sum of errors. The square of a float's double is exact, so contraction to FMA changes no
+ * bit: the sum is the same for every instruction set and number of threads. */
+static inline double block_error(const float *x, const float *target, size_t count, bool squared)
 {
     double lane[LANES] = {0}, sum = 0;
     size_t i = 0;
     for (; i + LANES <= count; i += LANES)
         for (size_t k = 0; k < LANES; k++) {
             float e = x[i + k] - target[i + k];
-            lane[k] += (double)e * (double)e;
+            lane[k] += squared ? (double)e * (double)e : (double)fabsf(e);
         }
     for (; i < count; i++) {
         float e = x[i] - target[i];
-        lane[0] += (double)e * (double)e;
+        lane[0] += squared ? (double)e * (double)e : (double)fabsf(e);
     }
     for (size_t k = 0; k < LANES; k++) sum += lane[k];
     return sum;
 }
 
-SIMD Status cpu_weighted_mse_fwd(float *loss, const float *x, const float *target, const float *weight, int n,
-                                 size_t per, Stream *s)
+/* From the blocks' sums [n, blocks]. */
+static float weighted_mean(const double *part, const float *weight, int n, size_t blocks, size_t per)
 {
-    size_t blocks = (per + BLOCK - 1) / BLOCK, all = blocks * (size_t)n;
-    double *part = stream_scratch(s, all * sizeof *part), total = 0;
-    if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", all);
-#pragma omp parallel for
-    for (size_t b = 0; b < all; b++) {
-        size_t from = b % blocks * BLOCK, at = b / blocks * per + from;
-        part[b] = block_error(x + at, target + at, per - from < BLOCK ? per - from : BLOCK);
-    }
+    double total = 0;
     for (int i = 0; i < n; i++) {
         double sum = 0;
         for (size_t b = 0; b < blocks; b++) sum += part[(size_t)i * blocks + b];
         total += weight[i] * (sum / (double)per);
     }
-    *loss = (float)(total / n);
-    return OK;
+    return (float)(total / n);
 }
+
+#define WEIGHTED_LOSS(name, squared)                                                                         \
+    SIMD Status name(float *loss, const float *x, const float *target, const float *weight, int n,            \
+                     size_t per, Stream *s)                                                                   \
+    {                                                                                                         \
+        size_t blocks = (per + BLOCK - 1) / BLOCK, all = blocks * (size_t)n;                                  \
+        double *part = stream_scratch(s, all * sizeof *part);                                                 \
+        if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", all);                             \
+        _Pragma("omp parallel for") for (size_t b = 0; b < all; b++)                                          \
+        {                                                                                                     \
+            size_t from = b % blocks * BLOCK, at = b / blocks * per + from;                                   \
+            part[b] = block_error(x + at, target + at, per - from < BLOCK ? per - from : BLOCK, squared);     \
+        }                                                                                                     \
+        *loss = weighted_mean(part, weight, n, blocks, per);                                                  \
+        return OK;                                                                                            \
+    }
+WEIGHTED_LOSS(cpu_weighted_mse_fwd, true)
+WEIGHTED_LOSS(cpu_weighted_l1_fwd, false)
 
 SIMD Status cpu_weighted_mse_dx(float *dx, const float *dloss, const float *x, const float *target,
                                 const float *weight, int n, size_t per, Stream *s)
@@ -59,6 +70,21 @@ SIMD Status cpu_weighted_mse_dx(float *dx, const float *dloss, const float *x, c
         float scale = (float)(2.0 * *dloss * weight[i] / ((double)n * (double)per));
 #pragma omp parallel for simd
         for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++) dx[at] = scale * (x[at] - target[at]);
+    }
+    return OK;
+}
+
+SIMD Status cpu_weighted_l1_dx(float *dx, const float *dloss, const float *x, const float *target,
+                               const float *weight, int n, size_t per, Stream *s)
+{
+    (void)s;
+    for (int i = 0; i < n; i++) {
+        float scale = (float)((double)*dloss * weight[i] / ((double)n * (double)per));
+#pragma omp parallel for simd
+        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++) {
+            float e = x[at] - target[at];
+            dx[at] = e > 0 ? scale : e < 0 ? -scale : e * scale; /* a NaN stays one */
+        }
     }
     return OK;
 }

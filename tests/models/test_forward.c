@@ -65,9 +65,10 @@ static void test_refusals(void **state)
     (void)state;
     char path[600];
     write_inputs(1, &latent);
-    refused(forward("vae-decode", VAE, NULL), ERR_USAGE,
-            "unknown model vae-decode, expected one of unet, taesd-encode, taesd-decode, text, "
-            "inception");
+    refused(forward("vae", VAE, NULL), ERR_USAGE,
+            "unknown model vae, expected one of unet, vae-encode, vae-decode, taesd-encode, "
+            "taesd-decode, text, inception");
+    refused(forward("vae-decode", VAE, NULL), ERR_INPUT, "config.json: ");
     refused(forward("taesd-decode", VAE, "--fast"), ERR_USAGE, "--fast");
     refused(forward("taesd-decode", "/nonexistent", NULL), ERR_INPUT, "/nonexistent");
     refused(forward("taesd-encode", VAE, NULL), ERR_INPUT, "no tensor \"sample\"");

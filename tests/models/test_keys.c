@@ -1,5 +1,6 @@
 /* test_keys.c - published models register exactly the published names and shapes
  * (tests/golden/models/keys: name, shape in files, "buffer" for running averages). */
+#include "models/autoencoder_kl.h"
 #include "models/autoencoder_tiny.h"
 #include "models/clip_text.h"
 #include "models/inception_v3.h"
@@ -83,6 +84,22 @@ static void taesd(Graph *g, ParamStore *s)
     autoencoder_tiny_decode(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 8, 8, 4}));
 }
 
+static void autoencoder_kl(Graph *g, ParamStore *s)
+{
+    KlConfig c = {.in_channels = 3,
+                  .out_channels = 3,
+                  .latent_channels = 4,
+                  .n_block = 4,
+                  .channels = {128, 256, 512, 512},
+                  .layers_per_block = 2,
+                  .norm_num_groups = 32,
+                  .quant_conv = true,
+                  .post_quant_conv = true,
+                  .mid_attention = true};
+    autoencoder_kl_encode(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 64, 64, 3}), false);
+    autoencoder_kl_decode(g, s, &c, input(g, DTYPE_F32, 4, (int[]){1, 8, 8, 4}), false);
+}
+
 typedef struct {
     const char *keys;
     void (*record)(Graph *g, ParamStore *s);
@@ -139,6 +156,7 @@ int main(void)
         KEYS("unet_sd15", unet_sd15),           KEYS("unet_sd21", unet_sd21),
         KEYS("clip_text_sd15", clip_text_sd15), KEYS("clip_text_sd21", clip_text_sd21),
         KEYS("inception_v3", inception),        KEYS("taesd_diffusers", taesd),
+        KEYS("autoencoder_kl_sd", autoencoder_kl),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

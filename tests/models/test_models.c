@@ -395,6 +395,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         GOLDEN("unet_conv", AS_FOLDER),        GOLDEN("unet_linear", AS_FOLDER),
         GOLDEN("text_quick_gelu", AS_FOLDER),  GOLDEN("text_gelu", WITH_TOP),
+        GOLDEN("kl_quant_encode", AS_FOLDER),  GOLDEN("kl_quant_decode", AS_FOLDER),
+        GOLDEN("kl_plain_encode", AS_FOLDER),  GOLDEN("kl_plain_decode", AS_FOLDER),
         GOLDEN("taesd_encode", AS_FOLDER),     GOLDEN("taesd_decode", AS_FILE),
         GOLDEN("taesd_encode", AS_ORIGINAL),   GOLDEN("taesd_decode", AS_ORIGINAL),
         GOLDEN("taef2_encode", AS_FOLDER),     GOLDEN("taef2_decode", AS_FOLDER),

@@ -7,9 +7,10 @@
 #include <string.h>
 
 extern const RefFamily ref_basic;
-extern const RefFamily ref_shape, ref_loss;
+extern const RefFamily ref_shape, ref_loss, ref_gaussian;
 extern const RefFamily ref_point, ref_norm, ref_matrix;
-const RefFamily *const ref_family[] = {&ref_basic, &ref_shape, &ref_loss, &ref_point, &ref_norm, &ref_matrix};
+const RefFamily *const ref_family[] = {&ref_basic, &ref_shape,    &ref_loss, &ref_point,
+                                      &ref_norm,  &ref_gaussian, &ref_matrix};
 const int ref_family_count = sizeof ref_family / sizeof *ref_family;
 
 const Twin *ref_find(const OpDef *op)

@@ -2,6 +2,7 @@
 #include "ref/ref.h"
 #include "base/random.h"
 #include <math.h>
+#include <string.h>
 
 static void weighted_mse_twin(const Tensor *y)
 {
@@ -17,6 +18,24 @@ static void weighted_mse_dx_twin(const Tensor *dx)
     for (size_t i = 0; i < tensor_count(dx); i++)
         ref_data(dx)[i] = ref_data(dx->src[0])[0] * 2 * ref_data(dx->src[3])[i / per_sample(dx)] *
                           (ref_data(dx->src[1])[i] - ref_data(dx->src[2])[i]) / (double)tensor_count(dx);
+}
+
+static void weighted_l1_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[0];
+    double sum = 0, all = (double)tensor_count(x);
+    for (size_t i = 0; i < tensor_count(x); i++)
+        sum += ref_data(y->src[2])[i / per_sample(x)] * fabs(ref_data(x)[i] - ref_data(y->src[1])[i]) / all;
+    ref_data(y)[0] = sum;
+}
+
+static void weighted_l1_dx_twin(const Tensor *dx)
+{
+    for (size_t i = 0; i < tensor_count(dx); i++) {
+        double e = ref_data(dx->src[1])[i] - ref_data(dx->src[2])[i];
+        ref_data(dx)[i] = ref_data(dx->src[0])[0] * ref_data(dx->src[3])[i / per_sample(dx)] *
+                          ((e > 0) - (e < 0)) / (double)tensor_count(dx);
+    }
 }
 
 static double class_weight(const Tensor *weight, int k) { return weight ? ref_data(weight)[k] : 1; }
@@ -74,6 +93,8 @@ static void cross_entropy_dx_twin(const Tensor *dx)
 static const Twin twins[] = {
     {&op_weighted_mse, weighted_mse_twin},
     {&op_weighted_mse_dx, weighted_mse_dx_twin},
+    {&op_weighted_l1, weighted_l1_twin},
+    {&op_weighted_l1_dx, weighted_l1_dx_twin},
     {&op_cross_entropy, cross_entropy_twin},
     {&op_cross_entropy_dx, cross_entropy_dx_twin},
 };
@@ -92,6 +113,20 @@ static Tensor *mse_long_case(Graph *g) /* more than two partial sums a sample */
     int dim[] = {2, 8197};
     return weighted_mse(g, case_leaf(g, "x", 2, dim), case_const(g, "target", DTYPE_F32, 2, dim),
                         case_const(g, "weight", DTYPE_F32, 1, dim));
+}
+
+static Tensor *l1_case(Graph *g)
+{
+    int dim[] = {3, 5, 7, 4};
+    return weighted_l1(g, case_leaf(g, "x", 4, dim), case_const(g, "target", DTYPE_F32, 4, dim),
+                       case_const(g, "weight", DTYPE_F32, 1, dim));
+}
+
+static Tensor *l1_long_case(Graph *g)
+{
+    int dim[] = {2, 8197};
+    return weighted_l1(g, case_leaf(g, "x", 2, dim), case_const(g, "target", DTYPE_F32, 2, dim),
+                       case_const(g, "weight", DTYPE_F32, 1, dim));
 }
 
 static Tensor *entropy(Graph *g, int n, int k, bool weighted, float smoothing)
@@ -116,6 +151,17 @@ static void loss_leaves(const Tensor *leaf, double *value, size_t count, uint32_
     if (leaf->dtype == DTYPE_I32) value[0] = 2; /* at least one row counts */
 }
 
+/* x above 0.01, the target below -0.01: farther from the kink of |x - target| than a step of the
+ * differences; odd elements the other way round. */
+static void apart(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    for (size_t i = 0; i < count; i++) {
+        bool up = (i % 2 == 0) == !strcmp(leaf->name, "x");
+        double size = 0.01 + fabs(case_normal(seed, leaf, i));
+        value[i] = up || leaf->ndim == 1 ? size : -size;
+    }
+}
+
 static void all_left_out(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
     loss_leaves(leaf, value, count, seed);
@@ -125,6 +171,8 @@ static void all_left_out(const Tensor *leaf, double *value, size_t count, uint32
 static const OpCase cases[] = {
     {"weighted_mse", mse_case, loss_leaves, 420},
     {"weighted_mse, long", mse_long_case, loss_leaves, 16394},
+    {"weighted_l1", l1_case, apart, 420},
+    {"weighted_l1, long", l1_long_case, apart, 16394},
     {"cross_entropy", entropy_case, loss_leaves, 9},
     {"cross_entropy weighted, smooth", entropy_weighted_case, loss_leaves, 11},
     {"cross_entropy smooth", entropy_smooth_case, loss_leaves, 3},

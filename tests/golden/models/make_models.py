@@ -145,6 +145,23 @@ def text(case, ids, **config):
            integers={"input_ids": rng.integers(0, config["vocab_size"], ids)})
 
 
+def kl(case, image, latent, **config):
+    """Both halves of one model."""
+    from diffusers import AutoencoderKL
+    m = AutoencoderKL(**config)
+    parameters = load_formula(m, 1.0)
+    config = dict(config, _class_name="AutoencoderKL", sample_size=64, force_upcast=True)
+
+    def encode(sample):
+        d = m.encode(sample).latent_dist
+        return {"mean": d.mean, "logvar": d.logvar}
+
+    record(case + "_encode", "vae-encode", m, encode, parameters, {"sample": [image, "signed"]}, config)
+    m.zero_grad(set_to_none=True)
+    record(case + "_decode", "vae-decode", m, lambda latent: {"sample": m.decode(latent).sample}, parameters,
+           {"latent": [latent, "signed"]}, config)
+
+
 def taesd():
     from diffusers import AutoencoderTiny
     config = dict(latent_channels=4, encoder_block_out_channels=[16] * 4, decoder_block_out_channels=[16] * 4)
@@ -288,6 +305,15 @@ CASES = {
     "text_gelu": lambda: text(
         "text_gelu", [3, 13], vocab_size=50, hidden_size=48, intermediate_size=100, num_hidden_layers=2,
         num_attention_heads=3, max_position_embeddings=20, hidden_act="gelu", layer_norm_eps=1e-6),
+    "kl_quant": lambda: kl(
+        "kl_quant", [2, 3, 21, 27], [2, 4, 5, 7], block_out_channels=[16, 24, 32],
+        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3, layers_per_block=1,
+        latent_channels=4, norm_num_groups=8),
+    "kl_plain": lambda: kl(
+        "kl_plain", [3, 1, 13, 10], [1, 6, 9, 4], in_channels=1, out_channels=1, block_out_channels=[12, 24],
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, layers_per_block=2,
+        latent_channels=6, norm_num_groups=4, act_fn="gelu", use_quant_conv=False, use_post_quant_conv=False,
+        mid_block_add_attention=False, scaling_factor=0.3),
     "taesd": taesd,
     "inception_eval": lambda: inception("inception_eval", [2, 3, 75, 75], 1.0, False, 5, False),
     "inception_train": lambda: inception("inception_train", [8, 3, 75, 75], 1.0, True, 5, False),
