@@ -41,7 +41,9 @@ Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip
 Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n, size_t per, Stream *s);
 /* dx = c[i,which] * dy: the gradient of a (which 0) or b (1). */
 Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n, size_t per, Stream *s);
-/* One DDIM step of count elements; pred holds 2*count when guided; coef[6] and noise as in ops.h. */
+/* One DDIM step of count elements; pred holds 2*count when guided; coef[6] and noise as in ops.h;
+ * prediction 0 noise, 1 velocity, 2 x0. */
 Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise /* or NULL */,
-                     const float *coef, size_t count, int guided, int v_prediction, float guidance, Stream *s);
+                     const float *coef, size_t count, int guided, int prediction, float guidance,
+                     float clip, Stream *s);
 #endif

@@ -1,12 +1,14 @@
 /* diffusion.h - the arithmetic of the forward process and of DDIM (MODEL_SPECS: DDPM, Ho et al.
- * 2020; DDIM, Song et al. 2021; v-prediction, Salimans & Ho 2022; min-SNR, Hang et al. 2023).
+ * 2020; DDIM, Song et al. 2021; v-prediction, Salimans & Ho 2022; min-SNR, Hang et al. 2023;
+ * zero-terminal-SNR rescale, Lin et al. 2024).
  *
  * x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) noise, with ab_t the product of 1 - beta up to t. Networks
- * predict the noise (epsilon) or v = sqrt(ab_t) noise - sqrt(1 - ab_t) x_0. Tables in double.
+ * predict the noise (epsilon), v = sqrt(ab_t) noise - sqrt(1 - ab_t) x_0, or x_0 (sample). Tables
+ * hold the fp32 values of diffusers' DDIMScheduler, bit for bit.
  */
 #ifndef DIFFUSION_H
 #define DIFFUSION_H
-#include "base/status.h"
+#include "ops/ops.h"
 
 enum { MAX_TIMESTEPS = 4096 };
 typedef enum { SPACING_LEADING, SPACING_TRAILING, SPACING_LINSPACE } Spacing;
@@ -15,21 +17,34 @@ typedef enum { SPACING_LEADING, SPACING_TRAILING, SPACING_LINSPACE } Spacing;
 typedef struct {
     int n; /* num_train_timesteps, up to MAX_TIMESTEPS */
     double alpha_bar[MAX_TIMESTEPS];
-    bool v_prediction;     /* else epsilon */
+    Prediction prediction;
     bool set_alpha_to_one; /* alpha_bar after the last step is 1 instead of alpha_bar[0] */
+    double clip;           /* predicted x_0 is held to -clip..clip; 0: is not */
     int steps_offset;      /* added to leading timesteps */
     Spacing spacing;
 } NoiseSchedule;
 
-Status schedule_read(NoiseSchedule *s, const char *folder); /* a diffusers model folder */
-void schedule_scaled_linear(NoiseSchedule *s, int n, double beta_first, double beta_last);
-bool spacing_parse(Spacing *out, const char *name); /* "leading", "trailing", "linspace" */
+/* Of a diffusers model folder: what DDIMScheduler.from_config makes of the file, whichever
+ * scheduler wrote it. Other schedulers' own keys are without meaning for DDIM (the list is in
+ * diffusion_config.c); keys that nobody knows, "thresholding": true, and values that DDIM does not
+ * know are ERR_INPUT by name. (diffusers' Stable Diffusion pipelines set steps_offset to 1 and
+ * clip_sample to false in a scheduler that they are constructed with, and save it so.) */
+Status schedule_read(NoiseSchedule *s, const char *folder);
+
+const char *spacing_name(Spacing s); /* "leading", "trailing", "linspace" */
+bool spacing_parse(Spacing *out, const char *name);
+const char *prediction_name(Prediction p); /* as in scheduler_config.json */
 
 /* Weight of a sample's mean squared error; gamma 0: 1 everywhere. */
 double schedule_min_snr(const NoiseSchedule *s, int t, double gamma);
+/* The target of that t is c[0] * x_0 + c[1] * noise. */
+void schedule_target(const NoiseSchedule *s, int t, float c[2]);
 
-/* The timesteps of `steps` sampling steps, descending, into t[steps]. */
-Status schedule_timesteps(const NoiseSchedule *s, Spacing spacing, int steps, int *t);
+/* The timesteps of `steps` sampling steps, descending, into t[steps]; where rounding makes numpy
+ * append one below 0 to trailing ones (61 steps of 1000), that one is left out. A first timestep
+ * (that of `first`) without any signal left, from which noise prediction cannot start, is refused.
+ */
+Status schedule_timesteps(const NoiseSchedule *s, Spacing spacing, int steps, int first, int *t);
 /* How many of the last steps image-to-image runs: min(int(steps * strength), steps). */
 int schedule_strength_steps(int steps, double strength);
 

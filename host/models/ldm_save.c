@@ -89,7 +89,7 @@ static void edit_vae(json_t *j, const Ldm *m)
 static void edit_scheduler(json_t *j, const Ldm *m)
 {
     json_object_set_new(j, "prediction_type",
-                        json_string(m->schedule.v_prediction ? "v_prediction" : "epsilon"));
+                        json_string(prediction_name(m->schedule.prediction)));
 }
 
 static Status write_all(const Ldm *m, const char *folder, const float *unet, const float *text)

@@ -42,7 +42,7 @@ static Status ddim_step_cpu(const Tensor *y, Stream *s)
 {
     const DdimArgs *a = y->args;
     return cpu_ddim_step(y->data, y->src[0]->data, y->src[1]->data, y->src[3] ? y->src[3]->data : NULL,
-                         y->src[2]->data, tensor_count(y), a->guided, a->v_prediction, a->guidance, s);
+                         y->src[2]->data, tensor_count(y), a->guided, (int)a->prediction, a->guidance, a->clip, s);
 }
 
 const OpDef op_ddim_step = {.name = "ddim_step", .cpu = ddim_step_cpu};

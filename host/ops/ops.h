@@ -22,7 +22,8 @@ typedef struct { int size, stride, pad; } PoolArgs;
 typedef struct { int dim, flip; float shift; } TimestepArgs;
 typedef struct { float rate; uint32_t stream; uint32_t element; } DropoutArgs;
 typedef struct { float smoothing; } CrossEntropyArgs;
-typedef struct { int guided, v_prediction; float guidance; } DdimArgs;
+typedef enum { PREDICT_NOISE, PREDICT_VELOCITY, PREDICT_SAMPLE } Prediction;
+typedef struct { int guided; Prediction prediction; float guidance, clip; /* 0: x0 is not held */ } DdimArgs;
 
 /* ---- matrix ops (kernels_matrix.h) ------------------------------------------------------ */
 /* y[n,p,q,k] = b[k] + sum over r,s,c of x[n, p*stride+r-top, q*stride+s-left, c] * w[k,r,s,c] */
@@ -74,7 +75,7 @@ Tensor *embedding(Graph *g, Tensor *ids /* I32 [n,t] */, Tensor *table /* [v,d] 
 Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift);
 /* y[i] = c[i,0]*a[i] + c[i,1]*b[i] for each sample i of a,b[n,...], c[n,2]: q(x_t | x_0), v targets */
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);
-/* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as u + guidance*(c-u).
+/* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as u + guidance*(c-u); x0 held to +-clip.
  * coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s, unused. noise[n,...] or NULL (eta 0). */
 Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a);
 

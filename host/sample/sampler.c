@@ -46,7 +46,8 @@ static Status record(Sampler *s)
     if (s->set.eta > 0) s->noise = graph_leaf(g, KIND_INPUT, DTYPE_F32, "noise", 4, latent);
     Tensor *prediction = unet(g, &s->m->unet, &m->unet_config, s->input, s->t, s->context, false);
     s->next = ddim_step(g, s->x, prediction, s->noise, s->coef,
-                        (DdimArgs){guided, m->schedule.v_prediction, (float)s->set.guidance});
+                        (DdimArgs){guided, m->schedule.prediction, (float)s->set.guidance,
+                                   (float)m->schedule.clip});
     TRY(graph_status(g));
     params_bind(g);
     graph_finish(g, &s->next, 1);
@@ -59,9 +60,9 @@ static Status plan_steps(Sampler *s)
     s->time = calloc((size_t)set->steps, sizeof *s->time);
     CHECK(s->time);
     s->n_time = set->steps;
-    TRY(schedule_timesteps(&s->m->schedule, set->spacing, set->steps, s->time));
     int run = set->image_to_image ? schedule_strength_steps(set->steps, set->strength) : set->steps;
     s->first = set->steps - run;
+    TRY(schedule_timesteps(&s->m->schedule, set->spacing, set->steps, s->first, s->time));
     return run ? OK
                : FAIL(ERR_USAGE,
                       "strength %g of %d steps is less than one step, expected strength of at "

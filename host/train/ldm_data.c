@@ -214,8 +214,7 @@ static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f,
     b->time[i] = (float)t;
     b->mix[2 * i] = (float)keep;
     b->mix[2 * i + 1] = (float)rest;
-    b->target[2 * i] = s->v_prediction ? (float)-rest : 0;
-    b->target[2 * i + 1] = s->v_prediction ? (float)keep : 1;
+    schedule_target(s, t, b->target + 2 * i);
     b->weight[i] = (float)schedule_min_snr(s, t, set->min_snr_gamma);
 
     k.stream = STREAM_CAPTION;

@@ -213,7 +213,8 @@ static Status prepare(Trainer *t)
                           .random = random,
                           .seed = (uint32_t)c->study.seed}));
     if (strcmp(c->ldm.prediction, "auto"))
-        t->m.schedule.v_prediction = !strcmp(c->ldm.prediction, "v_prediction");
+        t->m.schedule.prediction =
+            !strcmp(c->ldm.prediction, "epsilon") ? PREDICT_NOISE : PREDICT_VELOCITY;
     TRY(ldm_data_open(&t->data, &t->m, t->job->train, t->job->n_train, t->job->prior,
                       c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val,
                       c->data.size, random, !text, t->latents, t->job->identity, t->log));

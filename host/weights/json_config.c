@@ -173,6 +173,12 @@ Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key
     return many(n, room, c, key, (Want){take_int, v, least, most, NULL, 0});
 }
 
+Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least,
+                         double most)
+{
+    return many(n, room, c, key, (Want){take_real, v, least, most, NULL, 0});
+}
+
 Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *key,
                            const char *const *name, int n_name)
 {

@@ -31,6 +31,8 @@ Status json_config_choice(int *v, JsonConfig *c, const char *key, const char *co
 /* Lists of at most `room`; a single value is a list of one. *n is left alone with v. */
 Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key, int least,
                         int most);
+Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least,
+                         double most);
 Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *key,
                            const char *const *name, int n_name);
 

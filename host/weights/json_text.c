@@ -58,12 +58,31 @@ Status json_text_object(json_t **out, size_t *end, const char *text, size_t size
                 error.text);
 }
 
+/* Python writes infinities and NaN, which JSON has not, as bare words. In place they become texts of
+ * the same length, which no reader takes for a number. */
+static void quote_words(char *text, size_t size)
+{
+    static const struct {
+        const char *word, *quoted;
+    } python[] = {{"-Infinity", "\"-inf\"   "}, {"Infinity", "\"inf\"   "}, {"NaN", "\"\" "}};
+    for (size_t at = 0; at < size; at++) {
+        if (text[at] == '"')
+            for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
+        for (int i = 0; i < 3; i++) {
+            size_t n = strlen(python[i].word);
+            if (at + n <= size && !memcmp(text + at, python[i].word, n))
+                memcpy(text + at, python[i].quoted, n);
+        }
+    }
+}
+
 Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int max_depth)
 {
     char *text;
     size_t size, end = 0;
     *out = NULL;
     TRY(file_read(&text, &size, path, limit_bytes));
+    quote_words(text, size);
     Status s = json_text_object(out, &end, text, size, path, max_depth);
     while (!s && end < size && is_space(text[end])) end++;
     if (!s && end < size) {

@@ -13,6 +13,7 @@
 Status json_text_object(json_t **out, size_t *end, const char *text, size_t size, const char *path,
                         int max_depth);
 
-/* A whole file that is one object and nothing else. */
+/* A whole file that is one object and nothing else; Python's bare -Infinity, Infinity and NaN are
+ * read as the texts "-inf", "inf" and "". */
 Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int max_depth);
 #endif

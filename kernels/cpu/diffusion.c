@@ -3,6 +3,8 @@
  * With a = sqrt(ab), b = sqrt(1-ab) of this step and a' = coef[2], b' = coef[3], s of the next:
  *   noise prediction:    e = pred                x0 = (x - b*e) / a
  *   velocity prediction: e = a*pred + b*x        x0 = a*x - b*pred
+ *   clean prediction:    x0 = pred               e = (x - a*x0) / b
+ * and, where clip > 0, x0 then held to -clip..clip,
  *   y = a'*x0 + b'*e + s*noise
  * Guidance first makes pred = u + guidance*(c - u). */
 #include "cpu.h"
@@ -51,7 +53,7 @@ SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int w
 }
 
 SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise, const float *coef,
-                          size_t count, int guided, int v_prediction, float guidance, Stream *s)
+                          size_t count, int guided, int prediction, float guidance, float clip, Stream *s)
 {
     (void)s;
     float a = coef[0], b = coef[1], next_a = coef[2], next_b = coef[3], spread = noise ? coef[4] : 0;
@@ -59,8 +61,9 @@ SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const flo
 #pragma omp parallel for simd
     for (size_t i = 0; i < count; i++) {
         float e = guided ? pred[i] + guidance * (cond[i] - pred[i]) : pred[i];
-        float x0 = v_prediction ? a * x[i] - b * e : (x[i] - b * e) / a;
-        float noise_now = v_prediction ? a * e + b * x[i] : e;
+        float x0 = prediction == 2 ? e : prediction == 1 ? a * x[i] - b * e : (x[i] - b * e) / a;
+        float noise_now = prediction == 2 ? (x[i] - a * e) / b : prediction == 1 ? a * e + b * x[i] : e;
+        if (clip > 0) x0 = x0 > clip ? clip : x0 < -clip ? -clip : x0; /* a NaN stays one */
         float v = next_a * x0 + next_b * noise_now;
         y[i] = noise ? v + spread * extra[i] : v;
     }

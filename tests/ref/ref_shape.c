@@ -192,10 +192,15 @@ static void ddim_step_twin(const Tensor *y)
         double p = pred[i], x = ref_data(y->src[0])[i];
         if (a->guided) p = pred[i] + (double)a->guidance * (pred[tensor_count(y) + i] - pred[i]);
         double clean = (x - coef[1] * p) / coef[0], e = p;
-        if (a->v_prediction) {
+        if (a->prediction == PREDICT_VELOCITY) {
             clean = coef[0] * x - coef[1] * p;
             e = coef[0] * p + coef[1] * x;
         }
+        if (a->prediction == PREDICT_SAMPLE) {
+            clean = p;
+            e = (x - coef[0] * p) / coef[1];
+        }
+        if (a->clip > 0) clean = fmin(fmax(clean, -(double)a->clip), (double)a->clip);
         ref_data(y)[i] = coef[2] * clean + coef[3] * e + (y->src[3] ? coef[4] * ref_data(y->src[3])[i] : 0);
     }
 }
@@ -294,10 +299,12 @@ static Tensor *ddim(Graph *g, DdimArgs a, bool noisy)
                      noisy ? case_const(g, "noise", DTYPE_F32, 4, dim) : NULL,
                      case_const(g, "coef", DTYPE_F32, 1, (int[]){6}), a);
 }
-static Tensor *ddim_case(Graph *g) { return ddim(g, (DdimArgs){0, 0, 0}, false); }
-static Tensor *ddim_guided_case(Graph *g) { return ddim(g, (DdimArgs){1, 0, 7.5f}, true); }
-static Tensor *ddim_v_case(Graph *g) { return ddim(g, (DdimArgs){0, 1, 0}, true); }
-static Tensor *ddim_guided_v_case(Graph *g) { return ddim(g, (DdimArgs){1, 1, 2.5f}, false); }
+static Tensor *ddim_case(Graph *g) { return ddim(g, (DdimArgs){0}, false); }
+static Tensor *ddim_guided_case(Graph *g) { return ddim(g, (DdimArgs){1, PREDICT_NOISE, 7.5f, 0}, true); }
+static Tensor *ddim_v_case(Graph *g) { return ddim(g, (DdimArgs){0, PREDICT_VELOCITY, 0, 0}, true); }
+static Tensor *ddim_guided_v_case(Graph *g) { return ddim(g, (DdimArgs){1, PREDICT_VELOCITY, 2.5f, 0}, false); }
+static Tensor *ddim_sample_case(Graph *g) { return ddim(g, (DdimArgs){1, PREDICT_SAMPLE, 1.5f, 0}, true); }
+static Tensor *ddim_clip_case(Graph *g) { return ddim(g, (DdimArgs){0, PREDICT_NOISE, 0, .75f}, false); }
 
 /* The coefficients of a step from t = 981 to 961 with eta about a half: a division by 0.076. */
 static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
@@ -325,6 +332,8 @@ static const OpCase cases[] = {
     {"ddim guided, noise", ddim_guided_case, steps, 3},
     {"ddim v, noise", ddim_v_case, steps, 3},
     {"ddim v, guided", ddim_guided_v_case, steps, 3},
+    {"ddim sample, guided, noise", ddim_sample_case, steps, 4},
+    {"ddim clipped", ddim_clip_case, steps, 2},
 };
 
 const RefFamily ref_shape = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};

@@ -1,0 +1,157 @@
+/* test_diffusion.c - schedules read from scheduler_config.json of any class, against diffusers'
+ * DDIMScheduler.from_config (tests/golden/schedules/make.py): alpha_bar and timesteps equal, DDIM
+ * steps to rounding; what cannot be honoured is refused by name. Rescaled to zero SNR, alpha_bar
+ * hangs on torch's vectorised square root, which may be off by one unit in the last place, and so
+ * may be each factor behind it.
+ */
+#include "base/file.h"
+#include "kernels.h"
+#include "models/diffusion.h"
+#include "weights/json_text.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h> /* needs those above */
+
+static char folder[] = "/tmp/test_diffusion-XXXXXX";
+
+static Status read_text(NoiseSchedule *s, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", folder);
+    assert_int_equal(file_write(path, text, strlen(text)), OK);
+    return schedule_read(s, folder);
+}
+
+static double number(const json_t *j, const char *key)
+{
+    const json_t *v = json_object_get(j, key);
+    assert_true(json_is_number(v));
+    return json_number_value(v);
+}
+
+/* Every term is off by a few roundings of its own size; x0's parts are divided by sqrt(ab). */
+static void check_step(const NoiseSchedule *s, int steps, const json_t *taken, Stream *stream)
+{
+    float coef[6], x = (float)number(taken, "x"), p = (float)number(taken, "p"), y;
+    double eta = number(taken, "eta"), want = number(taken, "y");
+    float noise = (float)number(taken, "noise");
+    schedule_ddim(s, (int)number(taken, "t"), steps, eta, coef);
+    assert_int_equal(cpu_ddim_step(&y, &x, &p, eta > 0 ? &noise : NULL, coef, 1, 0, (int)s->prediction, 0,
+                                   (float)s->clip, stream),
+                     OK);
+    double part = fabs((double)x) + fabs((double)p);
+    double clean = s->prediction == PREDICT_NOISE ? part / (double)coef[0] : part;
+    double rest = s->prediction == PREDICT_SAMPLE ? part / (double)coef[1] : part;
+    double scale = (double)coef[2] * clean + (double)coef[3] * rest + (double)coef[4] * fabs((double)noise);
+    /* 1 - ab' - s^2 and 1 - ab / ab' lose digits: what the coefficients are sure of, at the least */
+    if (fabs((double)y - want) > 16 * 0x1p-24 * scale + 4e-7 * part)
+        fail_msg("t %g of %d steps: %.9g, expected %.9g (scale %g)", number(taken, "t"), steps, (double)y,
+                 want, scale);
+}
+
+static void check_plan(const NoiseSchedule *s, const json_t *plan, Stream *stream)
+{
+    static int t[MAX_TIMESTEPS];
+    int steps = (int)number(plan, "steps");
+    const json_t *want = json_object_get(plan, "timesteps"), *taken = json_object_get(plan, "taken");
+    Status status = schedule_timesteps(s, s->spacing, steps, 0, t);
+    if (s->alpha_bar[json_integer_value(json_array_get(want, 0))] <= 0 && s->prediction == PREDICT_NOISE) {
+        assert_int_equal(status, ERR_INPUT);
+        assert_non_null(strstr(status_message(), "zero terminal SNR"));
+        return;
+    }
+    assert_int_equal(status, OK);
+    for (int i = 0; i < steps; i++)
+        if (t[i] != json_integer_value(json_array_get(want, (size_t)i)))
+            fail_msg("%s, step %d of %d: timestep %d, expected %d", spacing_name(s->spacing), i, steps, t[i],
+                     (int)json_integer_value(json_array_get(want, (size_t)i)));
+    for (size_t i = 0; i < json_array_size(taken); i++)
+        check_step(s, steps, json_array_get(taken, i), stream);
+}
+
+static void equals_diffusers(void **state)
+{
+    static NoiseSchedule s;
+    char *text;
+    size_t size, i;
+    json_t *c;
+    assert_int_equal(file_read(&text, &size, SOURCE_DIR "/tests/golden/schedules/schedules.json", 1 << 24), OK);
+    json_t *all = json_loadb(text, size, 0, NULL);
+    assert_true(json_array_size(all) >= 30);
+    json_array_foreach(all, i, c)
+    {
+        const char *file = json_string_value(json_object_get(c, "file")), *t;
+        json_t *bar = json_object_get(c, "alpha_bar"), *value, *plans = json_object_get(c, "plans");
+        bool rescaled = strstr(file, "zero_snr\": true") != NULL;
+        if (read_text(&s, file)) fail_msg("%s\n%s", status_message(), file);
+        json_object_foreach(bar, t, value)
+        {
+            double wanted = json_number_value(value), error = fabs(s.alpha_bar[atoi(t)] - wanted);
+            if (error > (rescaled ? (atoi(t) + 4) * 0x1p-23 * sqrt(wanted) : 0))
+                fail_msg("case %zu, alpha_bar[%s]: %.9g, expected %.9g\n%s", i, t, s.alpha_bar[atoi(t)],
+                         json_number_value(value), file);
+        }
+        for (size_t k = 0; k < json_array_size(plans); k++)
+            check_plan(&s, json_array_get(plans, k), *state);
+    }
+    json_decref(all);
+    free(text);
+}
+
+static void refuses_by_name(void **state)
+{
+    static const struct {
+        const char *text, *named;
+    } bad[] = {
+        {"{\"thresholding\": true}", "thresholding: found true, expected false"},
+        {"{\"beta_schedule\": \"sigmoid\"}", "beta_schedule: found \"sigmoid\", expected linear, "},
+        {"{\"prediction_type\": \"flow_prediction\"}", "prediction_type: found"},
+        {"{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", "_class_name: found"},
+        {"{\"beta_begin\": 0.1}", "beta_begin: found 0.1, expected no such key"},
+        {"{\"use_flow_sigmas\": true}", "use_flow_sigmas: found true, expected false"},
+        {"{\"trained_betas\": [0.1, 0.2], \"num_train_timesteps\": 3}", "trained_betas: found 2 values"},
+        {"{\"trained_betas\": [0.1, \"a\"], \"num_train_timesteps\": 2}", "trained_betas[1]: found"},
+        {"{\"trained_betas\": [0.1, 1.0], \"num_train_timesteps\": 2}", "found alpha_bar 0 at timestep 1"},
+        {"{\"beta_start\": 0, \"beta_end\": 0}", "found alpha_bar 1 at timestep 0"},
+        {"{\"num_train_timesteps\": 100000}", "num_train_timesteps: found 100000, expected 1..4096"},
+        {"{\"steps_offset\": -1}", "steps_offset: found -1"},
+        {"{\"beta_end\": Infinity}", "beta_end: found \"inf\""},
+        {"{\"clip_sample_range\": NaN}", "clip_sample_range: found \"\""},
+        {"{\"clip_sample\": \"no\"}", "clip_sample: found \"no\""},
+    };
+    static NoiseSchedule s;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(read_text(&s, bad[i].text), ERR_INPUT);
+        if (!strstr(status_message(), bad[i].named)) fail_msg("%s\n%s", bad[i].text, status_message());
+    }
+    assert_int_equal(read_text(&s, "{\"skip_prk_steps\": true, \"use_karras_sigmas\": true, \"_old\": 1}"), OK);
+    assert_true(s.clip == 1 && s.set_alpha_to_one && s.prediction == PREDICT_NOISE);
+}
+
+static int open_all(void **state)
+{
+    char path[256];
+    if (!mkdtemp(folder)) return -1;
+    snprintf(path, sizeof path, "%s/scheduler", folder);
+    return dir_make(path) || cpu_stream_new((Stream **)state) ? -1 : 0;
+}
+
+static int close_all(void **state)
+{
+    cpu_stream_free(*state);
+    return dir_remove(folder) ? -1 : 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_diffusers), cmocka_unit_test(refuses_by_name)};
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
