@@ -1,6 +1,6 @@
 """Goldens of test_diffusion.c: what DDIMScheduler.from_config makes of scheduler_config.json files of several classes.
 
-A case: the file's text; alpha_bar at some timesteps; the timesteps of some numbers of steps; for some of these steps one
+A case: the file's text; alpha_bar at some timesteps; the gain of the rescale to zero SNR, 0 without; the timesteps of some numbers of steps; for some of these steps one
 step's coefficients as the test reads them back: with x = 1 and a prediction p, and no noise or noise 1.
     python make.py > schedules.json
 """
@@ -24,7 +24,7 @@ def draw(name):
                 clip_sample_range=rng.choice([1.0, 2.5]), set_alpha_to_one=rng.choice([True, False]),
                 rescale_betas_zero_snr=rng.choice([True, False]))
     if rng.random() < 0.2:
-        n = keys["num_train_timesteps"] = rng.choice([5, 20])
+        n = keys["num_train_timesteps"] = rng.choice([8, 20])
         keys["trained_betas"] = [rng.uniform(0.001, 0.2) for _ in range(n)]
     cls = getattr(diffusers, name)
     if name == "PNDMScheduler" and keys["prediction_type"] == "sample":
@@ -43,6 +43,10 @@ def case(name):
     n = s.config.num_train_timesteps
     at = sorted({0, 1, n // 3, n // 2, n - 2, n - 1, rng.randrange(n)})
     c = {"file": text, "alpha_bar": {str(t): s.alphas_cumprod[t].item() for t in at}, "plans": []}
+    c["gain"] = 0
+    if s.config.rescale_betas_zero_snr:
+        root = diffusers.DDIMScheduler.from_config(json.loads(text), rescale_betas_zero_snr=False).alphas_cumprod.sqrt()
+        c["gain"] = (root[0] / (root[0] - root[-1])).item()
     for steps in sorted({1, rng.randint(2, min(n, 150)), rng.randint(2, min(n, 40))}):
         s.set_timesteps(steps)
         times = s.timesteps.tolist()
