@@ -116,7 +116,8 @@ static Status make_film(const Wish *w, Log *log)
     TRY_OR(done, s, image_fit(&source, &im, size));
     film = malloc((size_t)size * (size_t)size * sizeof *film);
     CHECK(film);
-    TRY_OR(done, s, sampler_open(&sampler, &m, size, 1, w->sampler, (uint32_t)w->seed));
+    TRY_OR(done, s, sampler_open(&sampler, &m, film_square(size), 1, w->sampler,
+                                  (uint32_t)w->seed));
     SampleRequest request = {.prompt = w->prompt, .negative = w->negative, .source = source.pixel};
     TRY_OR(done, s, sampler_run(sampler, &request, 1, film));
     TRY_OR(done, s, write_film(w, film, size));

@@ -161,12 +161,19 @@ void ldm_close(Ldm *m)
 }
 
 /* The autoencoder's scale times the UNet's halvings. */
-int ldm_size_step(const Ldm *m) { return TINY_SCALE << (m->unet_config.n_block - 1); }
+int ldm_size_step(const Ldm *m) { return ldm_scale(m) << (m->unet_config.n_block - 1); }
 
-size_t ldm_latent_count(const Ldm *m, int size)
+int ldm_scale(const Ldm *m)
 {
-    size_t side = (size_t)(size / TINY_SCALE);
-    return side * side * (size_t)m->vae_config.latent_channels;
+    (void)m;
+    return TINY_SCALE;
+}
+
+size_t ldm_latent_count(const Ldm *m, FilmShape shape)
+{
+    int scale = ldm_scale(m);
+    return (size_t)(shape.h / scale) * (size_t)(shape.w / scale) *
+           (size_t)m->vae_config.latent_channels;
 }
 
 int ldm_tokens(const Ldm *m) { return m->text_config.max_position_embeddings; }
@@ -225,45 +232,57 @@ static void apply_statistics(const Ldm *m, float *latents, size_t count, bool in
                              : (latents[i] - m->mean[i % c]) / m->std[i % c];
 }
 
-Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents)
+static size_t pixel_count(int n, FilmShape shape)
 {
-    size_t pixels = (size_t)n * (size_t)size * (size_t)size;
-    float *three = malloc(3 * pixels * sizeof *three);
+    return (size_t)n * (size_t)shape.h * (size_t)shape.w;
+}
+
+Status ldm_encode(Ldm *m, const float *films, int n, FilmShape shape, float *latents)
+{
+    size_t values = 3 * pixel_count(n, shape), copies = shape.channels == 3 ? 1 : 3;
+    float *three = malloc(values * sizeof *three);
     if (!three) return FAIL(ERR_SPACE, "no memory for %d films", n);
-    for (size_t i = 0; i < 3 * pixels; i++) three[i] = films[i / 3];
+    for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
     Part p = {.g = graph_new()};
     p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4,
-                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, size, size, 3});
+                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, shape.h, shape.w, 3});
     p.out = autoencoder_tiny_encode(p.g, &m->vae, &m->vae_config, p.in);
     Status s = part_open(&p, m->device);
     if (!s) s = part_run(&p, three, n, latents);
-    if (!s) apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, size), false);
+    if (!s) apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, shape), false);
     part_close(&p);
     free(three);
     return s;
 }
 
-Status ldm_decode(Ldm *m, const float *latents, int n, int size, float *films)
+/* films [pixels, channels] from three channels; a NaN stays one: the writer refuses it */
+static void take_films(float *films, float *three, size_t pixels, int channels)
 {
-    size_t count = (size_t)n * ldm_latent_count(m, size),
-           pixels = (size_t)n * (size_t)size * (size_t)size;
-    int side = size / TINY_SCALE;
+    for (size_t i = 0; i < 3 * pixels; i++)
+        three[i] = three[i] > 1 ? 1 : three[i] < 0 ? 0 : three[i];
+    if (channels == 3) memcpy(films, three, 3 * pixels * sizeof *films);
+    else
+        for (size_t i = 0; i < pixels; i++)
+            films[i] = (three[3 * i] + three[3 * i + 1] + three[3 * i + 2]) / 3;
+}
+
+Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *films)
+{
+    size_t count = (size_t)n * ldm_latent_count(m, shape), pixels = pixel_count(n, shape);
+    int scale = ldm_scale(m);
     float *raw = malloc(count * sizeof *raw), *three = malloc(3 * pixels * sizeof *three);
     Part p = {.g = graph_new()};
     Status s = raw && three ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     memcpy(raw, latents, count * sizeof *raw);
     apply_statistics(m, raw, count, true);
-    p.in = graph_leaf(
-        p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
-        (int[]){n < CODER_BATCH ? n : CODER_BATCH, side, side, m->vae_config.latent_channels});
+    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
+                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, shape.h / scale, shape.w / scale,
+                              m->vae_config.latent_channels});
     p.out = autoencoder_tiny_decode(p.g, &m->vae, &m->vae_config, p.in);
     TRY_OR(done, s, part_open(&p, m->device));
     TRY_OR(done, s, part_run(&p, raw, n, three));
-    for (size_t i = 0; i < pixels; i++) {
-        float grey = (three[3 * i] + three[3 * i + 1] + three[3 * i + 2]) / 3;
-        films[i] = grey > 1 ? 1 : grey < 0 ? 0 : grey; /* a NaN stays one: the writer refuses it */
-    }
+    take_films(films, three, pixels, shape.channels);
 done:
     part_close(&p);
     free(raw);
@@ -273,12 +292,13 @@ done:
 
 void ldm_restandardise(const Ldm *m, float *latents, int n, int size)
 {
-    apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, size), false);
+    apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, film_square(size)), false);
 }
 
 void ldm_standardise(Ldm *m, float *latents, int n, int size)
 {
-    size_t count = (size_t)n * ldm_latent_count(m, size), c = (size_t)m->vae_config.latent_channels;
+    size_t count = (size_t)n * ldm_latent_count(m, film_square(size)),
+           c = (size_t)m->vae_config.latent_channels;
     for (size_t k = 0; k < c; k++) {
         double mean = 0, square = 0, rows = (double)(count / c);
         for (size_t i = k; i < count; i += c) mean += latents[i] / rows;

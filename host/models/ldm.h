@@ -1,8 +1,9 @@
 /* ldm.h - a latent diffusion model in diffusers' folder layout: tokenizer, text encoder, UNet, tiny
  * autoencoder, noise schedule.
  *
- * Films are grey, [n, size, size] in [0, 1], on the host; the autoencoder sees three equal channels
- * and the mean of its three comes back. Latents are [n, size/8, size/8, channels] on the host,
+ * Films are [n, h, w, channels] in [0, 1], on the host. Of grey ones the autoencoder sees three
+ * equal channels, and the mean of its three, each held to [0, 1], comes back. Latents are
+ * [n, h/8, w/8, channels] on the host,
  * standardised per channel with vae/config.json's latents_mean and latents_std (where absent: as
  * the autoencoder gives them). A film's latent does not depend on what else is in its batch.
  */
@@ -42,13 +43,19 @@ void ldm_close(Ldm *m);
 /* What ldm_open and training at that size would refuse, found from the configs in a moment.
  * weights: the files with weights must be there too. */
 Status ldm_check(const char *folder, int size, bool weights);
-int ldm_size_step(const Ldm *m); /* sizes of films are multiples of this */
+int ldm_size_step(const Ldm *m); /* heights and widths of films are multiples of this */
+int ldm_scale(const Ldm *m);     /* pixels a latent, each way */
 
-size_t ldm_latent_count(const Ldm *m, int size); /* floats of one film's latent */
+typedef struct {
+    int h, w, channels; /* channels 1: grey, or 3 */
+} FilmShape;
+static inline FilmShape film_square(int size) { return (FilmShape){size, size, 1}; }
+
+size_t ldm_latent_count(const Ldm *m, FilmShape shape); /* floats of one film's latent */
 int ldm_tokens(const Ldm *m);                    /* of a prompt, 77 */
 
-Status ldm_encode(Ldm *m, const float *films, int n, int size, float *latents);
-Status ldm_decode(Ldm *m, const float *latents, int n, int size, float *films);
+Status ldm_encode(Ldm *m, const float *films, int n, FilmShape shape, float *latents);
+Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *films);
 
 Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids); /* [n, tokens] */
 Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context); /* [n, tokens, width] */

@@ -19,7 +19,8 @@ struct Sampler {
     Ldm *m;
     SamplerSettings set;
     uint32_t seed;
-    int size, batch, rows;    /* rows: samples the network sees, twice the batch when guided */
+    FilmShape shape;
+    int batch, rows;          /* rows: samples the network sees, twice the batch when guided */
     size_t per, per_text;     /* floats of a latent; of a prompt's context */
     int *time, n_time, first; /* owned: timesteps descending; where image-to-image starts */
     Graph *g;
@@ -33,10 +34,10 @@ struct Sampler {
 static Status record(Sampler *s)
 {
     const Ldm *m = s->m;
-    int side = s->size / TINY_SCALE, c = m->unet_config.in_channels;
+    int h = s->shape.h / ldm_scale(m), w = s->shape.w / ldm_scale(m), c = m->unet_config.in_channels;
     Graph *g = s->g = graph_new();
     bool guided = s->rows > s->batch;
-    int latent[] = {s->batch, side, side, c}, rows[] = {s->rows, side, side, c};
+    int latent[] = {s->batch, h, w, c}, rows[] = {s->rows, h, w, c};
     s->input = graph_leaf(g, KIND_INPUT, DTYPE_F32, "latent_rows", 4, rows);
     s->x = graph_leaf(g, KIND_INPUT, DTYPE_F32, "latent", 4, latent);
     s->t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "time", 1, &s->rows);
@@ -70,21 +71,23 @@ static Status plan_steps(Sampler *s)
                       set->strength, set->steps, 1.0 / set->steps);
 }
 
-Status sampler_open(Sampler **out, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed)
+Status sampler_open(Sampler **out, Ldm *m, FilmShape shape, int batch, SamplerSettings set,
+                    uint32_t seed)
 {
+    int unit = ldm_size_step(m);
     *out = NULL;
-    if (size % ldm_size_step(m))
-        return FAIL(ERR_USAGE, "size %d px, expected a multiple of %d for this model", size,
-                    ldm_size_step(m));
+    if (shape.w % unit || shape.h % unit)
+        return FAIL(ERR_USAGE, "size %d x %d px, expected multiples of %d for this model", shape.w,
+                    shape.h, unit);
     Sampler *s = calloc(1, sizeof *s);
     CHECK(s);
     *s = (Sampler){.m = m,
                    .set = set,
                    .seed = seed,
-                   .size = size,
+                   .shape = shape,
                    .batch = batch,
                    .rows = set.guidance > 1 ? 2 * batch : batch,
-                   .per = ldm_latent_count(m, size),
+                   .per = ldm_latent_count(m, shape),
                    .per_text = (size_t)ldm_tokens(m) * (size_t)m->text_config.hidden_size};
     size_t b = (size_t)batch, r = (size_t)s->rows;
     s->latent = calloc(b * s->per, sizeof(float));
@@ -165,7 +168,8 @@ static Status fill_contexts(Sampler *s, const SampleRequest *r, int n)
 /* x at the first timestep: noise, or the source's latent with noise. */
 static Status start(Sampler *s, const SampleRequest *r, int n)
 {
-    double ab = s->m->schedule.alpha_bar[s->time[s->first]];
+    float ab = (float)s->m->schedule.alpha_bar[s->time[s->first]];
+    float keep = sqrtf(ab), rest = sqrtf(1 - ab);
     for (int i = 0; i < n; i++) {
         float *x = s->latent + (size_t)i * s->per, *noise = s->step_noise;
         if (r[i].noise) memcpy(noise, r[i].noise, s->per * sizeof *noise);
@@ -175,9 +179,8 @@ static Status start(Sampler *s, const SampleRequest *r, int n)
             continue;
         }
         CHECK(r[i].source);
-        TRY(ldm_encode(s->m, r[i].source, 1, s->size, x));
-        for (size_t k = 0; k < s->per; k++)
-            x[k] = (float)(sqrt(ab) * x[k] + sqrt(1 - ab) * noise[k]);
+        TRY(ldm_encode(s->m, r[i].source, 1, s->shape, x));
+        for (size_t k = 0; k < s->per; k++) x[k] = keep * x[k] + rest * noise[k];
     }
     for (int i = n; i < s->batch; i++)
         memcpy(s->latent + (size_t)i * s->per, s->latent, s->per * sizeof(float));
@@ -197,14 +200,21 @@ static Status step(Sampler *s, int index, const SampleRequest *r, int n)
     TRY(exec_write(s->e, s->t, s->rows_time));
     TRY(exec_write(s->e, s->coef, coef));
     if (s->noise) {
-        for (int i = 0; i < n; i++)
-            random_normals(s->step_noise + (size_t)i * s->per, s->per,
-                           (RandomKey){s->seed, STREAM_STEP, (uint32_t)index, r[i].id});
+        for (int i = 0; i < n; i++) {
+            float *noise = s->step_noise + (size_t)i * s->per;
+            size_t at = (size_t)(index - s->first) * s->per;
+            if (r[i].step_noise) memcpy(noise, r[i].step_noise + at, s->per * sizeof *noise);
+            else
+                random_normals(noise, s->per,
+                               (RandomKey){s->seed, STREAM_STEP, (uint32_t)index, r[i].id});
+        }
         TRY(exec_write(s->e, s->noise, s->step_noise));
     }
     TRY(exec_run(s->e));
     return exec_read(s->e, s->next, s->latent);
 }
+
+int sampler_steps(const Sampler *s) { return s->n_time - s->first; }
 
 Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)
 {
@@ -216,5 +226,5 @@ Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)
             return FAIL(ERR_STOPPED, "stopped between two steps of the sampler");
         TRY(step(s, i, r, n));
     }
-    return ldm_decode(s->m, s->latent, n, s->size, films);
+    return ldm_decode(s->m, s->latent, n, s->shape, films);
 }

@@ -18,17 +18,21 @@ typedef struct {
 typedef struct {
     uint64_t id; /* sample id: keys its noise */
     const char *prompt, *negative;
-    const float *source; /* [size, size] grey, or NULL: text-to-image */
-    const float *noise;  /* start noise [size/8, size/8, channels], or NULL: by Philox */
+    const float *source; /* a film, or NULL: text-to-image */
+    const float *noise;  /* start noise [h/8, w/8, channels], or NULL: by Philox */
+    const float *step_noise; /* [sampler_steps(), h/8, w/8, channels] for eta > 0, or NULL: by Philox */
 } SampleRequest;
 
 typedef struct Sampler Sampler;
 
 /* Fails (ERR_USAGE) where strength * steps is below 1: nothing would change. m is borrowed. */
-Status sampler_open(Sampler **s, Ldm *m, int size, int batch, SamplerSettings set, uint32_t seed);
+Status sampler_open(Sampler **s, Ldm *m, FilmShape shape, int batch, SamplerSettings set,
+                    uint32_t seed);
 void sampler_close(Sampler *s); /* accepts NULL */
 
-/* n <= batch films [n, size, size] in [0, 1]; ERR_STOPPED on a signal; grey that is no number stays
+int sampler_steps(const Sampler *s); /* that a film runs: fewer than `steps` from a film */
+
+/* n <= batch films [n, h, w, channels] in [0, 1]; ERR_STOPPED on a signal; grey that is no number stays
  * so and is the caller's to refuse. */
 Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films);
 #endif

@@ -162,7 +162,8 @@ static Status make_missing(const Stage *st, Device *d)
     if (!n) goto done;
     TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
     TRY_OR(done, s,
-           sampler_open(&sampler, &m, j->config->data.size, set->batch, st->set, seed_of(st)));
+           sampler_open(&sampler, &m, film_square(j->config->data.size), set->batch, st->set,
+                        seed_of(st)));
     for (int first = 0; first < n; first += set->batch) {
         int k = n - first < set->batch ? n - first : set->batch;
         s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, missing + first, k);

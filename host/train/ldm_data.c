@@ -84,7 +84,10 @@ static void cache_write(const LdmFilms *f, const char *path, const char *identit
 static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size,
                            const char *what, const char *cache, const char *identity, Log *log)
 {
-    *f = (LdmFilms){.n = n, .size = size, .per = ldm_latent_count(m, size)};
+    *f = (LdmFilms){.n = n,
+                    .size = size,
+                    .channels = (size_t)m->vae_config.latent_channels,
+                    .per = ldm_latent_count(m, film_square(size))};
     f->latent = need((size_t)n * f->per, sizeof *f->latent);
     f->first_prompt = need((size_t)n, sizeof *f->first_prompt);
     f->n_prompt = need((size_t)n, sizeof *f->n_prompt);
@@ -97,7 +100,7 @@ static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film,
         int k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
         for (int i = 0; i < k && !s; i++)
             s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
-        if (!s) s = ldm_encode(m, grey, k, size, f->latent + (size_t)first * f->per);
+        if (!s) s = ldm_encode(m, grey, k, film_square(size), f->latent + (size_t)first * f->per);
         log_progress(log, what, first + k, n, NULL);
     }
     log_progress_end(log);
@@ -193,7 +196,7 @@ static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f,
                         const NoiseSchedule *s, const LdmSettings *set, uint32_t seed,
                         uint32_t step, uint64_t sample, double drop)
 {
-    size_t per = f->per, channels = MAX_LATENT;
+    size_t per = f->per, channels = f->channels;
     RandomKey k = {.seed = seed, .step = step, .sample = sample};
     memcpy(b->latent + (size_t)i * per, f->latent + (size_t)at * per, per * sizeof(float));
 
@@ -202,7 +205,6 @@ static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f,
     random_normals(noise, per, k);
     if (set->noise_offset > 0) { /* one more normal per channel, shared by all its pixels */
         k.stream = STREAM_NOISE_OFFSET;
-        channels = per / ((size_t)(f->size / TINY_SCALE) * (size_t)(f->size / TINY_SCALE));
         for (size_t c = 0; c < channels; c++) {
             float shift = (float)(set->noise_offset * random_normal(k, (uint32_t)c));
             for (size_t p = c; p < per; p += channels) noise[p] += shift;

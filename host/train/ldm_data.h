@@ -15,7 +15,7 @@ typedef struct {
 
 typedef struct {
     int n, size;
-    size_t per;                   /* floats of a latent */
+    size_t per, channels;         /* floats of a latent; its channels */
     float *latent;                /* owned: [n, per] */
     int *first_prompt, *n_prompt; /* owned: [n] templates of film i in the table */
 } LdmFilms;

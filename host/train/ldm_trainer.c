@@ -44,7 +44,7 @@ static void pass_free(Pass *p)
 static Status record(Pass *p, Trainer *t, bool backward)
 {
     const LdmSettings *set = &t->job->config->ldm;
-    int n = t->batch.n, side = t->data.train.size / TINY_SCALE, c = t->m.unet_config.in_channels;
+    int n = t->batch.n, side = t->data.train.size / ldm_scale(&t->m), c = t->m.unet_config.in_channels;
     int image[] = {n, side, side, c}, tokens[] = {n, t->data.tokens}, pair[] = {n, 2}, one[] = {n};
     int context[] = {n, t->data.tokens, t->data.width};
     Graph *g = p->g = graph_new();

@@ -240,19 +240,19 @@ static void films_do_not_depend_on_their_batch(void **state)
     for (int i = 0; i < N; i++)
         r[i] = (SampleRequest){.id = 100 + (uint64_t)i, .prompt = i % 2 ? "chest x-ray" : "pneumonia",
                                .source = source + i * PIXELS};
-    assert_int_equal(sampler_open(&s, &m, SIZE, 1, set, 9), OK);
+    assert_int_equal(sampler_open(&s, &m, film_square(SIZE), 1, set, 9), OK);
     for (int i = 0; i < N; i++) assert_int_equal(sampler_run(s, &r[i], 1, one + i * PIXELS), OK);
     sampler_close(s);
     static const int batch[] = {2, 3, 5, 8};
     for (int b = 0; b < 4; b++) {
-        assert_int_equal(sampler_open(&s, &m, SIZE, batch[b], set, 9), OK);
+        assert_int_equal(sampler_open(&s, &m, film_square(SIZE), batch[b], set, 9), OK);
         for (int i = 0; i < N; i += batch[b])
             assert_int_equal(sampler_run(s, r + i, N - i < batch[b] ? N - i : batch[b], many + i * PIXELS), OK);
         sampler_close(s);
         assert_memory_equal(one, many, sizeof one);
     }
     r[0].id = 7; /* another id is another film: the test can fail */
-    assert_int_equal(sampler_open(&s, &m, SIZE, 1, set, 9), OK);
+    assert_int_equal(sampler_open(&s, &m, film_square(SIZE), 1, set, 9), OK);
     assert_int_equal(sampler_run(s, r, 1, many), OK);
     assert_memory_not_equal(one, many, PIXELS * sizeof *one);
     sampler_close(s);
