@@ -2,6 +2,7 @@
 #include "app/commands.h"
 #include "app/lone_stage.h"
 #include "app/options.h"
+#include "study/dataset.h"
 #include "study/task.h"
 #include <stdlib.h>
 #include <string.h>
@@ -26,16 +27,18 @@ static const Usage usage = {
     .takes_config = true,
 };
 
+static bool translates(const Config *c) { return !strcmp(c->synthesis.mode, "image-to-image"); }
+static bool needs_films(const Config *c) { return translates(c) || !c->synthesis.count; }
+
 /* Sources and number of films. */
 static Status choose_sources(LoneStage *l)
 {
     const Config *c = l->config;
     const Manifest *m = &l->manifest;
     SynthesisJob *job = l->job;
-    bool translate = !strcmp(c->synthesis.mode, "image-to-image");
     SourceFilm *source;
     job->count = c->synthesis.count;
-    if (translate || !job->count) {
+    if (needs_films(c)) {
         int n_train, n_val;
         TRY(lone_stage_films(l));
         TRY(fold_need_class(m, c->data.normal));
@@ -43,7 +46,7 @@ static Status choose_sources(LoneStage *l)
         TRY(synthetic_wanted(&n_train, &n_val, c, m, l->label));
         job->count = n_train + n_val;
     }
-    if (!translate) return OK;
+    if (!translates(c)) return OK;
     TRY(fold_sources(&source, &job->n_source, &l->arena, m,
                      !strcmp(c->synthesis.source, "normal") ? c->data.normal : l->label));
     job->source = source;
@@ -81,6 +84,8 @@ Status cmd_synthesize(App *app, int argc, char **argv)
     TRY(options_need(&label, &o, "class"));
     SynthesisJob job = {.config = &c, .model = model, .label = label};
     TRY(class_prompts(&job.prompts, &c, label));
+    TRY(ldm_check(model, c.data.size, true));
+    if (needs_films(&c)) TRY(dataset_check(&c, (const char *[]){c.data.normal, label}, 2));
     char *films = path_join(out, "films");
     job.out = films;
     LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};

@@ -2,6 +2,7 @@
 #include "app/commands.h"
 #include "app/lone_stage.h"
 #include "app/options.h"
+#include "study/dataset.h"
 #include "study/fold.h"
 #include <string.h>
 
@@ -88,6 +89,8 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
         return FAIL(
             ERR_USAGE,
             "train-classifier: --class is missing, expected one with classifier.target = disease");
+    TRY(classifier_check(&c));
+    TRY(dataset_check(&c, (const char *[]){label, c.data.normal}, label ? 2 : 0));
     ClassifierJob job = {
         .config = &c, .seed = (uint32_t)c.study.seed, .out = out, .minutes = minutes};
     LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};

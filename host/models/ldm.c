@@ -85,28 +85,19 @@ static Status register_parameters(Ldm *m)
     return s;
 }
 
-static Status load(Ldm *m, LdmUse use)
+static Status load_files(Ldm *m, bool random)
 {
     char *unet_folder = path_join(m->folder, "unet"), *unet_file = NULL;
     char *text_folder = path_join(m->folder, "text_encoder"), *text_file = NULL;
     char *vae_folder = path_join(m->folder, "vae");
     Status s = OK;
-    TRY_OR(done, s, params_alloc(&m->unet, m->device, use.train_unet));
-    TRY_OR(done, s, params_alloc(&m->text, m->device, use.train_text));
-    TRY_OR(done, s, params_alloc(&m->vae, m->device, false));
     TRY_OR(done, s, autoencoder_tiny_load(&m->vae, vae_folder));
-    if (use.random) {
-        TRY_OR(done, s, params_init(&m->unet, use.seed));
-        TRY_OR(done, s, params_init(&m->text, use.seed));
-    } else {
+    if (!random) {
         TRY_OR(done, s, model_weights(&unet_file, unet_folder));
         TRY_OR(done, s, model_weights(&text_file, text_folder));
         TRY_OR(done, s, params_load(&m->unet, unet_file, NULL));
         TRY_OR(done, s, clip_text_load(&m->text, text_file));
     }
-    params_freeze(&m->vae, "");
-    if (!use.train_unet) params_freeze(&m->unet, "");
-    if (!use.train_text) params_freeze(&m->text, "");
 done:
     free(unet_folder);
     free(unet_file);
@@ -114,6 +105,22 @@ done:
     free(text_file);
     free(vae_folder);
     return s;
+}
+
+static Status load(Ldm *m, LdmUse use)
+{
+    TRY(params_alloc(&m->unet, m->device, use.train_unet));
+    TRY(params_alloc(&m->text, m->device, use.train_text));
+    TRY(params_alloc(&m->vae, m->device, false));
+    TRY(load_files(m, use.random));
+    if (use.random) {
+        TRY(params_init(&m->unet, use.seed));
+        TRY(params_init(&m->text, use.seed));
+    }
+    params_freeze(&m->vae, "");
+    if (!use.train_unet) params_freeze(&m->unet, "");
+    if (!use.train_text) params_freeze(&m->text, "");
+    return OK;
 }
 
 static Status need_folder(const char *folder)
@@ -132,6 +139,8 @@ Status ldm_check(const char *folder, int size, bool weights)
     if (size % ldm_size_step(&m))
         s = FAIL(ERR_USAGE, "data.size = %d, expected a multiple of %d for the model in %s", size,
                  ldm_size_step(&m), folder);
+    if (!s) s = register_parameters(&m);
+    if (!s) s = load_files(&m, !weights); /* into stores without memory: headers only */
 done:
     ldm_close(&m);
     return s;

@@ -40,8 +40,8 @@ typedef struct {
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use);
 void ldm_close(Ldm *m);
 
-/* What ldm_open and training at that size would refuse, found from the configs in a moment.
- * weights: the files with weights must be there too. */
+/* What ldm_open and training at that size would refuse, found in a moment from configs and headers
+ * of weights. weights: those of UNet and text encoder must be there too. */
 Status ldm_check(const char *folder, int size, bool weights);
 int ldm_size_step(const Ldm *m); /* heights and widths of films are multiples of this */
 int ldm_scale(const Ldm *m);     /* pixels a latent, each way */

@@ -87,7 +87,8 @@ typedef struct {
 
 /* how NULL: as published. num_batches_tracked may always be missing. Fails without touching the
  * store, listing missing, unexpected and mis-shaped tensors by name, with both shapes; a NaN or
- * infinity is refused by name. */
+ * infinity is refused by name. Before params_alloc() only names and shapes are compared, from the
+ * file's header. */
 Status params_load(ParamStore *s, const char *path, const ParamFile *how);
 
 typedef enum { SAVE_F32, SAVE_F16 } SaveDtype;

@@ -146,6 +146,7 @@ Status params_load(ParamStore *s, const char *path, const ParamFile *how)
     Status code;
     TRY_OR(done, code, st_open(&f, path));
     TRY_OR(done, code, match(source, &names, &f, s, how ? how : &as_published));
+    if (!s->value) goto done;
     size_t most = largest(source, s->n);
     files = malloc(most * sizeof *files);
     ours = malloc(most * sizeof *ours);

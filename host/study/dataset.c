@@ -42,13 +42,41 @@ static Status hash_source(char hash[HASH_TEXT], const DataSettings *d)
     return s;
 }
 
+static FilmsSource source_of(const DataSettings *d)
+{
+    return (FilmsSource){
+        .format = d->format, .source = d->source, .images = *d->images ? d->images : NULL};
+}
+
+Status dataset_check(const Config *c, const char *const *class, int n)
+{
+    FilmsSource source = source_of(&c->data);
+    Films f = {0};
+    Text all = {0};
+    Status s;
+    if (!*c->data.source)
+        return FAIL(ERR_USAGE, "data.source is empty, expected a folder or table of films");
+    TRY_OR(done, s, films_list(&f, &source));
+    TRY_OR(done, s, films_classes(&f, &source));
+    for (int i = 0; i < f.n_label; i++) text_add(&all, "%s%s", i ? ", " : "", f.label[i]);
+    for (int k = 0; k < n && !s; k++) {
+        int at = 0;
+        while (at < f.n_label && strcmp(f.label[at], class[k])) at++;
+        if (at == f.n_label)
+            s = FAIL(ERR_USAGE, "%s: no film of class \"%s\", expected one of: %s", c->data.source,
+                     class[k], all.s ? all.s : "(none)");
+    }
+done:
+    free(all.s);
+    films_free(&f);
+    return s;
+}
+
 static Status prepare(const Config *c, const char *out, Log *log)
 {
     const DataSettings *d = &c->data;
     PrepareOptions o = {
-        .source = {.format = d->format,
-                   .source = d->source,
-                   .images = *d->images ? d->images : NULL},
+        .source = source_of(d),
         .out = out,
         .normal = d->normal,
         .size = d->size,
@@ -65,8 +93,6 @@ Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder,
     char hash[HASH_TEXT], *data = NULL, *table = NULL;
     Status status;
     stage_new(s, "prepare", folder);
-    if (!*c->data.source)
-        return FAIL(ERR_USAGE, "data.source is empty, expected a folder or table of films");
     stage_setting(s, c,
                   "study.seed data.format data.size data.normal data.train_share data.val_share "
                   "data.train_ratio");

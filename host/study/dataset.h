@@ -9,4 +9,8 @@
 /* Prepares data.source into s->folder/data unless that is done, and reads its manifest. s is new
  * and stays for the caller to free. */
 Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder, Log *log);
+
+/* What dataset_stage would find late, from the names of the source's films in a moment: a class of
+ * the n that it has no film of, and a source that cannot be listed. */
+Status dataset_check(const Config *c, const char *const *class, int n);
 #endif

@@ -175,23 +175,33 @@ Status study_report(const char *run, Log *log)
     return s;
 }
 
+/* What would be found hours later, or after a folder was made. */
+static Status check_first(const Config *c)
+{
+    const DataSettings *d = &c->data;
+    if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
+    TRY(ldm_check(c->ldm.base, d->size, strcmp(c->ldm.init, "random")));
+    TRY(classifier_check(c));
+    return dataset_check(c, (const char *[]){d->normal, d->disease_a, d->disease_b}, 3);
+}
+
 Status study_run(const Config *config, const char *run, bool resume, Log *log)
 {
     RunLock lock = {0};
     Study s = {.config = config, .run = run, .log = log};
     int n;
     Status status;
-    if (!*config->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
-    TRY(ldm_check(config->ldm.base, config->data.size, strcmp(config->ldm.init, "random")));
+    TRY(check_first(config));
     TRY(count_entries(&n, run));
     if (n && !resume) /* before anything is written into it */
         return FAIL(
             ERR_USAGE,
             "%s: is there and not empty, expected a new folder, or --resume to continue a run",
             run);
+    TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.threads, log));
     TRY_OR(done, status, run_lock(&lock, run, log));
     TRY_OR(done, status, open_run(config, run, log));
-    TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.threads, log));
+    log_info(log, "on %s", device_text(s.device));
     TRY_OR(done, status, run_stages(&s));
     log_info(log, "done: %s/report.html", run);
 done:

@@ -31,6 +31,9 @@ typedef struct {
     int minutes;     /* stop cleanly after so many minutes; 0 = no limit */
 } ClassifierJob;
 
+/* What classifier_train would refuse in classifier.weights, found in a moment from its header. */
+Status classifier_check(const Config *config);
+
 Status classifier_train(const ClassifierJob *job, Device *d, Log *log);
 
 /* Probabilities [n, classes] of films by the model that classifier_train wrote (or published

@@ -8,8 +8,8 @@
 enum { SCAN_BATCH = 32 };
 static const size_t CACHE_BYTES = (size_t)2 << 30;
 
-Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes,
-                           bool with_grad)
+/* Registers the parameters. */
+static Status record(ClassifierNet *n, Device *d, const Config *c, int classes)
 {
     *n = (ClassifierNet){.device = d,
                          .config = {.num_classes = classes,
@@ -24,7 +24,14 @@ Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int cla
                  true);
     Status s = graph_status(g);
     graph_free(g);
-    return s ? s : params_alloc(&n->store, d, with_grad);
+    return s;
+}
+
+Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes,
+                           bool with_grad)
+{
+    TRY(record(n, d, c, classes));
+    return params_alloc(&n->store, d, with_grad);
 }
 
 Status classifier_net_start(ClassifierNet *n, const Config *c)
@@ -35,6 +42,15 @@ Status classifier_net_start(ClassifierNet *n, const Config *c)
     strcpy(list, c->classifier.frozen);
     for (char *name; (name = strtok_r(rest, ", ", &rest));) params_freeze(&n->store, name);
     return OK;
+}
+
+Status classifier_check(const Config *c)
+{
+    ClassifierNet n;
+    Status s = record(&n, NULL, c, 2);
+    if (!s) s = classifier_net_start(&n, c);
+    params_free(&n.store);
+    return s;
 }
 
 Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,

@@ -79,11 +79,33 @@ bad_film deep.png 16-bit
     echo good/normal/$(basename "${list[1]}"),normal,p2,test
     echo good/bacteria/$(basename "${sick[0]}"),bacteria,p3,train
     echo good/bacteria/$(basename "${sick[1]}"),bacteria,p3,test
+    echo good/bacteria/$(basename "${sick[2]}"),virus,p4,train
 } >overlap.csv
 prepare 3 'patient "p3" is in ' a3 csv overlap.csv
 refuse 3 'patient "p3" is in ' a4/metrics.json "$program" study "$tiny" --run a4 --set data.source=overlap.csv \
     --set data.images=.
 [ ! -e a4/stages/prepare/data ] || fail "an overlapping split left prepared films"
+
+# ---- what a run would stumble over later is found before it has a folder
+refuse 4 "device = cuda" a5 "$program" study "$tiny" --run a5 --set study.device=cuda
+refuse 4 "device = cuda" a5 "$program" train-ldm "$tiny" --out a5 --set study.device=cuda
+refuse 2 'no film of class "fungus", expected one of: bacteria, normal, virus' a5 "$program" study "$tiny" \
+    --run a5 --set data.disease_b=fungus
+refuse 2 'no film of class "fungus"' a5 "$program" train-classifier "$tiny" --class fungus --out a5
+refuse 3 "absent.safetensors" a5 "$program" study "$tiny" --run a5 --set classifier.weights=absent.safetensors
+refuse 3 "films.csv" a5 "$program" study "$tiny" --run a5 --set classifier.weights="$SOURCE_DIR/samples/films.csv"
+synthesize() { # MODEL WORDS
+    refuse 3 "$2" a5 "$program" synthesize "$tiny" --model "$1" --class virus --out a5
+}
+synthesize nowhere nowhere
+synthesize good good/
+cp -r "$SOURCE_DIR/samples/base" model
+unet=model/unet/diffusion_pytorch_model.safetensors
+LC_ALL=C sed -i 's/"conv_in\.bias"/"conv_in.bios"/' $unet
+synthesize model conv_in.bias
+cp "$SOURCE_DIR/samples/base/${unet#model/}" $unet
+truncate -s -1 model/vae/diffusion_pytorch_model.safetensors
+synthesize model model/vae/diffusion_pytorch_model.safetensors
 
 # ---- settings
 sed 's/^warmup = /warmop = /' "$tiny" >key.ini
@@ -103,15 +125,15 @@ train() {
 train trained >out 2>err || fail "training: $(tail -1 err)"
 weights=trained/model.safetensors
 LC_ALL=C sed 's/"Mixed_5b\.branch1x1\.bn\.bias"/"Mixed_5b.branch1x1.bn.bios"/' "$weights" >renamed.safetensors
-refuse 3 "Mixed_5b.branch1x1.bn.bias" a7/model.safetensors train a7 --set classifier.weights=renamed.safetensors
+refuse 3 "Mixed_5b.branch1x1.bn.bias" a7 train a7 --set classifier.weights=renamed.safetensors
 tensor='"Conv2d_2a_3x3\.conv\.weight":{[^}]*"shape":\[[0-9]*,'
 LC_ALL=C sed "s/\($tensor\)\([0-9]*\),3,3\]/\13,\2,3]/" "$weights" >turned.safetensors
 cmp -s "$weights" turned.safetensors && fail "no shape was turned"
-refuse 3 "Conv2d_2a_3x3.conv.weight" a8/model.safetensors train a8 --set classifier.weights=turned.safetensors
+refuse 3 "Conv2d_2a_3x3.conv.weight" a8 train a8 --set classifier.weights=turned.safetensors
 head -c 5000 "$weights" >cut.safetensors
-refuse 3 "cut.safetensors" a9/model.safetensors train a9 --set classifier.weights=cut.safetensors
-refuse 3 "absent.safetensors" a9/model.safetensors train a9 --set classifier.weights=absent.safetensors
-refuse 3 "absent" a10/model "$program" train-ldm "$tiny" --out a10 --set ldm.base=absent
+refuse 3 "cut.safetensors" a9 train a9 --set classifier.weights=cut.safetensors
+refuse 3 "absent.safetensors" a9 train a9 --set classifier.weights=absent.safetensors
+refuse 3 "absent" a10 "$program" train-ldm "$tiny" --out a10 --set ldm.base=absent
 
 # ---- predictions
 printf 'id,patient,label,score\na,p,0,0.5\nb,q,1,1.5\n' >scores.csv
