@@ -4,6 +4,7 @@
 #include "app/weights.h"
 #include "base/file.h"
 #include "base/signal.h"
+#include "models/ldm.h"
 #include "weights/model_folder.h"
 #include <math.h>
 #include <stdlib.h>
@@ -16,18 +17,20 @@ static const double suspicious =
 
 static const Option option[] = {
     {"dtype", "f16|bf16|f32", "convert: precision of the numbers in OUT", NULL},
+    {"scale", "S", "merge-lora: how much of the LoRA", "1"},
 };
 static const Usage usage = {
     .command = "weights",
-    .arguments = "inspect PATH | convert IN OUT",
+    .arguments = "inspect PATH | convert IN OUT | merge-lora MODEL LORA OUT",
     .help = "inspect: lists the tensors, metadata and SHA-256 of a safetensors file or of all in a "
             "folder.\n"
             "convert: writes a file, or a model's folder, with its numbers in another precision; "
-            "shards (IN being their index, or a folder with it) become one file.",
+            "shards (IN being their index, or a folder with it) become one file.\n"
+            "merge-lora: writes the model's folder with the LoRA's changes in its weights.",
     .least = 2,
-    .most = 3,
+    .most = 4,
     .option = option,
-    .n_option = 1,
+    .n_option = sizeof option / sizeof *option,
 };
 
 static bool ends_with(const char *s, const char *end)
@@ -169,22 +172,46 @@ static const struct {
     SafeDtype dtype;
 } precision[] = {{"f16", SAFE_F16}, {"bf16", SAFE_BF16}, {"f32", SAFE_F32}};
 
+static Status convert(App *app, const Options *o)
+{
+    const char *dtype;
+    if (o->n_argument != 3) return FAIL(ERR_USAGE, "weights convert: expected IN and OUT");
+    TRY(options_need(&dtype, o, "dtype"));
+    for (size_t i = 0; i < sizeof precision / sizeof *precision; i++)
+        if (!strcmp(dtype, precision[i].name))
+            return weights_convert(app->log, o->argument[1], o->argument[2], precision[i].dtype);
+    return FAIL(ERR_USAGE, "weights: --dtype %s: expected f16, bf16 or f32", dtype);
+}
+
+static Status merge_lora(App *app, const Options *o)
+{
+    LdmUse use = {0};
+    Device *d = NULL;
+    Ldm m = {0};
+    Status s;
+    if (o->n_argument != 4)
+        return FAIL(ERR_USAGE, "weights merge-lora: expected MODEL, LORA and OUT");
+    TRY(options_real(&use.lora_scale, o, "scale", -100, 100));
+    use.lora = o->argument[2];
+    TRY(device_open(&d, "cpu", 0, app->log));
+    TRY_OR(done, s, ldm_open(&m, d, o->argument[1], use));
+    s = ldm_save(&m, o->argument[3], NULL, NULL);
+done:
+    ldm_close(&m);
+    device_close(d);
+    return s;
+}
+
 Status cmd_weights(App *app, int argc, char **argv)
 {
     Options o;
-    const char *dtype;
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
-    if (!strcmp(o.argument[0], "inspect")) {
-        if (o.n_argument != 2) return FAIL(ERR_USAGE, "weights inspect: expected one PATH");
-        return inspect(app, o.argument[1]);
-    }
-    if (strcmp(o.argument[0], "convert"))
-        return FAIL(ERR_USAGE, "weights: found %s, expected inspect or convert", o.argument[0]);
-    if (o.n_argument != 3) return FAIL(ERR_USAGE, "weights convert: expected IN and OUT");
-    TRY(options_need(&dtype, &o, "dtype"));
-    for (size_t i = 0; i < sizeof precision / sizeof *precision; i++)
-        if (!strcmp(dtype, precision[i].name))
-            return weights_convert(app->log, o.argument[1], o.argument[2], precision[i].dtype);
-    return FAIL(ERR_USAGE, "weights: --dtype %s: expected f16, bf16 or f32", dtype);
+    if (!strcmp(o.argument[0], "convert")) return convert(app, &o);
+    if (!strcmp(o.argument[0], "merge-lora")) return merge_lora(app, &o);
+    if (strcmp(o.argument[0], "inspect"))
+        return FAIL(ERR_USAGE, "weights: found %s, expected inspect, convert or merge-lora",
+                    o.argument[0]);
+    if (o.n_argument != 2) return FAIL(ERR_USAGE, "weights inspect: expected one PATH");
+    return inspect(app, o.argument[1]);
 }

@@ -45,6 +45,16 @@ static Status check_ldm(const LdmSettings *l)
         return FAIL(ERR_USAGE,
                     "ldm.prior_share = %g of ldm.batch = %d leaves no film of the disease",
                     l->prior_share, l->batch);
+    if (l->lora_rank && l->train_text_encoder)
+        return FAIL(ERR_USAGE,
+                    "ldm.lora_rank = %d with ldm.train_text_encoder = 1, expected one of them: a "
+                    "LoRA leaves all else as it is",
+                    l->lora_rank);
+    if (l->lora_rank && !strcmp(l->init, "random"))
+        return FAIL(ERR_USAGE,
+                    "ldm.lora_rank = %d with ldm.init = random, expected base: a LoRA changes "
+                    "trained weights",
+                    l->lora_rank);
     return OK;
 }
 

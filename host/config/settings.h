@@ -92,6 +92,8 @@
     REAL(S, noise_offset, 0, 0, 1, "",         "of noise shared by a whole channel")              \
     REAL(S, prior_share, 0, 0, .9, "",         "of each batch drawn from normal films, to keep "  \
          "what the base knows")                                                                   \
+    INT (S, lora_rank,   0, 0, 1024, "",       "train a LoRA of this rank for the UNet's attention;" \
+         " 0 = all weights")                                                                      \
     INT (S, recompute,   0, 0, 1, "0/1",       "less memory, more time")                          \
     INT (S, train_text_encoder, 0, 0, 1, "0/1", "tune the text encoder too")                      \
     INT (S, validate_every, 200, 1, 100000000, "steps", "between validation losses")              \

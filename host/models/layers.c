@@ -44,6 +44,19 @@ Tensor *layer_linear(Graph *g, ParamStore *s, const char *name, Tensor *x, int k
     return y;
 }
 
+Tensor *layer_adapted(Graph *g, ParamStore *s, const char *name, Tensor *x, int k, bool bias)
+{
+    Tensor *y = layer_linear(g, s, name, x, k, bias);
+    if (!y || !s->adapter) return y;
+    int r = s->adapter_rank, c = x->dim[x->ndim - 1];
+    graph_scope_push(g, "%s", name);
+    Tensor *a = param(g, s->adapter, "lora_A.weight", LAYOUT_SAME, 2, (int[]){r, c}, INIT_NORMAL,
+                      1 / (float)r);
+    Tensor *b = param(g, s->adapter, "lora_B.weight", LAYOUT_SAME, 2, (int[]){k, r}, INIT_ZERO, 0);
+    graph_scope_pop(g);
+    return add(g, y, linear(g, linear(g, x, a, NULL), b, NULL));
+}
+
 Tensor *layer_groupnorm(Graph *g, ParamStore *s, const char *name, Tensor *x, int groups, float eps,
                         Act act)
 {

@@ -15,6 +15,10 @@ Tensor *layer_conv(Graph *g, ParamStore *s, const char *name, Tensor *x, int k, 
 Tensor *layer_conv_args(Graph *g, ParamStore *s, const char *name, Tensor *x, int k, int size,
                         bool bias, ConvArgs a);
 Tensor *layer_linear(Graph *g, ParamStore *s, const char *name, Tensor *x, int k, bool bias);
+/* A linear layer that a LoRA may change: where s has an adapter, y = W x + b + B A x with
+ * NAME.lora_A.weight [rank, c] and NAME.lora_B.weight [k, rank] of the adapter's store; at first A
+ * is normal with deviation 1 / rank, as diffusers' scripts have it, and B zero. */
+Tensor *layer_adapted(Graph *g, ParamStore *s, const char *name, Tensor *x, int k, bool bias);
 Tensor *layer_groupnorm(Graph *g, ParamStore *s, const char *name, Tensor *x, int groups, float eps,
                         Act act);
 Tensor *layer_layernorm(Graph *g, ParamStore *s, const char *name, Tensor *x, float eps);

@@ -1,6 +1,7 @@
 /* ldm.c - opens, runs and saves the parts of a latent diffusion model. */
 #include "models/ldm.h"
 #include "exec/exec.h"
+#include "models/lora.h"
 #include "ops/ops.h"
 #include "weights/json_text.h"
 #include "weights/model_folder.h"
@@ -117,6 +118,11 @@ static Status load(Ldm *m, LdmUse use)
         TRY(params_init(&m->unet, use.seed));
         TRY(params_init(&m->text, use.seed));
     }
+    if (use.lora_rank) {
+        TRY(params_alloc(&m->lora, m->device, true));
+        TRY(params_init(&m->lora, use.seed));
+    }
+    if (use.lora) TRY(lora_merge(&m->unet, &m->text, use.lora, use.lora_scale));
     params_freeze(&m->vae, "");
     if (!use.train_unet) params_freeze(&m->unet, "");
     if (!use.train_text) params_freeze(&m->text, "");
@@ -152,6 +158,10 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
     Status s = OK;
     TRY_OR(done, s, need_folder(folder));
     TRY_OR(done, s, read_configs(m));
+    if (use.lora_rank) {
+        m->unet.adapter = &m->lora;
+        m->unet.adapter_rank = use.lora_rank;
+    }
     TRY_OR(done, s, register_parameters(m));
     TRY_OR(done, s, load(m, use));
 done:
@@ -164,6 +174,7 @@ void ldm_close(Ldm *m)
     params_free(&m->unet);
     params_free(&m->text);
     params_free(&m->vae);
+    params_free(&m->lora);
     if (m->tokenizer) tokenizer_close(&m->tokenizer);
     free(m->folder);
     *m = (Ldm){0};

@@ -22,6 +22,9 @@ typedef struct {
     bool train_unet, train_text; /* with gradient blocks */
     bool random; /* new weights for UNet and text encoder, by `seed`; else from the folder */
     uint32_t seed;
+    int lora_rank;     /* > 0: the UNet gets an adapter with gradients, to be trained */
+    const char *lora;  /* a LoRA file to merge into the weights; NULL: none */
+    double lora_scale;
 } LdmUse;
 
 typedef struct {
@@ -31,11 +34,12 @@ typedef struct {
     ClipTextConfig text_config;
     TinyConfig vae_config;
     ParamStore unet, text, vae;
+    ParamStore lora; /* the UNet's adapter; empty without lora_rank */
     NoiseSchedule schedule;
     Tokenizer *tokenizer; /* owned */
     bool standardised;    /* the folder gave latents_mean and latents_std */
     float mean[MAX_LATENT], std[MAX_LATENT];
-} Ldm; /* starts as {0} */
+} Ldm; /* starts as {0}; does not move while open */
 
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use);
 void ldm_close(Ldm *m);

@@ -39,7 +39,8 @@ typedef struct {
     size_t offset, count; /* in floats, in the block */
 } Param;
 
-typedef struct {
+typedef struct ParamStore ParamStore;
+struct ParamStore {
     Param *param;
     int n, cap;          /* owned; in order of registration */
     int next;            /* where the next one asked for probably is: builders keep their order */
@@ -48,7 +49,11 @@ typedef struct {
     float *value, *grad; /* owned: device memory, NULL before alloc; grad NULL unless asked for */
     Device *device;
     Arena arena;
-} ParamStore; /* starts as {0} */
+    /* Low-rank changes of attention's projections, trained in place of the values here: layers
+     * recorded with layer_adapted() add B A x of rank adapter_rank. Borrowed; NULL: none. */
+    ParamStore *adapter;
+    int adapter_rank;
+}; /* starts as {0} */
 
 void params_free(ParamStore *s);
 

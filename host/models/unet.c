@@ -58,10 +58,10 @@ static Tensor *attend(Unet *u, const char *name, const char *norm, Tensor *x, Te
     Tensor *h = layer_layernorm(u->g, u->s, norm, x, 1e-5f);
     if (!source) source = h;
     graph_scope_push(u->g, "%s", name);
-    Tensor *q = layer_linear(u->g, u->s, "to_q", h, d, false);
-    Tensor *k = layer_linear(u->g, u->s, "to_k", source, d, false);
-    Tensor *v = layer_linear(u->g, u->s, "to_v", source, d, false);
-    h = layer_linear(u->g, u->s, "to_out.0", attention(u->g, q, k, v, heads, false), d, true);
+    Tensor *q = layer_adapted(u->g, u->s, "to_q", h, d, false);
+    Tensor *k = layer_adapted(u->g, u->s, "to_k", source, d, false);
+    Tensor *v = layer_adapted(u->g, u->s, "to_v", source, d, false);
+    h = layer_adapted(u->g, u->s, "to_out.0", attention(u->g, q, k, v, heads, false), d, true);
     graph_scope_pop(u->g);
     return add(u->g, x, h);
 }

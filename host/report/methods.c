@@ -177,6 +177,11 @@ static void add_ldm(Text *t, const Config *c)
         s->steps, s->batch * s->accumulate, s->learning_rate, s->schedule, s->prediction,
         s->min_snr_gamma, s->caption_dropout, s->prior_share,
         s->train_text_encoder ? "tuned too" : "frozen");
+    if (s->lora_rank)
+        text_add(&line,
+                 " Only low-rank changes (LoRA of rank %d) of the UNet's attention were "
+                 "trained.",
+                 s->lora_rank);
     html_item(t, "Diffusion models: %s", line.s);
     free(line.s);
 }

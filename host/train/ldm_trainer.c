@@ -1,6 +1,7 @@
 /* ldm_trainer.c - the training loop of a latent diffusion model. */
 #include "train/ldm_trainer.h"
 #include "exec/exec.h"
+#include "models/lora.h"
 #include "ops/ops.h"
 #include "train/run_state.h"
 #include <math.h>
@@ -31,7 +32,7 @@ typedef struct {
     Optimizer optimizer;
     History history;
     RunState run;
-    char *checkpoints, *model, *latents;
+    char *checkpoints, *model, *latents, *lora;
 } Trainer;
 
 static void pass_free(Pass *p)
@@ -197,7 +198,10 @@ static Status save_model(Trainer *t)
             s = device_read(t->device, block[k], t->optimizer.ema[k],
                             t->optimizer.store[k]->count * sizeof(float));
     }
-    if (!s) s = ldm_save(&t->m, t->model, block[0], block[1]);
+    if (!s && t->m.unet.adapter) s = lora_save(&t->m.lora, block[0], t->lora);
+    if (!s && t->m.unet.adapter) s = lora_merge_adapter(&t->m.unet, block[0]);
+    if (!s && t->m.unet.adapter) s = ldm_save(&t->m, t->model, NULL, NULL);
+    else if (!s) s = ldm_save(&t->m, t->model, block[0], block[1]);
     free(block[0]);
     free(block[1]);
     return s;
@@ -208,7 +212,8 @@ static Status prepare(Trainer *t)
     const Config *c = t->job->config;
     bool random = !strcmp(c->ldm.init, "random"), text = c->ldm.train_text_encoder;
     TRY(ldm_open(&t->m, t->device, t->job->base,
-                 (LdmUse){.train_unet = true,
+                 (LdmUse){.train_unet = !c->ldm.lora_rank,
+                          .lora_rank = c->ldm.lora_rank,
                           .train_text = text,
                           .random = random,
                           .seed = (uint32_t)c->study.seed}));
@@ -228,7 +233,8 @@ static Status prepare(Trainer *t)
                            .weight_decay = c->ldm.weight_decay,
                            .clip_norm = c->ldm.clip_norm,
                            .ema_decay = c->ldm.ema_decay};
-    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->m.unet, &t->m.text}, text ? 2 : 1));
+    ParamStore *unet = c->ldm.lora_rank ? &t->m.lora : &t->m.unet;
+    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){unet, &t->m.text}, text ? 2 : 1));
     history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
     run_state_init(&t->run, t->checkpoints, t->job->identity, t->device, &t->optimizer,
                    &t->history);
@@ -247,6 +253,7 @@ static void trainer_close(Trainer *t)
     free(t->checkpoints);
     free(t->model);
     free(t->latents);
+    free(t->lora);
 }
 
 Status ldm_train(const LdmJob *job, Device *d, Log *log)
@@ -256,7 +263,8 @@ Status ldm_train(const LdmJob *job, Device *d, Log *log)
                  .log = log,
                  .checkpoints = path_join(job->out, "checkpoints"),
                  .model = path_join(job->out, "model"),
-                 .latents = path_join(job->out, "latents.safetensors")};
+                 .latents = path_join(job->out, "latents.safetensors"),
+                 .lora = path_join(job->out, "pytorch_lora_weights.safetensors")};
     Status s = OK;
     if (dir_exists(t.model)) goto done;
     if (!job->n_train) {

@@ -5,6 +5,10 @@
  * and while it runs latents.safetensors and checkpoints/, removed when model/ is complete. A second
  * call continues the first bit for bit; a finished one returns at once.
  *
+ * With ldm.lora_rank the UNet's weights rest and low-rank changes of its attention are trained;
+ * pytorch_lora_weights.safetensors then has those, as diffusers' load_lora_weights reads them, and
+ * model/ the weights with them merged.
+ *
  * Objective: mean over samples of w(t) * |prediction - target|^2 per element; target = noise or v,
  * w = min-SNR. AdamW, EMA, clipping, accumulation as in [ldm].
  */

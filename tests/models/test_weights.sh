@@ -109,7 +109,7 @@ expect 2 "nothing is overwritten" convert a.safetensors half.safetensors --dtype
 expect 2 "nothing is overwritten" convert model half --dtype f16
 expect 2 "--dtype is missing" convert a.safetensors x
 expect 2 "expected f16, bf16 or f32" convert a.safetensors x --dtype f64
-expect 2 "expected inspect or convert" show a.safetensors
+expect 2 "expected inspect, convert or merge-lora" show a.safetensors
 expect 3 "absent: cannot open it" inspect absent
 expect 7 'tensor "w": found the value 262144, expected F16' convert large.safetensors x --dtype f16
 head -c 100 a.safetensors >cut.safetensors

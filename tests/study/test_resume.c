@@ -66,18 +66,23 @@ static void sum(char hash[HASH_TEXT], const Fixture *f, const char *run, const c
     if (hash_file(hash, path)) fail_msg("%s", status_message());
 }
 
-static Status ldm(const Fixture *f, const Config *c, const char *run, long stop_after)
+static Status ldm_on(const Fixture *f, const Config *c, const char *base, const char *run, long stop_after)
 {
     char out[256];
     Device *d;
     snprintf(out, sizeof out, "%s/%s", f->folder, run);
     assert_int_equal(device_open(&d, "cpu", 2, f->log), OK);
-    LdmJob job = {.config = c, .base = TINY, .out = out, .name = "test", .train = f->film, .n_train = 16,
+    LdmJob job = {.config = c, .base = base, .out = out, .name = "test", .train = f->film, .n_train = 16,
                   .prior = f->film + 16, .n_prior = 4, .val = f->film + 20, .n_val = 4, .identity = "identity",
                   .stop_after = stop_after};
     Status s = ldm_train(&job, d, f->log);
     device_close(d);
     return s;
+}
+
+static Status ldm(const Fixture *f, const Config *c, const char *run, long stop_after)
+{
+    return ldm_on(f, c, TINY, run, stop_after);
 }
 
 static const char UNET[] = "model/unet/diffusion_pytorch_model.safetensors";
@@ -105,6 +110,60 @@ static void ldm_continues_bit_for_bit(void **state)
     sum(whole, &f, "whole", "history.json");
     sum(parts, &f, "parts", "history.json");
     assert_string_equal(whole, parts);
+    close_fixture(&f);
+}
+
+/* A LoRA stopped and continued is the same file; the folder beside it is the base with that file merged, and only
+ * what the LoRA names differs from the base. */
+static void lora_continues_and_merges(void **state)
+{
+    (void)state;
+    static const char LORA[] = "pytorch_lora_weights.safetensors";
+    Fixture f;
+    Device *d;
+    Ldm base = {0}, merged = {0}, saved = {0};
+    char whole[HASH_TEXT], parts[HASH_TEXT], folder[256], model[256], file[256];
+    open_fixture(&f, "lora");
+    f.config.ldm.steps = 2;
+    assert_int_equal(ldm(&f, &f.config, "base", 0), OK);
+    snprintf(folder, sizeof folder, "%s/base/model", f.folder);
+    f.config.ldm.steps = 12;
+    f.config.ldm.lora_rank = 3;
+    strcpy(f.config.ldm.init, "base");
+    long stop = 1 + (long)random_below((RandomKey){(uint32_t)time(NULL), STREAM_TEST, 0, 0}, 1, 11);
+    print_message("stopped after step %ld\n", stop);
+    assert_int_equal(ldm_on(&f, &f.config, folder, "whole", 0), OK);
+    assert_int_equal(ldm_on(&f, &f.config, folder, "parts", stop), ERR_STOPPED);
+    assert_int_equal(ldm_on(&f, &f.config, folder, "parts", 0), OK);
+    sum(whole, &f, "whole", LORA);
+    sum(parts, &f, "parts", LORA);
+    assert_string_equal(whole, parts);
+    sum(whole, &f, "whole", UNET);
+    sum(parts, &f, "parts", UNET);
+    assert_string_equal(whole, parts);
+
+    snprintf(file, sizeof file, "%s/whole/%s", f.folder, LORA);
+    snprintf(model, sizeof model, "%s/whole/model", f.folder);
+    assert_int_equal(device_open(&d, "cpu", 2, f.log), OK);
+    assert_int_equal(ldm_open(&base, d, folder, (LdmUse){0}), OK);
+    assert_int_equal(ldm_open(&merged, d, folder, (LdmUse){.lora = file, .lora_scale = 1}), OK);
+    assert_int_equal(ldm_open(&saved, d, model, (LdmUse){0}), OK);
+    assert_memory_equal(merged.unet.value, saved.unet.value, saved.unet.count * sizeof(float));
+    assert_memory_equal(base.text.value, saved.text.value, saved.text.count * sizeof(float));
+    int changed = 0;
+    for (int i = 0; i < base.unet.n; i++) {
+        const Param *p = &base.unet.param[i];
+        const char *end = strstr(p->name, ".attn");
+        bool adapted = end && strstr(end, ".to_") && strstr(end, ".weight");
+        bool same = !memcmp(base.unet.value + p->offset, saved.unet.value + p->offset, p->count * sizeof(float));
+        if (same == adapted) fail_msg("%s is %s", p->name, same ? "as it was" : "changed");
+        changed += adapted;
+    }
+    assert_true(changed > 0 && changed % 8 == 0);
+    ldm_close(&base);
+    ldm_close(&merged);
+    ldm_close(&saved);
+    device_close(d);
     close_fixture(&f);
 }
 
@@ -263,7 +322,8 @@ static void films_do_not_depend_on_their_batch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ldm_continues_bit_for_bit),        cmocka_unit_test(lost_moments_are_noticed),
+        cmocka_unit_test(ldm_continues_bit_for_bit),        cmocka_unit_test(lora_continues_and_merges),
+        cmocka_unit_test(lost_moments_are_noticed),
         cmocka_unit_test(classifier_continues_bit_for_bit), cmocka_unit_test(other_identity_is_refused),
         cmocka_unit_test(damaged_checkpoint_is_passed_over), cmocka_unit_test(films_do_not_depend_on_their_batch),
     };
