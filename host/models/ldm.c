@@ -3,7 +3,6 @@
 #include "exec/exec.h"
 #include "models/lora.h"
 #include "ops/ops.h"
-#include "weights/json_text.h"
 #include "weights/model_folder.h"
 #include <math.h>
 #include <stdio.h>
@@ -11,49 +10,22 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CODER_BATCH = 8, TEXT_BATCH = 8, MAX_JSON = 1 << 20 };
+enum { CODER_BATCH = 8, CODER_PIXELS = CODER_BATCH << 16, TEXT_BATCH = 8 };
 
 /* ---- opening ------------------------------------------------------------------------------ */
-
-/* latents_mean and latents_std of vae/config.json: both or neither, one number a channel. */
-static Status read_statistics(Ldm *m, const char *path)
-{
-    json_t *j;
-    Status s = json_file_object(&j, path, MAX_JSON, 8);
-    if (s) return s;
-    json_t *mean = json_object_get(j, "latents_mean"), *std = json_object_get(j, "latents_std");
-    size_t n = (size_t)m->vae_config.latent_channels;
-    for (size_t c = 0; c < n; c++) m->mean[c] = 0, m->std[c] = 1;
-    m->standardised = json_is_array(mean) || json_is_array(std);
-    if (m->standardised && (json_array_size(mean) != n || json_array_size(std) != n))
-        s = FAIL(ERR_INPUT,
-                 "%s: latents_mean and latents_std: found %zu and %zu numbers, expected %zu", path,
-                 json_array_size(mean), json_array_size(std), n);
-    for (size_t c = 0; !s && m->standardised && c < n; c++) {
-        m->mean[c] = (float)json_number_value(json_array_get(mean, c));
-        m->std[c] = (float)json_number_value(json_array_get(std, c));
-        if (!(m->std[c] > 0 && isfinite(m->std[c]) && isfinite(m->mean[c])))
-            s = FAIL(ERR_INPUT, "%s: latents_std[%zu]: found %g, expected above 0", path, c,
-                     m->std[c]);
-    }
-    json_decref(j);
-    return s;
-}
 
 static Status read_configs(Ldm *m)
 {
     static const char *const file[] = {"unet/config.json", "text_encoder/config.json", "vae",
-                                       "vae/config.json", "tokenizer"};
-    char *path[5];
-    for (int i = 0; i < 5; i++) path[i] = path_join(m->folder, file[i]);
+                                       "tokenizer"};
+    char *path[4];
+    for (int i = 0; i < 4; i++) path[i] = path_join(m->folder, file[i]);
     Status s = OK;
     TRY_OR(done, s, unet_config_read(&m->unet_config, path[0]));
     TRY_OR(done, s, clip_text_config_read(&m->text_config, path[1]));
-    TRY_OR(done, s, tiny_config_read(&m->vae_config, path[2]));
-    CHECK(m->vae_config.latent_channels <= MAX_LATENT);
-    TRY_OR(done, s, read_statistics(m, path[3]));
+    TRY_OR(done, s, autoencoder_config_read(&m->vae_config, path[2]));
     TRY_OR(done, s, schedule_read(&m->schedule, m->folder));
-    TRY_OR(done, s, tokenizer_open(&m->tokenizer, path[4]));
+    TRY_OR(done, s, tokenizer_open(&m->tokenizer, path[3]));
     if (m->unet_config.in_channels != m->vae_config.latent_channels)
         s = FAIL(ERR_INPUT, "%s: in_channels %d, expected the autoencoder's %d", path[0],
                  m->unet_config.in_channels, m->vae_config.latent_channels);
@@ -64,7 +36,7 @@ static Status read_configs(Ldm *m)
         s = FAIL(ERR_INPUT, "%s: vocab_size %d, expected the tokenizer's %d", path[1],
                  m->text_config.vocab_size, tokenizer_size(m->tokenizer));
 done:
-    for (int i = 0; i < 5; i++) free(path[i]);
+    for (int i = 0; i < 4; i++) free(path[i]);
     return s;
 }
 
@@ -76,11 +48,11 @@ static Status register_parameters(Ldm *m)
     Tensor *x = graph_leaf(g, KIND_INPUT, DTYPE_F32, "sample", 4, (int[]){1, deepest, deepest, c});
     Tensor *t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "timestep", 1, (int[]){1});
     Tensor *ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){1, ldm_tokens(m)});
-    Tensor *film =
-        graph_leaf(g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){1, TINY_SCALE, TINY_SCALE, 3});
+    int side = ldm_scale(m);
+    Tensor *film = graph_leaf(g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){1, side, side, 3});
     unet(g, &m->unet, &m->unet_config, x, t, clip_text(g, &m->text, &m->text_config, ids), false);
-    autoencoder_tiny_decode(g, &m->vae, &m->vae_config,
-                            autoencoder_tiny_encode(g, &m->vae, &m->vae_config, film));
+    autoencoder_decode(g, &m->vae, &m->vae_config,
+                       autoencoder_encode(g, &m->vae, &m->vae_config, film).mean);
     Status s = graph_status(g);
     graph_free(g);
     return s;
@@ -92,7 +64,7 @@ static Status load_files(Ldm *m, bool random)
     char *text_folder = path_join(m->folder, "text_encoder"), *text_file = NULL;
     char *vae_folder = path_join(m->folder, "vae");
     Status s = OK;
-    TRY_OR(done, s, autoencoder_tiny_load(&m->vae, vae_folder));
+    TRY_OR(done, s, autoencoder_load(&m->vae, &m->vae_config, vae_folder));
     if (!random) {
         TRY_OR(done, s, model_weights(&unet_file, unet_folder));
         TRY_OR(done, s, model_weights(&text_file, text_folder));
@@ -183,11 +155,7 @@ void ldm_close(Ldm *m)
 /* The autoencoder's scale times the UNet's halvings. */
 int ldm_size_step(const Ldm *m) { return ldm_scale(m) << (m->unet_config.n_block - 1); }
 
-int ldm_scale(const Ldm *m)
-{
-    (void)m;
-    return TINY_SCALE;
-}
+int ldm_scale(const Ldm *m) { return m->vae_config.scale; }
 
 size_t ldm_latent_count(const Ldm *m, FilmShape shape)
 {
@@ -246,10 +214,11 @@ static void part_close(Part *p)
 
 static void apply_statistics(const Ldm *m, float *latents, size_t count, bool inverse)
 {
-    size_t c = (size_t)m->vae_config.latent_channels;
+    const AutoencoderConfig *a = &m->vae_config;
+    size_t c = (size_t)a->latent_channels;
     for (size_t i = 0; i < count; i++)
-        latents[i] = inverse ? latents[i] * m->std[i % c] + m->mean[i % c]
-                             : (latents[i] - m->mean[i % c]) / m->std[i % c];
+        latents[i] = inverse ? latents[i] * a->std[i % c] + a->mean[i % c]
+                             : (latents[i] - a->mean[i % c]) / a->std[i % c];
 }
 
 static size_t pixel_count(int n, FilmShape shape)
@@ -257,22 +226,56 @@ static size_t pixel_count(int n, FilmShape shape)
     return (size_t)n * (size_t)shape.h * (size_t)shape.w;
 }
 
-Status ldm_encode(Ldm *m, const float *films, int n, FilmShape shape, float *latents)
+/* Films at once: as many as memory is meant for, fewer where they are large. */
+static int coder_batch(int n, FilmShape shape)
 {
-    size_t values = 3 * pixel_count(n, shape), copies = shape.channels == 3 ? 1 : 3;
-    float *three = malloc(values * sizeof *three);
-    if (!three) return FAIL(ERR_SPACE, "no memory for %d films", n);
-    for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
+    size_t fit = CODER_PIXELS / pixel_count(1, shape);
+    int most = fit < 1 ? 1 : fit < CODER_BATCH ? (int)fit : CODER_BATCH;
+    return n < most ? n : most;
+}
+
+/* From moments [rows, 2 c], means and log-variances; deviation may be NULL. */
+static void take_moments(const Ldm *m, float *latents, float *deviation, const float *moments,
+                         size_t rows)
+{
+    size_t c = (size_t)m->vae_config.latent_channels;
+    for (size_t i = 0; i < rows * c; i++) {
+        const float *row = moments + i / c * 2 * c;
+        latents[i] = row[i % c];
+        if (deviation) deviation[i] = expf(0.5f * row[c + i % c]) / m->vae_config.std[i % c];
+    }
+}
+
+Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, float *latents,
+                          float *deviation)
+{
+    size_t values = 3 * pixel_count(n, shape), copies = shape.channels == 3 ? 1 : 3,
+           count = (size_t)n * ldm_latent_count(m, shape);
+    float *three = malloc(values * sizeof *three), *moments = malloc(2 * count * sizeof *moments);
     Part p = {.g = graph_new()};
+    Status s = three && moments ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
+    if (s) goto done;
+    for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
     p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4,
-                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, shape.h, shape.w, 3});
-    p.out = autoencoder_tiny_encode(p.g, &m->vae, &m->vae_config, p.in);
-    Status s = part_open(&p, m->device);
-    if (!s) s = part_run(&p, three, n, latents);
-    if (!s) apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, shape), false);
+                      (int[]){coder_batch(n, shape), shape.h, shape.w, 3});
+    KlMoments coded = autoencoder_encode(p.g, &m->vae, &m->vae_config, p.in);
+    p.out = coded.logvar ? concat(p.g, 2, (Tensor *[]){coded.mean, coded.logvar}) : coded.mean;
+    TRY_OR(done, s, part_open(&p, m->device));
+    TRY_OR(done, s, part_run(&p, three, n, coded.logvar ? moments : latents));
+    if (coded.logvar)
+        take_moments(m, latents, deviation, moments, count / (size_t)m->vae_config.latent_channels);
+    else if (deviation) memset(deviation, 0, count * sizeof *deviation);
+    apply_statistics(m, latents, count, false);
+done:
     part_close(&p);
     free(three);
+    free(moments);
     return s;
+}
+
+Status ldm_encode(Ldm *m, const float *films, int n, FilmShape shape, float *latents)
+{
+    return ldm_encode_moments(m, films, n, shape, latents, NULL);
 }
 
 /* films [pixels, channels] from three channels; a NaN stays one: the writer refuses it */
@@ -297,9 +300,9 @@ Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *f
     memcpy(raw, latents, count * sizeof *raw);
     apply_statistics(m, raw, count, true);
     p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
-                      (int[]){n < CODER_BATCH ? n : CODER_BATCH, shape.h / scale, shape.w / scale,
+                      (int[]){coder_batch(n, shape), shape.h / scale, shape.w / scale,
                               m->vae_config.latent_channels});
-    p.out = autoencoder_tiny_decode(p.g, &m->vae, &m->vae_config, p.in);
+    p.out = autoencoder_decode(p.g, &m->vae, &m->vae_config, p.in);
     TRY_OR(done, s, part_open(&p, m->device));
     TRY_OR(done, s, part_run(&p, raw, n, three));
     take_films(films, three, pixels, shape.channels);
@@ -324,10 +327,10 @@ void ldm_standardise(Ldm *m, float *latents, int n, int size)
         for (size_t i = k; i < count; i += c) mean += latents[i] / rows;
         for (size_t i = k; i < count; i += c)
             square += (latents[i] - mean) * (latents[i] - mean) / rows;
-        m->mean[k] = (float)mean;
-        m->std[k] = (float)fmax(sqrt(square), 1e-6);
+        m->vae_config.mean[k] = (float)mean;
+        m->vae_config.std[k] = (float)fmax(sqrt(square), 1e-6);
     }
-    m->standardised = true;
+    m->vae_config.standardised = true;
     ldm_restandardise(m, latents, n, size);
 }
 

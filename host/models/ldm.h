@@ -1,22 +1,20 @@
-/* ldm.h - a latent diffusion model in diffusers' folder layout: tokenizer, text encoder, UNet, tiny
- * autoencoder, noise schedule.
+/* ldm.h - a latent diffusion model in diffusers' folder layout: tokenizer, text encoder, UNet,
+ * autoencoder (tiny or KL), noise schedule.
  *
  * Films are [n, h, w, channels] in [0, 1], on the host. Of grey ones the autoencoder sees three
  * equal channels, and the mean of its three, each held to [0, 1], comes back. Latents are
- * [n, h/8, w/8, channels] on the host,
- * standardised per channel with vae/config.json's latents_mean and latents_std (where absent: as
- * the autoencoder gives them). A film's latent does not depend on what else is in its batch.
+ * [n, h/scale, w/scale, channels] on the host, standardised per channel as the autoencoder's
+ * config.json says (autoencoder.h). AutoencoderKL's latent is the mean of its distribution. A
+ * film's latent does not depend on what else is in its batch.
  */
 #ifndef LDM_H
 #define LDM_H
-#include "models/autoencoder_tiny.h"
+#include "models/autoencoder.h"
 #include "models/clip_text.h"
 #include "models/diffusion.h"
 #include "models/params.h"
 #include "models/unet.h"
 #include "weights/tokenizer.h"
-
-enum { MAX_LATENT = 64 };
 
 typedef struct {
     bool train_unet, train_text; /* with gradient blocks */
@@ -32,13 +30,11 @@ typedef struct {
     char *folder;   /* owned */
     UnetConfig unet_config;
     ClipTextConfig text_config;
-    TinyConfig vae_config;
+    AutoencoderConfig vae_config; /* with the latents' statistics */
     ParamStore unet, text, vae;
     ParamStore lora; /* the UNet's adapter; empty without lora_rank */
     NoiseSchedule schedule;
     Tokenizer *tokenizer; /* owned */
-    bool standardised;    /* the folder gave latents_mean and latents_std */
-    float mean[MAX_LATENT], std[MAX_LATENT];
 } Ldm; /* starts as {0}; does not move while open */
 
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use);
@@ -59,12 +55,16 @@ size_t ldm_latent_count(const Ldm *m, FilmShape shape); /* floats of one film's 
 int ldm_tokens(const Ldm *m);                    /* of a prompt, 77 */
 
 Status ldm_encode(Ldm *m, const float *films, int n, FilmShape shape, float *latents);
+/* The same, and how far a sample of the latent lies from it: latents + deviation * standard normal
+ * noise is what diffusers calls a sample. 0 where the autoencoder is tiny. */
+Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, float *latents,
+                          float *deviation);
 Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *films);
 
 Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids); /* [n, tokens] */
 Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context); /* [n, tokens, width] */
 
-/* Sets mean and std from n raw latents (per channel, over all positions) and standardises those. */
+/* Sets the statistics from n raw latents (per channel, over all positions) and standardises those. */
 void ldm_standardise(Ldm *m, float *latents, int n, int size);
 /* Standardises latents that were encoded before ldm_standardise. */
 void ldm_restandardise(const Ldm *m, float *latents, int n, int size);

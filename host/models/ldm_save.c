@@ -1,7 +1,7 @@
 /* ldm_save.c - writes a latent diffusion model as a folder that diffusers' loaders know.
  *
  * Weights of UNet and text encoder are written; all else is copied from the folder the model came
- * from, with two changes: vae/config.json gets the latents' statistics, and the scheduler's
+ * from, with two changes: a tiny vae/config.json gets the latents' statistics, and the scheduler's
  * prediction_type is the one trained with.
  */
 #include "models/ldm.h"
@@ -81,9 +81,9 @@ static Status edit_json(const char *folder, const char *name, void (*edit)(json_
 
 static void edit_vae(json_t *j, const Ldm *m)
 {
-    if (!m->standardised) return;
-    json_object_set_new(j, "latents_mean", number_list(m->mean, m->vae_config.latent_channels));
-    json_object_set_new(j, "latents_std", number_list(m->std, m->vae_config.latent_channels));
+    const AutoencoderConfig *a = &m->vae_config;
+    json_object_set_new(j, "latents_mean", number_list(a->mean, a->latent_channels));
+    json_object_set_new(j, "latents_std", number_list(a->std, a->latent_channels));
 }
 
 static void edit_scheduler(json_t *j, const Ldm *m)
@@ -98,7 +98,8 @@ static Status write_all(const Ldm *m, const char *folder, const float *unet, con
     Status s = OK;
     TRY_OR(done, s, dir_make(folder));
     TRY_OR(done, s, copy_tree(m->folder, folder, ""));
-    TRY_OR(done, s, edit_json(folder, "vae/config.json", edit_vae, m));
+    if (m->vae_config.standardised && !m->vae_config.is_kl)
+        TRY_OR(done, s, edit_json(folder, "vae/config.json", edit_vae, m));
     TRY_OR(done, s, edit_json(folder, "scheduler/scheduler_config.json", edit_scheduler, m));
     TRY_OR(done, s,
            params_save(&m->unet, unet, unet_file, SAVE_F32, 1, &(SafeMeta){"format", "pt"}));

@@ -125,7 +125,7 @@ Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, cons
     TRY_OR(done, s,
            encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", NULL,
                         identity, log));
-    if (standardise && !m->standardised) {
+    if (standardise && !m->vae_config.standardised) {
         ldm_standardise(m, d->train.latent, n_train, size);
         ldm_restandardise(m, d->prior.latent, n_prior, size);
         ldm_restandardise(m, d->val.latent, n_val, size);

@@ -1,0 +1,99 @@
+/* autoencoder.c - one face for the autoencoders of latent diffusion models. */
+#include "models/autoencoder.h"
+#include "weights/model_folder.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static Status read_kl(AutoencoderConfig *c, const char *config)
+{
+    const KlConfig *k = &c->kl;
+    TRY(kl_config_read(&c->kl, config));
+    if (k->in_channels != 3 || k->out_channels != 3)
+        return FAIL(ERR_INPUT, "%s: in_channels and out_channels: found %d and %d, expected 3",
+                    config, k->in_channels, k->out_channels);
+    c->latent_channels = k->latent_channels;
+    c->scale = 1 << (k->n_block - 1);
+    c->standardised = true;
+    for (int i = 0; i < k->latent_channels; i++) {
+        c->mean[i] = k->has_statistics ? k->latents_mean[i] : k->shift_factor;
+        c->std[i] = (k->has_statistics ? k->latents_std[i] : 1) / k->scaling_factor;
+    }
+    return OK;
+}
+
+/* latents_mean and latents_std: both or neither, one number a channel. */
+static Status read_statistics(AutoencoderConfig *c, const JsonConfig *j)
+{
+    json_t *mean = json_object_get(j->value, "latents_mean"),
+           *std = json_object_get(j->value, "latents_std");
+    size_t n = (size_t)c->latent_channels;
+    c->standardised = json_is_array(mean) || json_is_array(std);
+    if (!c->standardised) return OK;
+    if (json_array_size(mean) != n || json_array_size(std) != n)
+        return FAIL(ERR_INPUT,
+                    "%s: latents_mean and latents_std: found %zu and %zu numbers, expected %zu",
+                    j->path, json_array_size(mean), json_array_size(std), n);
+    for (size_t i = 0; i < n; i++) {
+        c->mean[i] = (float)json_number_value(json_array_get(mean, i));
+        c->std[i] = (float)json_number_value(json_array_get(std, i));
+        if (!(c->std[i] > 0 && isfinite(c->std[i]) && isfinite(c->mean[i])))
+            return FAIL(ERR_INPUT, "%s: latents_std[%zu]: found %g, expected above 0", j->path, i,
+                        (double)c->std[i]);
+    }
+    return OK;
+}
+
+static Status read_tiny(AutoencoderConfig *c, const ModelSource *m, const char *path)
+{
+    TRY(tiny_config_read(&c->tiny, path));
+    c->latent_channels = c->tiny.latent_channels;
+    c->scale = TINY_SCALE;
+    if (c->latent_channels > MAX_LATENT)
+        return FAIL(ERR_INPUT, "%s: latent_channels: found %d, expected 1..%d", path,
+                    c->latent_channels, MAX_LATENT);
+    for (int i = 0; i < c->latent_channels; i++) c->mean[i] = 0, c->std[i] = 1;
+    return m->json.value ? read_statistics(c, &m->json) : OK;
+}
+
+Status autoencoder_config_read(AutoencoderConfig *out, const char *path)
+{
+    ModelSource m = {0};
+    AutoencoderConfig c = {0};
+    Status s;
+    TRY_OR(done, s, model_source_open(&m, path));
+    const json_t *class = json_object_get(m.json.value, "_class_name");
+    const char *name = json_string_value(class);
+    c.is_kl = name && !strcmp(name, "AutoencoderKL");
+    if (name && !c.is_kl && strcmp(name, "AutoencoderTiny"))
+        s = FAIL(ERR_INPUT, "%s: _class_name: found %.80s, expected AutoencoderKL or "
+                 "AutoencoderTiny", m.json.path, name);
+    else s = c.is_kl ? read_kl(&c, m.json.path) : read_tiny(&c, &m, path);
+    if (!s) *out = c;
+done:
+    model_source_close(&m);
+    return s;
+}
+
+Status autoencoder_load(ParamStore *s, const AutoencoderConfig *c, const char *path)
+{
+    char *config, *weights;
+    if (!c->is_kl) return autoencoder_tiny_load(s, path);
+    TRY(model_find(&config, &weights, path));
+    Status code = params_load(s, weights, NULL);
+    free(config);
+    free(weights);
+    return code;
+}
+
+KlMoments autoencoder_encode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *film)
+{
+    if (c->is_kl) return autoencoder_kl_encode(g, s, &c->kl, scale_shift(g, film, 2, -1), false);
+    return (KlMoments){.mean = autoencoder_tiny_encode(g, s, &c->tiny, film)};
+}
+
+Tensor *autoencoder_decode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *latent)
+{
+    if (!c->is_kl) return autoencoder_tiny_decode(g, s, &c->tiny, latent);
+    return scale_shift(g, autoencoder_kl_decode(g, s, &c->kl, latent, false), 0.5f, 0.5f);
+}
