@@ -3,6 +3,7 @@
 #include "app/lone_stage.h"
 #include "app/options.h"
 #include "study/dataset.h"
+#include "study/space.h"
 #include "study/task.h"
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,15 @@ static const LoneKind kind = {.name = "synthesize",
                               .choose = choose,
                               .work = make_films};
 
+/* What would be found after the films were prepared. */
+static Status check_first(const Config *c, const char *out, const char *label)
+{
+    int n[3] = {0};
+    if (needs_films(c)) TRY(dataset_check(n, c, (const char *[]){c->data.normal, label}, 2));
+    if (file_exists(out)) return OK; /* it continues, or lone_stage_run() refuses the folder */
+    return space_for_films(out, c, n[2], synthetic_expected(c, n[0], n[1]));
+}
+
 Status cmd_synthesize(App *app, int argc, char **argv)
 {
     Options o;
@@ -85,7 +95,7 @@ Status cmd_synthesize(App *app, int argc, char **argv)
     SynthesisJob job = {.config = &c, .model = model, .label = label};
     TRY(class_prompts(&job.prompts, &c, label));
     TRY(ldm_check(model, c.data.size, true));
-    if (needs_films(&c)) TRY(dataset_check(&c, (const char *[]){c.data.normal, label}, 2));
+    TRY(check_first(&c, out, label));
     char *films = path_join(out, "films");
     job.out = films;
     LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};

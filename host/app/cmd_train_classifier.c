@@ -90,7 +90,7 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
             ERR_USAGE,
             "train-classifier: --class is missing, expected one with classifier.target = disease");
     TRY(classifier_check(&c));
-    TRY(dataset_check(&c, (const char *[]){label, c.data.normal}, label ? 2 : 0));
+    TRY(dataset_check(NULL, &c, (const char *[]){label, c.data.normal}, label ? 2 : 0));
     ClassifierJob job = {
         .config = &c, .seed = (uint32_t)c.study.seed, .out = out, .minutes = minutes};
     LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};

@@ -81,7 +81,7 @@ Status cmd_train_ldm(App *app, int argc, char **argv)
     const char *label = options_text(&o, "class");
     if (!*c.ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
     TRY(ldm_check(c.ldm.base, c.data.size, strcmp(c.ldm.init, "random")));
-    TRY(dataset_check(&c, &label, strcmp(label, "all") != 0));
+    TRY(dataset_check(NULL, &c, &label, strcmp(label, "all") != 0));
     LdmJob job = {.config = &c, .base = c.ldm.base, .out = out, .minutes = minutes};
     LoneStage l = {.config = &c,
                    .out = out,

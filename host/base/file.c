@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static Status io_class(int err)
@@ -213,6 +214,21 @@ bool dir_exists(const char *path)
 }
 
 /* ---- directories ---------------------------------------------------------------------- */
+
+Status disk_free(uint64_t *free_bytes, const char *path)
+{
+    struct statvfs disk;
+    char *there = text("%s", path);
+    while (!file_exists(there) && strcmp(there, ".") && strcmp(there, "/")) {
+        char *up = text("%s", dirname(there));
+        free(there);
+        there = up;
+    }
+    Status s = statvfs(there, &disk) ? IO_FAIL(there, "ask for free space") : OK;
+    if (!s) *free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    free(there);
+    return s;
+}
 
 Status dir_make(const char *path)
 {

@@ -37,6 +37,8 @@ Status file_read(char **data, size_t *size, const char *path, size_t limit_bytes
 Status file_size(uint64_t *size_bytes, const char *path);
 bool   file_exists(const char *path);  /* any kind of file or directory */
 bool   dir_exists(const char *path);
+/* Bytes that we may still write on the disk that path, which need not exist, will lie on. */
+Status disk_free(uint64_t *free_bytes, const char *path);
 Status dir_make(const char *path);     /* and its parents; fine if there */
 Status dir_remove(const char *path);   /* with all that is in it; fine if absent */
 Status dir_rename(const char *from, const char *to); /* and fsync the parent */

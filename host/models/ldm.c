@@ -124,6 +124,19 @@ done:
     return s;
 }
 
+Status ldm_size(LdmSize *z, const char *folder, int size)
+{
+    Ldm m = {.folder = path_join("", folder)};
+    Status s;
+    TRY_OR(done, s, read_configs(&m));
+    TRY_OR(done, s, register_parameters(&m));
+    *z = (LdmSize){params_registered(&m.unet), params_registered(&m.text),
+                   params_registered(&m.vae), ldm_latent_count(&m, film_square(size))};
+done:
+    ldm_close(&m);
+    return s;
+}
+
 Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
 {
     *m = (Ldm){.device = d, .folder = path_join("", folder)};

@@ -122,6 +122,13 @@ Tensor *param_state(Graph *g, ParamStore *s, const char *name, int ndim, const i
     return leaf(g, s, name, p);
 }
 
+size_t params_registered(const ParamStore *s)
+{
+    size_t n = 0;
+    for (int i = 0; i < s->n; i++) n += s->param[i].count;
+    return n;
+}
+
 Status params_alloc(ParamStore *s, Device *d, bool with_grad)
 {
     CHECK(!s->value);

@@ -65,6 +65,7 @@ Tensor *param(Graph *g, ParamStore *s, const char *name, ParamLayout layout, int
 Tensor *param_state(Graph *g, ParamStore *s, const char *name, int ndim, const int *dim,
                     ParamInit init, bool integer);
 
+size_t params_registered(const ParamStore *s); /* floats, also before the store has memory */
 const Param *params_find(const ParamStore *s, const char *name); /* NULL if absent */
 
 Status params_alloc(ParamStore *s, Device *d, bool with_grad); /* zeroed */

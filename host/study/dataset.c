@@ -48,7 +48,14 @@ static FilmsSource source_of(const DataSettings *d)
         .format = d->format, .source = d->source, .images = *d->images ? d->images : NULL};
 }
 
-Status dataset_check(const Config *c, const char *const *class, int n)
+static int films_of(const Films *f, int label)
+{
+    int n = 0;
+    for (int i = 0; i < f->n; i++) n += !f->film[i].status && f->film[i].label == label;
+    return n;
+}
+
+Status dataset_check(int *count, const Config *c, const char *const *class, int n)
 {
     FilmsSource source = source_of(&c->data);
     Films f = {0};
@@ -65,7 +72,9 @@ Status dataset_check(const Config *c, const char *const *class, int n)
         if (at == f.n_label)
             s = FAIL(ERR_USAGE, "%s: no film of class \"%s\", expected one of: %s", c->data.source,
                      class[k], all.s ? all.s : "(none)");
+        if (count) count[k] = films_of(&f, at);
     }
+    if (count) count[n] = f.n;
 done:
     free(all.s);
     films_free(&f);

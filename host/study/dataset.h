@@ -11,6 +11,7 @@
 Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder, Log *log);
 
 /* What dataset_stage would find late, from the names of the source's films in a moment: a class of
- * the n that it has no film of, and a source that cannot be listed. */
-Status dataset_check(const Config *c, const char *const *class, int n);
+ * the n that it has no film of, and a source that cannot be listed. count, where not NULL, gets
+ * [n + 1] numbers of films: of these classes, and all. */
+Status dataset_check(int *count, const Config *c, const char *const *class, int n);
 #endif

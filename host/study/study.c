@@ -6,6 +6,7 @@
 #include "study/dataset.h"
 #include "study/evaluate.h"
 #include "study/lock.h"
+#include "study/space.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,13 +177,15 @@ Status study_report(const char *run, Log *log)
 }
 
 /* What would be found hours later, or after a folder was made. */
-static Status check_first(const Config *c)
+static Status check_first(const Config *c, const char *run, bool starts)
 {
     const DataSettings *d = &c->data;
     if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
     TRY(ldm_check(c->ldm.base, d->size, strcmp(c->ldm.init, "random")));
     TRY(classifier_check(c));
-    return dataset_check(c, (const char *[]){d->normal, d->disease_a, d->disease_b}, 3);
+    int n[4];
+    TRY(dataset_check(n, c, (const char *[]){d->normal, d->disease_a, d->disease_b}, 3));
+    return starts ? space_for_study(run, c, &(FilmCounts){n[3], n[0], {n[1], n[2]}}) : OK;
 }
 
 Status study_run(const Config *config, const char *run, bool resume, Log *log)
@@ -191,13 +194,13 @@ Status study_run(const Config *config, const char *run, bool resume, Log *log)
     Study s = {.config = config, .run = run, .log = log};
     int n;
     Status status;
-    TRY(check_first(config));
     TRY(count_entries(&n, run));
     if (n && !resume) /* before anything is written into it */
         return FAIL(
             ERR_USAGE,
             "%s: is there and not empty, expected a new folder, or --resume to continue a run",
             run);
+    TRY(check_first(config, run, !n));
     TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.threads, log));
     TRY_OR(done, status, run_lock(&lock, run, log));
     TRY_OR(done, status, open_run(config, run, log));

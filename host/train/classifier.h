@@ -33,6 +33,7 @@ typedef struct {
 
 /* What classifier_train would refuse in classifier.weights, found in a moment from its header. */
 Status classifier_check(const Config *config);
+Status classifier_size(size_t *floats, const Config *config); /* of its parameters */
 
 Status classifier_train(const ClassifierJob *job, Device *d, Log *log);
 

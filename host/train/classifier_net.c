@@ -53,6 +53,15 @@ Status classifier_check(const Config *c)
     return s;
 }
 
+Status classifier_size(size_t *floats, const Config *c)
+{
+    ClassifierNet n;
+    Status s = record(&n, NULL, c, 2);
+    *floats = params_registered(&n.store);
+    params_free(&n.store);
+    return s;
+}
+
 Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,
                             bool train, const float *class_weight)
 {

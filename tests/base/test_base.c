@@ -73,6 +73,21 @@ static char *scratch(const char *name)
     return path;
 }
 
+/* The disk of a path that is not there is that of the folder it would lie in. */
+static void free_space_of_absent_paths(void **state)
+{
+    (void)state;
+    static const char *const path[] = {".", "absent/at/all", "absent"};
+    for (int i = 0; i < 3; i++) {
+        uint64_t bytes = 0;
+        assert_int_equal(disk_free(&bytes, path[i]), OK);
+        assert_true(bytes > 0);
+    }
+    uint64_t none = 1;
+    assert_int_equal(disk_free(&none, "/proc/absent/deeper"), OK);
+    assert_int_equal(none, 0);
+}
+
 static void write_is_whole_or_absent(void **state)
 {
     (void)state;
@@ -154,6 +169,7 @@ int main(void)
         cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normals_have_their_moments),
         cmocka_unit_test(permutation_is_one),       cmocka_unit_test(write_is_whole_or_absent),
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
+        cmocka_unit_test(free_space_of_absent_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

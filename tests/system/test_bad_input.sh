@@ -162,8 +162,18 @@ rm -rf disk/*
 refuse 5 "disk/w.safetensors" "" full 64 "$program" weights convert "$weights" disk/w.safetensors --dtype f32
 grep -q "disk/w" left && fail "a full disk left $(cat left)"
 rm -rf disk/*
+refuse 5 "disk/run" "" full 100 "$program" train-classifier "$tiny" --class virus --out disk/run
+grep -qE "model.safetensors|history.json|\.partial" left && fail "a full disk left $(cat left)"
+rm -rf disk/*
 refuse 5 "disk/run" "" full 100 "$program" study "$tiny" --run disk/run
 grep -qE "metrics.json|report.html|\.partial" left && fail "a full disk left $(cat left)"
+
+# ---- a disk that a whole run would not fit on is refused before there is a folder
+rm -rf disk/*
+refuse 5 "GiB for what will be written: films" a11 "$program" study "$tiny" --run a11 \
+    --set synthesis.count=100000000 --set data.size=2048
+refuse 5 "GiB for what will be written: films" a11 "$program" synthesize "$tiny" --model "$SOURCE_DIR/samples/base" \
+    --class virus --out a11 --set synthesis.count=100000000 --set data.size=2048
 
 [ $failed = 0 ] && echo "all refused as they should be"
 exit $failed
