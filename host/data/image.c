@@ -28,9 +28,10 @@ static Status refuse_format(Encoded in)
                 in.path);
 }
 
-Status image_decode(Image *im, const void *data, size_t size, const char *path)
+static Status decode(Image *im, Encoded in)
 {
-    Encoded in = {data, size, path};
+    const void *data = in.data;
+    size_t size = in.size;
     *im = (Image){0};
     if (size >= 8 && !memcmp(data, "\x89PNG\r\n\x1a\n", 8)) TRY(png_decode(im, in));
     else if (size >= 3 && !memcmp(data, "\xff\xd8\xff", 3)) TRY(jpeg_decode(im, in));
@@ -38,16 +39,24 @@ Status image_decode(Image *im, const void *data, size_t size, const char *path)
     return OK;
 }
 
-Status image_read(Image *im, const char *path)
+Status image_decode(Image *im, const void *data, size_t size, const char *path)
+{
+    return decode(im, (Encoded){data, size, path, 1});
+}
+
+static Status read_planes(Image *im, const char *path, int planes)
 {
     char *data;
     size_t size;
     *im = (Image){0};
     TRY(file_read(&data, &size, path, IMAGE_MAX_BYTES));
-    Status s = image_decode(im, data, size, path);
+    Status s = decode(im, (Encoded){(unsigned char *)data, size, path, planes});
     free(data);
     return s;
 }
+
+Status image_read(Image *im, const char *path) { return read_planes(im, path, 1); }
+Status image_read_colour(Image *im, const char *path) { return read_planes(im, path, 3); }
 
 void image_free(Image *im)
 {
@@ -65,7 +74,8 @@ Status image_alloc(Image *im, int64_t h, int64_t w, const char *path)
     if (h < 1 || w < 1 || h > IMAGE_MAX_SIDE || w > IMAGE_MAX_SIDE || h * w > IMAGE_MAX_PIXELS)
         return FAIL(ERR_INPUT, "%s: header: %lld x %lld pixels, expected 1 to %d million", path,
                     (long long)w, (long long)h, IMAGE_MAX_PIXELS / 1000000);
-    im->pixel = malloc((size_t)(h * w) * sizeof *im->pixel);
+    if (!im->planes) im->planes = 1;
+    im->pixel = malloc((size_t)(h * w * im->planes) * sizeof *im->pixel);
     if (!im->pixel)
         return FAIL(ERR_SPACE, "%s: no memory for %lld x %lld pixels", path, (long long)w,
                     (long long)h);
@@ -105,7 +115,8 @@ static int sample_at(const unsigned char *row, size_t i, int bits)
     return bits == 16 ? row[2 * i] << 8 | row[2 * i + 1] : row[i];
 }
 
-void colour_row(float *out, Colour *c, const unsigned char *row, int w, int samples, int bits)
+void colour_row(float *out, int planes, Colour *c, const unsigned char *row, int w, int samples,
+                int bits)
 {
     int full = (1 << bits) - 1, strong = full / 255 * 32;
     int64_t chroma = 0;
@@ -114,10 +125,12 @@ void colour_row(float *out, Colour *c, const unsigned char *row, int w, int samp
         size_t at = (size_t)x * samples;
         int r = sample_at(row, at, bits);
         if (alpha && sample_at(row, at + samples - 1, bits) != full) c->clear++;
-        if (samples < 3) {
-            out[x] = (float)r / (float)full;
-            continue;
-        }
+        if (planes == 3)
+            for (int k = 0; k < 3; k++)
+                out[3 * x + k] =
+                    (float)sample_at(row, at + (samples < 3 ? 0 : (size_t)k), bits) / (float)full;
+        else if (samples < 3) out[x] = (float)r / (float)full;
+        if (planes == 3 || samples < 3) continue;
         int g = sample_at(row, at + 1, bits), b = sample_at(row, at + 2, bits);
         int high = r > g ? r : g, low = r < g ? r : g;
         if (b > high) high = b;
@@ -182,14 +195,17 @@ Status image_orient(Image *im, int orientation, const char *path)
     };
     if (orientation < 2 || orientation > 8) return OK;
     bool swap = turn[orientation].swap;
-    Image r = {0};
+    Image r = {.planes = im->planes};
+    size_t planes = (size_t)im->planes;
     TRY(image_alloc(&r, swap ? im->w : im->h, swap ? im->h : im->w, path));
     for (int y = 0; y < r.h; y++)
         for (int x = 0; x < r.w; x++) {
             int from_y = swap ? x : y, from_x = swap ? y : x;
             if (turn[orientation].up) from_y = im->h - 1 - from_y;
             if (turn[orientation].left) from_x = im->w - 1 - from_x;
-            r.pixel[(size_t)y * r.w + x] = im->pixel[(size_t)from_y * im->w + from_x];
+            memcpy(r.pixel + ((size_t)y * r.w + x) * planes,
+                   im->pixel + ((size_t)from_y * im->w + from_x) * planes,
+                   planes * sizeof *r.pixel);
         }
     free(im->pixel);
     im->pixel = r.pixel;

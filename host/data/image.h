@@ -1,4 +1,5 @@
-/* image.h - X-ray films in and out: one grey channel, floats in [0, 1], 0 is black.
+/* image.h - X-ray films in and out: one grey channel, floats in [0, 1], 0 is black. (Colour only
+ * where a caller asks for it.)
  *
  * image_read() decides by content, never by name, and refuses what it cannot read exactly:
  * truncated or damaged files, CMYK, 16-bit colour, transparent pixels, more than IMAGE_MAX_PIXELS. Samples are
@@ -27,8 +28,9 @@ typedef struct {
 } ImageText; /* owned by the image; value is UTF-8 */
 
 typedef struct {
-    float *pixel; /* owned: [h, w]                                    */
+    float *pixel; /* owned: [h, w, planes]                            */
     int h, w;
+    int planes;      /* 1: grey; 3: of image_read_colour                 */
     int bits;        /* of a sample in the file: 1, 2, 4, 8 or 16        */
     int channels;    /* in the file without transparency: 1 or 3         */
     ImageText *text; /* owned: [n_text] PNG text chunks                  */
@@ -36,6 +38,8 @@ typedef struct {
 } Image; /* starts as {0} */
 
 Status image_read(Image *im, const char *path);
+/* With three planes, red, green and blue, and no test for colour; of a grey file they are equal. */
+Status image_read_colour(Image *im, const char *path);
 Status image_decode(Image *im, const void *data, size_t size,
                     const char *path); /* path: for messages */
 void image_free(Image *im);
@@ -53,12 +57,17 @@ Status image_encode_png(char **data, size_t *size, const float *pixel, int h, in
                         const ImageText *text, int n_text, const char *path);
 Status image_write_png(const char *path, const float *pixel, int h, int w, const ImageText *text,
                        int n_text);
+/* The same of pixel[h, w, 3]: an RGB PNG. */
+Status image_write_colour_png(const char *path, const float *pixel, int h, int w,
+                              const ImageText *text, int n_text);
 
-/* Resampling with a triangle filter on pixel centres, one axis after the other: bilinear
+/* Of grey images. Resampling with a triangle filter on pixel centres, one axis after the other: bilinear
  * interpolation when enlarging, its support widened by the factor when shrinking, so that
  * nothing aliases. Weights are normalised at the borders. */
 Status image_resize(Image *out, const Image *in, int h, int w);
 
-/* The whole film in a size x size square: aspect ratio kept, centred, the rest black. */
+/* The whole film, of any planes, in a box or a size x size square: aspect ratio kept, centred, the
+ * rest black. */
+Status image_fit_box(Image *out, const Image *in, int h, int w);
 Status image_fit(Image *out, const Image *in, int size);
 #endif

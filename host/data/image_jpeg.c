@@ -97,6 +97,7 @@ static void read_header(Reader *r)
     jpeg->out_color_space = space == JCS_GRAYSCALE ? JCS_GRAYSCALE : JCS_RGB;
     r->im.bits = 8;
     r->im.channels = jpeg->num_components;
+    r->im.planes = r->in.planes;
     r->status = image_alloc(&r->im, jpeg->image_height, jpeg->image_width, r->in.path);
     if (r->status) longjmp(r->jump, 1);
 }
@@ -123,7 +124,7 @@ static void read_rows(Reader *r)
     if (!r->row) reader_fail(r, ERR_SPACE, "out of memory");
     for (int y = 0; y < r->im.h; y++) {
         jpeg_read_scanlines(jpeg, &(JSAMPROW){r->row}, 1);
-        colour_row(r->im.pixel + (size_t)y * r->im.w, &r->colour, r->row, r->im.w, samples, 8);
+        colour_row(r->im.pixel + (size_t)y * r->im.w * r->im.planes, r->im.planes, &r->colour, r->row, r->im.w, samples, 8);
     }
     jpeg_finish_decompress(jpeg);
 }

@@ -103,6 +103,7 @@ static void read_rows(Reader *r)
     int h = (int)png_get_image_height(png, r->info), w = (int)png_get_image_width(png, r->info);
     int samples = png_get_channels(png, r->info), bits = png_get_bit_depth(png, r->info);
     size_t row_bytes = png_get_rowbytes(png, r->info), stored = (size_t)w * r->im.bits / 8;
+    r->im.planes = r->in.planes;
     r->status = image_alloc(&r->im, h, w, r->in.path);
     if (r->status) longjmp(r->jump, 1);
     if (stored * (size_t)h / DEFLATE_RATIO > r->in.size)
@@ -116,7 +117,7 @@ static void read_rows(Reader *r)
     for (r->row = 0; r->row < h; r->row++) {
         unsigned char *row = r->rows + (r->interlaced ? (size_t)r->row * row_bytes : 0);
         if (!r->interlaced) png_read_row(png, row, NULL);
-        colour_row(r->im.pixel + (size_t)r->row * w, &r->colour, row, w, samples, bits);
+        colour_row(r->im.pixel + (size_t)r->row * w * r->im.planes, r->im.planes, &r->colour, row, w, samples, bits);
     }
 }
 
@@ -243,19 +244,19 @@ static void set_texts(Writer *w, const ImageText *text, int n_text)
     }
 }
 
-static bool write_all(Writer *out, const float *pixel, int h, int w)
+static bool write_all(Writer *out, const float *pixel, int h, int w, int planes)
 {
     if (setjmp(out->jump)) return false;
     png_structp png = out->png;
     png_set_write_fn(png, out, write_bytes, flush_nothing);
     png_set_compression_level(png, 6);
-    png_set_IHDR(png, out->info, (png_uint_32)w, (png_uint_32)h, 8, PNG_COLOR_TYPE_GRAY,
-                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, out->info, (png_uint_32)w, (png_uint_32)h, 8,
+                 planes == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_text(png, out->info, out->text, out->n_text);
     png_write_info(png, out->info);
     for (int y = 0; y < h; y++) {
-        for (int x = 0; x < w; x++) {
-            float p = pixel[(size_t)y * w + x];
+        for (int x = 0; x < w * planes; x++) {
+            float p = pixel[(size_t)y * w * planes + x];
             out->row[x] = (unsigned char)lrintf(255 * (p < 0 ? 0 : p > 1 ? 1 : p));
         }
         png_write_row(png, out->row);
@@ -273,24 +274,31 @@ static void writer_free(Writer *w)
     free(w->out);
 }
 
-Status image_encode_png(char **data, size_t *size, const float *pixel, int h, int w,
-                        const ImageText *text, int n_text, const char *path)
+typedef struct {
+    const float *pixel;
+    int h, w, planes;
+} Picture;
+
+static Status encode(char **data, size_t *size, Picture p, const ImageText *text, int n_text,
+                     const char *path)
 {
+    const float *pixel = p.pixel;
+    int h = p.h, w = p.w, planes = p.planes;
     CHECK(h > 0 && w > 0 && h <= IMAGE_MAX_SIDE && w <= IMAGE_MAX_SIDE);
     *data = NULL;
     *size = 0;
-    for (size_t i = 0; i < (size_t)h * w; i++)
+    for (size_t i = 0; i < (size_t)h * w * planes; i++)
         if (isnan(pixel[i]))
-            return FAIL(ERR_NUMERIC, "%s: row %zu, column %zu: pixel is not a number", path, i / w,
-                        i % w);
-    Writer out = {.path = path, .row = malloc((size_t)w)};
+            return FAIL(ERR_NUMERIC, "%s: row %zu, column %zu: pixel is not a number", path,
+                        i / planes / w, i / planes % w);
+    Writer out = {.path = path, .row = malloc((size_t)w * planes)};
     set_texts(&out, text, n_text);
     out.png =
         png_create_write_struct(PNG_LIBPNG_VER_STRING, &out, on_write_error, on_write_warning);
     out.info = out.png ? png_create_info_struct(out.png) : NULL;
     if (!out.row || !out.info) {
         out.status = FAIL(ERR_SPACE, "%s: no memory to encode it", path);
-    } else if (write_all(&out, pixel, h, w)) {
+    } else if (write_all(&out, pixel, h, w, planes)) {
         *data = (char *)out.out;
         *size = out.n;
         out.out = NULL;
@@ -300,13 +308,30 @@ Status image_encode_png(char **data, size_t *size, const float *pixel, int h, in
     return s;
 }
 
-Status image_write_png(const char *path, const float *pixel, int h, int w, const ImageText *text,
-                       int n_text)
+Status image_encode_png(char **data, size_t *size, const float *pixel, int h, int w,
+                        const ImageText *text, int n_text, const char *path)
+{
+    return encode(data, size, (Picture){pixel, h, w, 1}, text, n_text, path);
+}
+
+static Status write_picture(const char *path, Picture p, const ImageText *text, int n_text)
 {
     char *data;
     size_t size;
-    TRY(image_encode_png(&data, &size, pixel, h, w, text, n_text, path));
+    TRY(encode(&data, &size, p, text, n_text, path));
     Status s = file_write(path, data, size);
     free(data);
     return s;
+}
+
+Status image_write_png(const char *path, const float *pixel, int h, int w, const ImageText *text,
+                       int n_text)
+{
+    return write_picture(path, (Picture){pixel, h, w, 1}, text, n_text);
+}
+
+Status image_write_colour_png(const char *path, const float *pixel, int h, int w,
+                              const ImageText *text, int n_text)
+{
+    return write_picture(path, (Picture){pixel, h, w, 3}, text, n_text);
 }

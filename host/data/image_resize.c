@@ -80,7 +80,7 @@ Status image_resize(Image *out, const Image *in, int h, int w)
     Filter across = {0}, down = {0};
     float *rows = NULL;
     Status s;
-    CHECK(h > 0 && w > 0);
+    CHECK(h > 0 && w > 0 && in->planes == 1);
     *out = (Image){0};
     TRY_OR(done, s, image_alloc(&r, h, w, "resized image"));
     TRY_OR(done, s, filter_make(&across, in->w, w));
@@ -102,23 +102,56 @@ done:
     return s;
 }
 
-Status image_fit(Image *out, const Image *in, int size)
+/* Plane k of in, a grey image of its own. */
+static Status plane_of(Image *out, const Image *in, int k)
 {
-    int longest = in->h > in->w ? in->h : in->w;
-    int h = (int)(((int64_t)in->h * size * 2 + longest) / (2 * longest));
-    int w = (int)(((int64_t)in->w * size * 2 + longest) / (2 * longest));
-    Image small = {0}, r = {.bits = in->bits, .channels = in->channels};
-    *out = r;
-    TRY(image_resize(&small, in, h > 0 ? h : 1, w > 0 ? w : 1));
-    Status s = image_alloc(&r, size, size, "resized image");
-    if (!s) {
-        memset(r.pixel, 0, (size_t)size * size * sizeof *r.pixel);
-        int top = (size - small.h) / 2, left = (size - small.w) / 2;
-        for (int y = 0; y < small.h; y++)
-            memcpy(r.pixel + (size_t)(top + y) * size + left, small.pixel + (size_t)y * small.w,
-                   (size_t)small.w * sizeof *r.pixel);
-        *out = r;
-    }
+    *out = (Image){.bits = in->bits, .channels = in->channels};
+    TRY(image_alloc(out, in->h, in->w, "image"));
+    for (size_t i = 0; i < (size_t)in->h * in->w; i++)
+        out->pixel[i] = in->pixel[i * in->planes + k];
+    return OK;
+}
+
+/* Plane k of in, resized to h x w, into the middle of plane k of out. */
+static Status fit_plane(Image *out, const Image *in, int k, int h, int w)
+{
+    Image plane = {0}, small = {0};
+    Status s;
+    TRY_OR(done, s, plane_of(&plane, in, k));
+    TRY_OR(done, s, image_resize(&small, &plane, h, w));
+    size_t top = (size_t)(out->h - h) / 2, left = (size_t)(out->w - w) / 2;
+    for (size_t y = 0; y < (size_t)h; y++)
+        for (size_t x = 0; x < (size_t)w; x++)
+            out->pixel[((top + y) * out->w + left + x) * out->planes + k] = small.pixel[y * w + x];
+done:
+    image_free(&plane);
     image_free(&small);
     return s;
+}
+
+/* round(of * to / from), at least 1 */
+static int scaled(int of, int to, int from)
+{
+    int v = (int)(((int64_t)of * to * 2 + from) / (2 * (int64_t)from));
+    return v > 0 ? v : 1;
+}
+
+Status image_fit_box(Image *out, const Image *in, int h, int w)
+{
+    bool tall = (int64_t)in->h * w > (int64_t)in->w * h; /* its height decides the scale */
+    int small_h = tall ? h : scaled(in->h, w, in->w), small_w = tall ? scaled(in->w, h, in->h) : w;
+    Image r = {.bits = in->bits, .channels = in->channels, .planes = in->planes};
+    *out = (Image){0};
+    TRY(image_alloc(&r, h, w, "resized image"));
+    memset(r.pixel, 0, (size_t)h * w * r.planes * sizeof *r.pixel);
+    Status s = OK;
+    for (int k = 0; k < in->planes && !s; k++) s = fit_plane(&r, in, k, small_h, small_w);
+    if (s) image_free(&r);
+    *out = r;
+    return s;
+}
+
+Status image_fit(Image *out, const Image *in, int size)
+{
+    return image_fit_box(out, in, size, size);
 }

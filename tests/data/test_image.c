@@ -318,6 +318,37 @@ static void write_then_read(void **state)
     image_free(&im);
 }
 
+/* Colour is kept as it is; grey files have three equal planes; a box is fitted plane by plane. */
+static void colour_is_kept(void **state)
+{
+    (void)state;
+    enum { H = 24, W = 40 };
+    float pixel[H * W * 3];
+    Image im, fit, grey;
+    char path[64];
+    for (int i = 0; i < H * W * 3; i++)
+        pixel[i] = (float)lrint(255 * random_uniform(key(9), (uint32_t)i)) / 255;
+    snprintf(path, sizeof path, "/tmp/test_image-%ld.png", (long)getpid());
+    assert_int_equal(image_write_colour_png(path, pixel, H, W, NULL, 0), OK);
+    assert_int_equal(image_read(&im, path), ERR_INPUT);
+    assert_int_equal(image_read_colour(&im, path), OK);
+    assert_true(im.h == H && im.w == W && im.planes == 3);
+    assert_memory_equal(im.pixel, pixel, sizeof pixel);
+    assert_int_equal(image_fit_box(&fit, &im, H + 8, W), OK);
+    assert_memory_equal(fit.pixel + 4 * W * 3, pixel, sizeof pixel);
+    for (int i = 0; i < 4 * W * 3; i++) assert_true(fit.pixel[i] == 0);
+    image_free(&im);
+    image_free(&fit);
+
+    assert_int_equal(image_write_png(path, pixel, H, W, NULL, 0), OK);
+    assert_int_equal(image_read_colour(&im, path), OK);
+    assert_int_equal(image_read(&grey, path), OK);
+    for (int i = 0; i < H * W * 3; i++) assert_true(im.pixel[i] == grey.pixel[i / 3]);
+    image_free(&im);
+    image_free(&grey);
+    unlink(path);
+}
+
 /* The triangle filter from its definition, in double, in two dimensions at once. */
 static double filtered(const Image *in, int h, int w, int y, int x)
 {
@@ -381,6 +412,7 @@ int main(void)
         cmocka_unit_test(orientation_is_applied),   cmocka_unit_test(truncation_is_never_accepted),
         cmocka_unit_test(damage_is_seen),           cmocka_unit_test(huge_headers_are_refused),
         cmocka_unit_test(other_kinds_are_named),    cmocka_unit_test(write_then_read),
+        cmocka_unit_test(colour_is_kept),
         cmocka_unit_test(resize_is_its_definition), cmocka_unit_test(fit_keeps_the_aspect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
