@@ -4,7 +4,7 @@
 #include "base/random.h"
 #include "base/signal.h"
 #include "data/film.h"
-#include "data/image.h"
+#include "sample/film_note.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,21 +40,6 @@ static Status cut_templates(Stage *st)
     return OK;
 }
 
-static Status hash_weights(Stage *st)
-{
-    static const char *const file[] = {"unet/diffusion_pytorch_model.safetensors",
-                                       "text_encoder/model.safetensors"};
-    char both[2 * HASH_TEXT] = "";
-    for (int i = 0; i < 2; i++) {
-        char *path = path_join(st->job->model, file[i]);
-        Status s = hash_file(both + strlen(both), path);
-        free(path);
-        TRY(s);
-    }
-    hash_bytes(st->weights, both, strlen(both));
-    return OK;
-}
-
 /* Which source film and which prompt sample i of the job has: keyed, so that it needs no others. */
 static const SourceFilm *source_of(const Stage *st, int i)
 {
@@ -79,36 +64,18 @@ static char *image_path(const Stage *st, int i)
     return path_join(st->job->out, name);
 }
 
-/* What the file itself says; no patient, no path. */
-static Status write_image(const Stage *st, int i, const float *film, const char *source_hash)
+static Status write_image(const Stage *st, int i, const float *film, const char *source_sha)
 {
-    const SynthesisSettings *set = &st->job->config->synthesis;
-    char number[6][NAME];
-    snprintf(number[0], NAME, "%u", seed_of(st));
-    snprintf(number[1], NAME, "%" PRIu64, st->job->first_id + (uint64_t)i);
-    snprintf(number[2], NAME, "%.17g", set->strength);
-    snprintf(number[3], NAME, "%.17g", set->guidance);
-    snprintf(number[4], NAME, "%d", set->steps);
-    snprintf(number[5], NAME, "%.17g", set->eta);
-    ImageText text[] = {
-        {"Synthetic", "yes: made by a latent diffusion model, not a film of a patient"},
-        {"Software", "Equipoise " EQ_VERSION},
-        {"Class", (char *)st->job->label},
-        {"Prompt", (char *)prompt_of(st, i)},
-        {"NegativePrompt", (char *)set->negative_prompt},
-        {"Seed", number[0]},
-        {"SampleId", number[1]},
-        {"Mode", (char *)set->mode},
-        {"Strength", number[2]},
-        {"Guidance", number[3]},
-        {"Steps", number[4]},
-        {"Eta", number[5]},
-        {"Spacing", (char *)set->spacing},
-        {"SourceSHA", (char *)source_hash},
-        {"WeightsSHA", (char *)st->weights}};
+    FilmNote note = {.label = st->job->label,
+                     .prompt = prompt_of(st, i),
+                     .negative = st->job->config->synthesis.negative_prompt,
+                     .source_sha = source_sha,
+                     .weights_sha = st->weights,
+                     .seed = seed_of(st),
+                     .id = st->job->first_id + (uint64_t)i,
+                     .set = st->set};
     char *path = image_path(st, i);
-    int size = st->job->config->data.size;
-    Status s = image_write_png(path, film, size, size, text, sizeof text / sizeof *text);
+    Status s = film_note_write(path, film, film_square(st->job->config->data.size), &note);
     free(path);
     return s;
 }
@@ -246,7 +213,7 @@ Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
                     "%s: no source films, expected some of class %s in the training fold",
                     job->name, set->source);
     TRY_OR(done, s, cut_templates(&st));
-    TRY_OR(done, s, hash_weights(&st));
+    TRY_OR(done, s, weights_hash(st.weights, job->model));
     TRY_OR(done, s, make_missing(&st, d));
     s = write_manifest(&st);
 done:

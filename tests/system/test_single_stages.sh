@@ -65,9 +65,24 @@ cmp a.png b.png || fail "a film was overwritten"
 must img2img --out a.png --seed 4 --force
 cmp a.png c.png || fail "--force did not overwrite"
 refuse 2 "no whole step" img2img --out d.png --strength 0.1
-refuse 2 "multiple of 16" img2img --out d.png --size 81
+refuse 2 "multiples of 16" img2img --out d.png --size 81
 refuse 3 "nowhere" "$program" img2img --model nowhere --image "$image" --prompt x --out d.png
+refuse 2 "one of the two" img2img --out d.png --size 80 --width 96 --height 80
+refuse 2 "width is missing" img2img --out d.png --height 80
 [ ! -e d.png ] || fail "a refused film was written"
+for key in Synthetic Prompt NegativePrompt Seed Mode Strength Guidance Steps Eta Spacing SourceSHA WeightsSHA; do
+    grep -aq "$key" a.png || fail "the film does not say its $key"
+done
+txt2img() {
+    "$program" txt2img --model virus/model --prompt "chest x-ray" --steps 3 "$@"
+}
+must txt2img --out e.png --width 96 --height 64
+must txt2img --out f.png --width 96 --height 64 --rgb
+[ "$(od -An -tu1 -j16 -N10 e.png | xargs)" = "0 0 0 96 0 0 0 64 8 0" ] || fail "e.png is not 96 x 64 grey"
+[ "$(od -An -tu1 -j16 -N10 f.png | xargs)" = "0 0 0 96 0 0 0 64 8 2" ] || fail "f.png is not 96 x 64 colour"
+refuse 2 "size is missing" txt2img --out g.png
+refuse 3 "no use for it" txt2img --out g.png --size 64 --noise virus/model/unet/diffusion_pytorch_model.safetensors
+[ ! -e g.png ] || fail "a refused film was written"
 
 # ---- pretraining without disease labels, on a table whose patients have several films
 {
