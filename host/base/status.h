@@ -9,7 +9,7 @@
  * "file:place: what was found, what was expected". Callers only pass it up. The text and
  * the file:line of every TRY it went through are kept per thread.
  *
- * The codes are the classes of exit code that users see (docs/ARCHITECTURE.md, section 7).
+ * The codes are the classes of exit code that users see (docs/ARCHITECTURE.md, Commands).
  */
 #ifndef STATUS_H
 #define STATUS_H

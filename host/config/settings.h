@@ -30,8 +30,8 @@
     TEXT(S, normal,    "normal",    "",        "class without disease")                           \
     TEXT(S, disease_a, "bacteria",  "",        "first disease")                                   \
     TEXT(S, disease_b, "virus",     "",        "second disease")                                  \
-    REAL(S, train_share, .7, .01, .98, "",     "of the patients; what is left over tests")        \
-    REAL(S, val_share,   .1, .01, .98, "",     "of the patients")                                 \
+    REAL(S, train_share, .7, .01, .98, "",     "of the films, by patients; the rest tests")       \
+    REAL(S, val_share,   .1, .01, .98, "",     "of the films, by patients")                       \
     REAL(S, train_ratio, 0, 0, 1000, "",       "normal films per diseased one in training and "   \
          "validation, by leaving out diseased patients; 0 = all as they are")                     \
     INT (S, loader_threads, 2, 1, 256, "",     "that read and augment films")

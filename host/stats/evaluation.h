@@ -1,7 +1,6 @@
 /* evaluation.h - one classifier's results on a test set, and two classifiers' compared.
  *
- * Which interval and which test a metric gets is the table of docs/ARCHITECTURE.md, section 9
- * (metrics.c). The main interval is always the patient-cluster bootstrap (percentile). Where some
+ * Which interval and which test a metric gets is the table in metrics.c. The main interval is always the patient-cluster bootstrap (percentile). Where some
  * patient has several films (`clustered`), Clopper-Pearson, DeLong and McNemar, which take films as
  * independent, are too sure; the main p is then the permutation's or the bootstrap's, and the other
  * one stands beside it.
@@ -52,8 +51,7 @@ Status evaluation_run(Evaluation *e, const Predictions *films, double threshold,
 Status comparison_run(Comparison *c, const Predictions *first, double first_threshold,
                       const Predictions *second, double second_threshold, const Resampling *how);
 
-/* JSON as in docs/ARCHITECTURE.md, section 7; undefined values are null. The caller owns the
- * result. */
+/* What `equipoise evaluate --out` writes; undefined values are null. The caller owns the result. */
 json_t *evaluation_json(const Evaluation *e);
 json_t *comparison_json(const Comparison *c);
 

@@ -31,7 +31,7 @@ typedef enum {
 typedef enum { INTERVAL_NONE, INTERVAL_CLOPPER_PEARSON, INTERVAL_DELONG } IntervalKind;
 typedef enum { TEST_NONE, TEST_MCNEMAR, TEST_DELONG, TEST_PERMUTATION, TEST_BOOTSTRAP } TestKind;
 
-/* The table of docs/ARCHITECTURE.md, section 9. */
+/* A row of the table in metrics.c. */
 typedef struct {
     const char *name;    /* in files     */
     const char *title;   /* for people   */
