@@ -17,6 +17,10 @@ static const double suspicious =
 
 static const Option option[] = {
     {"dtype", "f16|bf16|f32", "convert: precision of the numbers in OUT", NULL},
+    {"config", "DIR",
+     "convert: IN is a single-file checkpoint (CompVis' names) of the model whose configs, "
+     "tokenizer and scheduler are in DIR; --dtype may then be left out",
+     NULL},
     {"scale", "S", "merge-lora: how much of the LoRA", "1"},
 };
 static const Usage usage = {
@@ -174,13 +178,16 @@ static const struct {
 
 static Status convert(App *app, const Options *o)
 {
-    const char *dtype;
+    const char *name = options_text(o, "dtype"), *config = options_text(o, "config");
+    const SafeDtype *dtype = NULL;
     if (o->n_argument != 3) return FAIL(ERR_USAGE, "weights convert: expected IN and OUT");
-    TRY(options_need(&dtype, o, "dtype"));
-    for (size_t i = 0; i < sizeof precision / sizeof *precision; i++)
-        if (!strcmp(dtype, precision[i].name))
-            return weights_convert(app->log, o->argument[1], o->argument[2], precision[i].dtype);
-    return FAIL(ERR_USAGE, "weights: --dtype %s: expected f16, bf16 or f32", dtype);
+    if (!config) TRY(options_need(&name, o, "dtype"));
+    for (size_t i = 0; name && i < sizeof precision / sizeof *precision; i++)
+        if (!strcmp(name, precision[i].name)) dtype = &precision[i].dtype;
+    if (name && !dtype)
+        return FAIL(ERR_USAGE, "weights: --dtype %s: expected f16, bf16 or f32", name);
+    if (config) return weights_compvis(app->log, o->argument[1], config, o->argument[2], dtype);
+    return weights_convert(app->log, o->argument[1], o->argument[2], *dtype);
 }
 
 static Status merge_lora(App *app, const Options *o)

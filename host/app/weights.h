@@ -19,4 +19,10 @@ Status weights_walk(Walk *w);
 
 /* A file or a folder with its numbers as dtype; shards become one file. */
 Status weights_convert(Log *log, const char *from, const char *to, SafeDtype dtype);
+
+/* A single-file checkpoint of Stable Diffusion (CompVis' names) as a folder of diffusers' layout;
+ * config: a folder with the configs, tokenizer and scheduler of that model, copied. dtype NULL: as
+ * in the checkpoint. */
+Status weights_compvis(Log *log, const char *from, const char *config, const char *to,
+                       const SafeDtype *dtype);
 #endif

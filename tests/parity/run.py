@@ -18,7 +18,7 @@ import torch
 import transformers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-KINDS = ["unet", "text", "inception", "kl", "pipelines", "lora", "roundtrip"]
+KINDS = ["unet", "text", "inception", "kl", "pipelines", "lora", "compvis", "roundtrip"]
 FIXED_SEED = 1
 
 
@@ -57,6 +57,8 @@ def main():
     args = p.parse_args()
     sys.path.insert(0, HERE)
     torch.set_num_threads(2)
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     kinds = args.kind or [k for k in KINDS if os.path.exists(os.path.join(HERE, k + ".py"))]
