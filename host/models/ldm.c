@@ -124,14 +124,25 @@ done:
     return s;
 }
 
-Status ldm_size(LdmSize *z, const char *folder, int size)
+static void adapt(Ldm *m, int rank)
+{
+    if (!rank) return;
+    m->unet.adapter = &m->lora;
+    m->unet.adapter_rank = rank;
+}
+
+Status ldm_size(LdmSize *z, const char *folder, int size, int lora_rank)
 {
     Ldm m = {.folder = path_join("", folder)};
     Status s;
     TRY_OR(done, s, read_configs(&m));
+    adapt(&m, lora_rank);
     TRY_OR(done, s, register_parameters(&m));
-    *z = (LdmSize){params_registered(&m.unet), params_registered(&m.text),
-                   params_registered(&m.vae), ldm_latent_count(&m, film_square(size))};
+    *z = (LdmSize){.unet = params_registered(&m.unet),
+                   .text = params_registered(&m.text),
+                   .vae = params_registered(&m.vae),
+                   .lora = params_registered(&m.lora),
+                   .latent = ldm_latent_count(&m, film_square(size))};
 done:
     ldm_close(&m);
     return s;
@@ -143,10 +154,7 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
     Status s = OK;
     TRY_OR(done, s, need_folder(folder));
     TRY_OR(done, s, read_configs(m));
-    if (use.lora_rank) {
-        m->unet.adapter = &m->lora;
-        m->unet.adapter_rank = use.lora_rank;
-    }
+    adapt(m, use.lora_rank);
     TRY_OR(done, s, register_parameters(m));
     TRY_OR(done, s, load(m, use));
 done:

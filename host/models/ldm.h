@@ -43,11 +43,11 @@ void ldm_close(Ldm *m);
 /* What ldm_open and training at that size would refuse, found in a moment from configs and headers
  * of weights. weights: those of UNet and text encoder must be there too. */
 Status ldm_check(const char *folder, int size, bool weights);
-/* Floats of its parts and of one film's latent, in a moment. */
+/* Floats of its parts, of a LoRA of that rank (0: none) and of one film's latent, in a moment. */
 typedef struct {
-    size_t unet, text, vae, latent;
+    size_t unet, text, vae, lora, latent;
 } LdmSize;
-Status ldm_size(LdmSize *z, const char *folder, int size);
+Status ldm_size(LdmSize *z, const char *folder, int size, int lora_rank);
 int ldm_size_step(const Ldm *m); /* heights and widths of films are multiples of this */
 int ldm_scale(const Ldm *m);     /* pixels a latent, each way */
 

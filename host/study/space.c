@@ -66,13 +66,14 @@ Status space_for_study(const char *folder, const Config *c, const FilmCounts *n)
     LdmSize ldm;
     size_t classifier;
     double made = 0, most = 0;
-    TRY(ldm_size(&ldm, c->ldm.base, c->data.size));
+    TRY(ldm_size(&ldm, c->ldm.base, c->data.size, c->ldm.lora_rank));
     TRY(classifier_size(&classifier, c));
     for (int i = 0; i < 2; i++) {
         made += synthetic_expected(c, n->normal, n->disease[i]);
         most = fmax(most, n->disease[i] + (c->ldm.prior_share > 0 ? n->normal : 0));
     }
-    double tuned = (double)ldm.unet + (c->ldm.train_text_encoder ? (double)ldm.text : 0);
+    double tuned = (double)(ldm.lora ? ldm.lora : ldm.unet) +
+                   (c->ldm.train_text_encoder ? (double)ldm.text : 0);
     /* values, two moments, average; values, the best ones, momentum or two moments */
     double ldm_state = tuned * (c->ldm.ema_decay > 0 ? 4 : 3);
     double classifier_state =
