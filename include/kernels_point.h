@@ -16,6 +16,8 @@ Status cpu_gelu_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_gelu_dx(float *dx, const float *x, const float *dy, size_t count, Stream *s);
 Status cpu_quick_gelu_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_quick_gelu_dx(float *dx, const float *x, const float *dy, size_t count, Stream *s);
+Status cpu_mish_fwd(float *y, const float *x, size_t count, Stream *s);
+Status cpu_mish_dx(float *dx, const float *x, const float *dy, size_t count, Stream *s);
 Status cpu_relu_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_relu_dx(float *dx, const float *y, const float *dy, size_t count,
                    Stream *s); /* reads y */

@@ -42,6 +42,7 @@ static Status read(ClipTextConfig *c, JsonConfig *j)
     TRY(json_config_int(&c->num_attention_heads, j, "num_attention_heads", 1, 1024));
     TRY(json_config_choice(&activation, j, "hidden_act", activations, 2));
     TRY(json_config_real(&eps, j, "layer_norm_eps", 1e-12, 1));
+    TRY(json_config_nulls(j, NULL, 0));
     TRY(json_config_fixed(j, fixed, 1));
     TRY(json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored)));
     if (c->hidden_size % c->num_attention_heads)

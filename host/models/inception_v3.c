@@ -24,6 +24,10 @@ static const Window one = {1, 1, 1, 0, 0}, three = {3, 3, 1, 1, 1}, three_valid 
                     row7 = {1, 7, 1, 0, 3}, col7 = {7, 1, 1, 3, 0}, row3 = {1, 3, 1, 0, 1},
                     col3 = {3, 1, 1, 1, 0};
 
+/* transform_input: ImageNet's deviations and means of red, green, blue, in units of 2p - 1 */
+static const float input_scale[] = {0.229f / 0.5f, 0.224f / 0.5f, 0.225f / 0.5f},
+                   input_shift[] = {-0.03f, -0.088f, -0.188f}; /* (mean - 0.5) / 0.5 */
+
 static int scaled(const Net *m, int channels)
 {
     return 8 * (int)ceil(channels * m->c->width / 8 - 1e-9);
@@ -164,6 +168,7 @@ InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Ten
     InceptionOut out = {0};
     if (!x || !image_fits(g, c, x)) return out;
     Net net = {.g = g, .s = s, .c = c, .train = train, .deviation = 0.1f}, *m = &net;
+    if (c->transform_input) x = channel_affine(g, x, input_scale, input_shift);
     x = unit(m, "Conv2d_1a_3x3", x, 32, half);
     x = unit(m, "Conv2d_2a_3x3", x, 32, three_valid);
     x = maxpool(g, unit(m, "Conv2d_2b_3x3", x, 64, three), 3, 2, 0);

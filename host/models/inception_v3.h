@@ -1,8 +1,7 @@
 /* inception_v3.h - Inception-V3 as in torchvision, with a width multiplier.
  *
- * Images are 2p - 1 for pixels p in [0, 1]; that is what torchvision's transform_input makes of
- * its normalisation, so it is not applied again. Images of 75 px and more; the auxiliary head needs
- * 299.
+ * Images are 2p - 1 for pixels p in [0, 1]; with transform_input they are ImageNet's normalisation
+ * of p, out of which it makes 2p - 1. Images of 75 px and more; the auxiliary head needs 299.
  */
 #ifndef INCEPTION_V3_H
 #define INCEPTION_V3_H
@@ -15,6 +14,7 @@ typedef struct {
     double width;  /* channels times width, rounded up to a multiple of 8; 1: published */
     bool aux;      /* has the auxiliary head */
     float dropout; /* before the last layer; 0.5 published */
+    bool transform_input;
 } InceptionConfig;
 
 typedef struct {
@@ -23,8 +23,9 @@ typedef struct {
     Tensor *aux_logits; /* [n,classes], NULL without the head */
 } InceptionOut;
 
-/* A folder with config.json (num_classes, width, aux, dropout; torchvision's where absent) and
- * model.safetensors, or one safetensors file, whose config follows from its shapes. */
+/* A folder with config.json (num_classes, aux_logits, transform_input, dropout as torchvision calls
+ * them, width; torchvision's defaults where absent) and model.safetensors, or one safetensors file,
+ * whose config follows from its shapes and which has no transform_input. */
 Status inception_config_read(InceptionConfig *c, const char *path);
 
 /* image[n,h,w,3]. train: batch statistics, running averages move; else running averages are used.

@@ -8,14 +8,17 @@ enum { FEATURES = 2048 }; /* before the last layer, at width 1 */
 
 static Status from_json(InceptionConfig *c, JsonConfig *j)
 {
-    static const char *const ignored[] = {"architecture", "architectures", "model_type"};
+    static const char *const ignored[] = {"architecture", "architectures", "model_type",
+                                          "init_weights"};
     double dropout = c->dropout;
     TRY(json_config_int(&c->num_classes, j, "num_classes", 1, 1 << 20));
     TRY(json_config_real(&c->width, j, "width", 1.0 / 64, 8));
     TRY(json_config_bool(&c->aux, j, "aux"));
+    TRY(json_config_bool(&c->aux, j, "aux_logits"));
+    TRY(json_config_bool(&c->transform_input, j, "transform_input"));
     TRY(json_config_real(&dropout, j, "dropout", 0, 0.99));
     c->dropout = (float)dropout;
-    return json_config_finish(j, ignored, 3);
+    return json_config_finish(j, ignored, 4);
 }
 
 /* The file's metadata may name the width; else the last layer tells it where nothing was rounded.

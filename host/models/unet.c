@@ -1,8 +1,9 @@
 /* unet.c - UNet2DConditionModel.
  *
  * conv_in; down blocks, each layer's output pushed on a stack of skips; mid block; up blocks, each
- * layer reading concat(hidden, popped skip); GroupNorm, SiLU, conv_out. All blocks see the time
- * through temb = linear_2(silu(linear_1(sinusoids(t)))) and the text through cross-attention.
+ * layer reading concat(hidden, popped skip); GroupNorm, act, conv_out. All blocks see the time
+ * through temb = linear_2(act(linear_1(sinusoids(t)))) and the text through cross-attention; act is
+ * SiLU in all published models.
  *
  * Easy to get wrong: the GroupNorm before a transformer has eps 1e-6 whatever norm_eps says; the
  * skip after an attention layer is the attention's output; an upsampler's conv comes after the
@@ -14,7 +15,7 @@ typedef struct {
     Graph *g;
     ParamStore *s;
     const UnetConfig *c;
-    Tensor *time, *context; /* silu(temb) [n, 4 channels[0]]; text [n, t, d] */
+    Tensor *time, *context; /* act(temb) [n, time_dim]; text [n, t, d] */
     bool recompute;
 } Unet;
 
@@ -28,22 +29,34 @@ static void segment_end(Unet *u)
     if (u->recompute) graph_recompute_end(u->g);
 }
 
-static Tensor *norm_silu(Unet *u, const char *name, Tensor *x)
+static Tensor *activate(Graph *g, UnetActivation act, Tensor *x)
 {
-    return layer_groupnorm(u->g, u->s, name, x, u->c->norm_num_groups, u->c->norm_eps, ACT_SILU);
+    static Tensor *(*const function[])(Graph *, Tensor *) = {
+        [UNET_SILU] = silu, [UNET_GELU] = gelu, [UNET_RELU] = relu, [UNET_MISH] = mish};
+    return act == UNET_IDENTITY ? x : function[act](g, x);
 }
 
-/* h = conv1(silu(norm1(x))) + time; shortcut(x) + conv2(silu(norm2(h))) */
-static Tensor *resnet(Unet *u, int index, Tensor *x, int k)
+static Tensor *norm_act(Unet *u, const char *name, Tensor *x)
+{
+    const UnetConfig *c = u->c;
+    bool fused = c->act == UNET_SILU;
+    x = layer_groupnorm(u->g, u->s, name, x, c->norm_num_groups, c->norm_eps,
+                        fused ? ACT_SILU : ACT_NONE);
+    return fused ? x : activate(u->g, c->act, x);
+}
+
+/* h = conv1(act(norm1(x))) + time; (shortcut(x) + conv2(act(norm2(h)))) / scale */
+static Tensor *resnet(Unet *u, int index, Tensor *x, int k, float scale)
 {
     if (!x) return NULL;
     graph_scope_push(u->g, "resnets.%d", index);
     segment_begin(u);
-    Tensor *h = layer_conv(u->g, u->s, "conv1", norm_silu(u, "norm1", x), k, 3, 1);
+    Tensor *h = layer_conv(u->g, u->s, "conv1", norm_act(u, "norm1", x), k, 3, 1);
     h = add_channel(u->g, h, layer_linear(u->g, u->s, "time_emb_proj", u->time, k, true));
-    h = layer_conv(u->g, u->s, "conv2", norm_silu(u, "norm2", h), k, 3, 1);
+    h = layer_conv(u->g, u->s, "conv2", norm_act(u, "norm2", h), k, 3, 1);
     if (x->dim[3] != k) x = layer_conv(u->g, u->s, "conv_shortcut", x, k, 1, 1);
     Tensor *y = add(u->g, x, h);
+    if (scale != 1) y = scale_shift(u->g, y, 1 / scale, 0);
     segment_end(u);
     graph_scope_pop(u->g);
     return y;
@@ -120,7 +133,7 @@ static Tensor *down_block(Unet *u, int i, Tensor *x, Skips *skips)
     const UnetConfig *c = u->c;
     graph_scope_push(u->g, "down_blocks.%d", i);
     for (int j = 0; j < c->layers[i]; j++) {
-        x = resnet(u, j, x, c->channels[i]);
+        x = resnet(u, j, x, c->channels[i], 1);
         if (c->down_attention[i]) x = transformer(u, j, x, c->transformers[i], c->heads[i]);
         x = push(u->g, skips, x);
     }
@@ -138,10 +151,13 @@ static Tensor *mid_block(Unet *u, Tensor *x)
 {
     const UnetConfig *c = u->c;
     int last = c->n_block - 1;
+    if (c->mid == UNET_MID_NONE) return x;
     graph_scope_push(u->g, "mid_block");
-    x = resnet(u, 0, x, c->channels[last]);
-    x = transformer(u, 0, x, c->transformers[last], c->heads[last]);
-    x = resnet(u, 1, x, c->channels[last]);
+    x = resnet(u, 0, x, c->channels[last], c->mid_scale);
+    if (c->mid == UNET_MID_ATTENTION) {
+        x = transformer(u, 0, x, c->transformers[last], c->heads[last]);
+        x = resnet(u, 1, x, c->channels[last], c->mid_scale);
+    }
     graph_scope_pop(u->g);
     return x;
 }
@@ -153,8 +169,8 @@ static Tensor *up_block(Unet *u, int i, Tensor *x, Skips *skips)
     graph_scope_push(u->g, "up_blocks.%d", i);
     for (int j = 0; x && j <= c->layers[level]; j++) {
         x = concat(u->g, 2, (Tensor *[]){x, skips->x[--skips->n]});
-        x = resnet(u, j, x, c->channels[level]);
-        if (c->up_attention[i]) x = transformer(u, j, x, c->transformers[level], c->heads[level]);
+        x = resnet(u, j, x, c->channels[level], 1);
+        if (c->up_attention[i]) x = transformer(u, j, x, c->up_transformers[i], c->heads[level]);
     }
     if (level > 0)
         x = layer_conv(u->g, u->s, "upsamplers.0.conv", upsample2(u->g, x), c->channels[level], 3,
@@ -190,12 +206,17 @@ Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tenso
     int width = c->channels[0];
 
     Tensor *time = timestep_embedding(g, timestep, width, c->flip_sin_to_cos, c->freq_shift);
-    time = silu(g, layer_linear(g, s, "time_embedding.linear_1", time, 4 * width, true));
-    u.time = silu(g, layer_linear(g, s, "time_embedding.linear_2", time, 4 * width, true));
+    time = layer_linear(g, s, "time_embedding.linear_1", time, c->time_dim, true);
+    time = activate(g, c->act, time);
+    time = layer_linear(g, s, "time_embedding.linear_2", time, c->time_dim, true);
+    time = activate(g, c->time_act, activate(g, c->post_act, time));
+    u.time = activate(g, c->act, time);
 
-    Tensor *x = push(g, &skips, layer_conv(g, s, "conv_in", sample, width, 3, 1));
+    if (c->center_input_sample) sample = scale_shift(g, sample, 2, -1);
+    Tensor *x = push(g, &skips, layer_conv(g, s, "conv_in", sample, width, c->conv_in_kernel, 1));
     for (int i = 0; i < c->n_block; i++) x = down_block(&u, i, x, &skips);
     x = mid_block(&u, x);
     for (int i = 0; i < c->n_block; i++) x = up_block(&u, i, x, &skips);
-    return layer_conv(g, s, "conv_out", norm_silu(&u, "conv_norm_out", x), c->out_channels, 3, 1);
+    return layer_conv(g, s, "conv_out", norm_act(&u, "conv_norm_out", x), c->out_channels,
+                      c->conv_out_kernel, 1);
 }

@@ -28,7 +28,8 @@ static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 &&
     X(timestep_embedding) X(mix_samples) X(mix_samples_dx) X(ddim_step) \
     X(weighted_mse) X(weighted_mse_dx) X(weighted_l1) X(weighted_l1_dx) X(cross_entropy) X(cross_entropy_dx) \
     X(clamp) X(clamp_dx) X(sample_gaussian) X(sample_gaussian_dlogvar) X(gaussian_kl) X(gaussian_kl_dx) \
-    X(silu) X(silu_dx) X(gelu) X(gelu_dx) X(quick_gelu) X(quick_gelu_dx) X(relu) X(relu_dx) X(soft_clamp) X(soft_clamp_dx) \
+    X(silu) X(silu_dx) X(gelu) X(gelu_dx) X(quick_gelu) X(quick_gelu_dx) X(mish) X(mish_dx) \
+    X(relu) X(relu_dx) X(soft_clamp) X(soft_clamp_dx) \
     X(geglu) X(geglu_dx) X(add_scaled) X(scale_shift) X(channel_affine) \
     X(add_channel) X(add_channel_dv) X(add_rows) X(add_rows_dp) X(dropout) \
     X(groupnorm) X(groupnorm_dx) X(layernorm) X(layernorm_dx) X(batchnorm) X(batchnorm_train) X(batchnorm_dx)

@@ -8,6 +8,7 @@
     X(silu, y->src[0])                                                                             \
     X(gelu, y->src[0])                                                                             \
     X(quick_gelu, y->src[0])                                                                       \
+    X(mish, y->src[0])                                                                             \
     X(relu, y)                                                                                     \
     X(soft_clamp, y)
 

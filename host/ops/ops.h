@@ -47,6 +47,7 @@ Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean,
 Tensor *silu(Graph *g, Tensor *x);              /* x / (1 + exp(-x))                                */
 Tensor *gelu(Graph *g, Tensor *x);              /* x * (1 + erf(x / sqrt 2)) / 2                    */
 Tensor *quick_gelu(Graph *g, Tensor *x);        /* x / (1 + exp(-1.702 x))                          */
+Tensor *mish(Graph *g, Tensor *x);              /* x * tanh(ln(1 + exp(x)))                         */
 Tensor *relu(Graph *g, Tensor *x);
 Tensor *soft_clamp(Graph *g, Tensor *x);        /* 3 * tanh(x / 3)                                  */
 Tensor *clamp(Graph *g, Tensor *x, float least, float most); /* gradient 0 outside, as in torch      */

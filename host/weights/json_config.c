@@ -195,13 +195,34 @@ static bool equal(const json_t *a, const json_t *b)
 Status json_config_fixed(JsonConfig *c, const JsonFixed *row, int n)
 {
     for (int i = 0; i < n; i++) {
-        const json_t *v = ask(c, row[i].key);
+        const json_t *v = json_object_get(c->value, row[i].key);
+        json_object_del(c->left, row[i].key);
         if (!v) continue;
         json_t *only = json_loads(row[i].json, JSON_DECODE_ANY, NULL);
         CHECK(only);
-        bool same = equal(v, only);
+        bool same = equal(v, only) || (json_is_null(v) && json_is_false(only));
         json_decref(only);
         if (!same) return wrong(c, row[i].key, -1, v, row[i].json);
+    }
+    return OK;
+}
+
+static bool listed(const char *key, const char *const *name, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(key, name[i])) return true;
+    return false;
+}
+
+Status json_config_nulls(const JsonConfig *c, const char *const *may, int n)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach(c->value, key, v)
+    {
+        bool asked = !json_object_get(c->left, key);
+        if (json_is_null(v) && asked && !listed(key, may, n))
+            return wrong(c, key, -1, v, "a value");
     }
     return OK;
 }
@@ -212,8 +233,7 @@ Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n
     json_t *v;
     json_object_foreach(c->left, key, v)
     {
-        bool known = key[0] == '_' || json_is_null(v);
-        for (int i = 0; i < n && !known; i++) known = !strcmp(key, ignored[i]);
+        bool known = key[0] == '_' || json_is_null(v) || listed(key, ignored, n);
         if (!known) return wrong(c, key, -1, v, "no such key");
     }
     return OK;

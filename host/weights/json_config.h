@@ -36,10 +36,15 @@ Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char 
 Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *key,
                            const char *const *name, int n_name);
 
-/* Keys that must be absent, null or as given, because nothing else is supported:
- * {"resnet_time_scale_shift", "\"default\""}, {"dual_cross_attention", "false"}. */
+/* Keys that must be absent or as given, because nothing else is supported:
+ * {"resnet_time_scale_shift", "\"default\""}, {"dual_cross_attention", "false"}; a null in the place
+ * of another value than false is refused too. */
 typedef struct { const char *key, *json; } JsonFixed;
 Status json_config_fixed(JsonConfig *c, const JsonFixed *row, int n);
+
+/* After all getters: a key they asked for is null though it is none of `may`; to Python that is
+ * another value than the default. */
+Status json_config_nulls(const JsonConfig *c, const char *const *may, int n);
 
 /* ignored: keys without meaning for us; those that begin with '_' and nulls always are. */
 Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n);

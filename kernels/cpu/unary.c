@@ -1,5 +1,6 @@
 /* unary.c - functions of one element and their derivatives: one pass each, bound by memory.
- *   silu x/(1+e^-x), gelu x*Phi(x), quick_gelu x/(1+e^-1.702x), relu, soft_clamp 3*tanh(x/3)
+ *   silu x/(1+e^-x), gelu x*Phi(x), quick_gelu x/(1+e^-1.702x), mish x*tanh(ln(1+e^x)), relu,
+ *   soft_clamp 3*tanh(x/3)
  */
 #include "cpu.h"
 #include "kernels_point.h"
@@ -61,6 +62,29 @@ SIMD Status cpu_quick_gelu_dx(float *dx, const float *x, const float *dy, size_t
     for (size_t i = 0; i < count; i++) {
         float z = 1.702f * x[i], l = vm_logistic(z);
         dx[i] = dy[i] * (l * (z * (1 - l) + 1));
+    }
+    return OK;
+}
+
+/* tanh(ln(1 + e^x)) = w / (w + 2), w = e^x (e^x + 2); it is 1 to rounding from x = 20 on. */
+SIMD Status cpu_mish_fwd(float *y, const float *x, size_t count, Stream *s)
+{
+    (void)s;
+#pragma omp parallel for simd if (count >= PARALLEL_MIN)
+    for (size_t i = 0; i < count; i++) {
+        float e = vm_exp(x[i] < 20 ? x[i] : 20), w = e * (e + 2);
+        y[i] = x[i] * (w / (w + 2));
+    }
+    return OK;
+}
+
+SIMD Status cpu_mish_dx(float *dx, const float *x, const float *dy, size_t count, Stream *s)
+{
+    (void)s;
+#pragma omp parallel for simd if (count >= PARALLEL_MIN)
+    for (size_t i = 0; i < count; i++) {
+        float e = vm_exp(x[i] < 20 ? x[i] : 20), w = e * (e + 2), r = 1 / (w + 2);
+        dx[i] = dy[i] * (w * r + x[i] * (4 * e * r) * ((e + 1) * r));
     }
     return OK;
 }

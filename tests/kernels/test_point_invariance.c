@@ -44,10 +44,10 @@ typedef Status (*MapDx)(float *dx, const float *x, const float *dy, size_t count
 
 static void test_elements(void **state)
 {
-    static const Map map[] = {cpu_silu_fwd, cpu_gelu_fwd, cpu_quick_gelu_fwd, cpu_relu_fwd,
-                              cpu_soft_clamp_fwd};
-    static const MapDx map_dx[] = {cpu_silu_dx, cpu_gelu_dx, cpu_quick_gelu_dx, cpu_relu_dx,
-                                   cpu_soft_clamp_dx};
+    static const Map map[] = {cpu_silu_fwd, cpu_gelu_fwd, cpu_quick_gelu_fwd,
+                              cpu_mish_fwd, cpu_relu_fwd, cpu_soft_clamp_fwd};
+    static const MapDx map_dx[] = {cpu_silu_dx, cpu_gelu_dx, cpu_quick_gelu_dx,
+                                   cpu_mish_dx, cpu_relu_dx, cpu_soft_clamp_dx};
     size_t n = 40003;
     Stream *s = stream_of_test();
     float *x = normals(n, seed(state), 1), *dy = normals(n, seed(state), 2), *whole = empty(n),

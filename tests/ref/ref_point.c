@@ -13,6 +13,7 @@ static double density(double x) { return 0.39894228040143267794 * exp(-x * x / 2
 static double f_silu(double x) { return x * logistic(x); }
 static double f_gelu(double x) { return x * below(x); }
 static double f_quick_gelu(double x) { return x * logistic((double)1.702f * x); }
+static double f_mish(double x) { return x * tanh(log1p(exp(x))); }
 static double f_relu(double x) { return x > 0 ? x : 0; }
 static double f_soft_clamp(double x) { return 3 * tanh(x / 3); }
 
@@ -23,6 +24,11 @@ static double s_quick_gelu(double x)
 {
     double z = (double)1.702f * x;
     return logistic(z) * (1 + z * (1 - logistic(z)));
+}
+static double s_mish(double x)
+{
+    double t = tanh(log1p(exp(x)));
+    return t + x * (1 - t * t) * logistic(x);
 }
 static double s_relu(double y) { return y > 0; }
 static double s_soft_clamp(double y) { return 1 - y * y / 9; }
@@ -37,7 +43,7 @@ static void map_dx(const Tensor *dx, double (*f)(double))
         ref_data(dx)[i] = f(ref_data(dx->src[0])[i]) * ref_data(dx->src[1])[i];
 }
 
-#define UNARY(X) X(silu) X(gelu) X(quick_gelu) X(relu) X(soft_clamp)
+#define UNARY(X) X(silu) X(gelu) X(quick_gelu) X(mish) X(relu) X(soft_clamp)
 #define UNARY_TWIN(f)                                                                              \
     static void f##_twin(const Tensor *y) { map(y, f_##f); }                                       \
     static void f##_dx_twin(const Tensor *dx) { map_dx(dx, s_##f); }                               \
