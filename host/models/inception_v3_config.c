@@ -13,6 +13,8 @@ static Status from_json(InceptionConfig *c, JsonConfig *j)
     double dropout = c->dropout;
     TRY(json_config_int(&c->num_classes, j, "num_classes", 1, 1 << 20));
     TRY(json_config_real(&c->width, j, "width", 1.0 / 64, 8));
+    if (json_config_has(j, "aux") && json_config_has(j, "aux_logits"))
+        return FAIL(ERR_INPUT, "%s: aux: found aux_logits too, expected one of the two", j->path);
     TRY(json_config_bool(&c->aux, j, "aux"));
     TRY(json_config_bool(&c->aux, j, "aux_logits"));
     TRY(json_config_bool(&c->transform_input, j, "transform_input"));

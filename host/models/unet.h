@@ -1,8 +1,8 @@
 /* unet.h - UNet2DConditionModel of diffusers: predicts noise (or v) from a noisy latent, its time
  * and the text.
  *
- * Any layout of the Stable Diffusion family: Down/UpBlock2D with or without cross-attention, the mid
- * block with or without it or absent, both projection kinds, layers, transformers and heads per
+ * Any layout of the Stable Diffusion family: Down/UpBlock2D with or without cross-attention, the
+ * mid block with or without it or absent, both projection kinds, layers, transformers and heads per
  * block, activations, sizes of the first and the last kernel. What the family has beyond that is
  * refused by the name of its key. MODEL_SPECS has the forward pass with shapes.
  */
@@ -35,10 +35,11 @@ typedef struct {
     float norm_eps;
     UnetMid mid;
     float mid_scale; /* of the mid block: the sum of its resnets is divided by it */
-    UnetActivation act, time_act, post_act; /* of resnets and time MLP; of temb; after the time MLP */
-    int time_dim;                           /* width of temb */
-    int conv_in_kernel, conv_out_kernel;    /* odd */
-    bool center_input_sample;               /* 2 sample - 1 goes in */
+    UnetActivation act, time_act,
+        post_act;                        /* of resnets and time MLP; of temb; after the time MLP */
+    int time_dim;                        /* width of temb */
+    int conv_in_kernel, conv_out_kernel; /* odd */
+    bool center_input_sample;            /* 2 sample - 1 goes in */
     bool flip_sin_to_cos;
     float freq_shift;
     int downsample_padding; /* 1: all sides; 0: right and bottom */

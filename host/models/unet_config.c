@@ -31,8 +31,7 @@ static const JsonFixed fixed[] = {
 
 /* Keys that mean something else than their default where they are null. */
 static const char *const nullable[] = {"mid_block_type", "time_embedding_dim",
-                                       "time_embedding_act_fn", "timestep_post_act",
-                                       "reverse_transformer_layers_per_block"};
+                                       "time_embedding_act_fn", "timestep_post_act"};
 
 /* Without meaning here: image size and numbers of parts that are off; attention is fp32 anyway. */
 static const char *const ignored[] = {
@@ -84,8 +83,11 @@ static Status blocks(UnetConfig *c, JsonConfig *j)
     TRY(per_block(c->layers, j, "layers_per_block", c->n_block, 12));
     TRY(per_block(c->transformers, j, "transformer_layers_per_block", c->n_block, 64));
     TRY(per_block(c->heads, j, "attention_head_dim", c->n_block, 1024));
-    for (int i = 0; i < c->n_block; i++) c->up_transformers[i] = c->transformers[c->n_block - 1 - i];
-    return per_block(c->up_transformers, j, "reverse_transformer_layers_per_block", c->n_block, 64);
+    for (int i = 0; i < c->n_block; i++)
+        c->up_transformers[i] = c->transformers[c->n_block - 1 - i];
+    const char *reverse = "reverse_transformer_layers_per_block";
+    return json_config_has(j, reverse) ? per_block(c->up_transformers, j, reverse, c->n_block, 64)
+                                       : OK;
 }
 
 /* One width for all blocks: they see the same text. */
@@ -106,7 +108,8 @@ static Status text_width(UnetConfig *c, JsonConfig *j)
 static Status kernel_size(int *v, JsonConfig *j, const char *key)
 {
     TRY(json_config_int(v, j, key, 1, 15));
-    return *v % 2 ? OK : FAIL(ERR_INPUT, "%s: %s: found %d, expected an odd number", j->path, key, *v);
+    return *v % 2 ? OK
+                  : FAIL(ERR_INPUT, "%s: %s: found %d, expected an odd number", j->path, key, *v);
 }
 
 static Status activation_of(UnetActivation *v, JsonConfig *j, const char *key)
@@ -150,9 +153,8 @@ static Status sizes_fit(const UnetConfig *c, const char *path)
                 ERR_INPUT,
                 "%s: block_out_channels: found %d, expected multiples of norm_num_groups = %d",
                 path, c->channels[i], c->norm_num_groups);
-        bool attends =
-            c->down_attention[i] || c->up_attention[c->n_block - 1 - i] ||
-            (i == c->n_block - 1 && c->mid == UNET_MID_ATTENTION);
+        bool attends = c->down_attention[i] || c->up_attention[c->n_block - 1 - i] ||
+                       (i == c->n_block - 1 && c->mid == UNET_MID_ATTENTION);
         if (attends && c->channels[i] % c->heads[i])
             return FAIL(
                 ERR_INPUT,
