@@ -5,18 +5,20 @@ ReLU amplifies rounding 1.2-fold a layer until no float32 program agrees with an
 the stem stays active, or the biases before it would have gradients of rounding only. And a unit
 that is zero to rounding passes the gradient in one program and stops it in another; one among
 millions is more than the limit allows (PyTorch's own float32 then misses float64 by 60 times the
-limit), so the biases are moved to where this image leaves a gap around zero. Training needs more images where the last feature maps are single pixels: the
-variance of a few values is badly conditioned.
+limit), so the biases are moved to where this image leaves a gap around zero. The same holds for two
+values that share the maximum of a pooling window: such channels get other weights. Training needs more
+images where the last feature maps are single pixels: the variance of a few values is badly conditioned.
 """
 import copy
 import os
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
 from timm.models.inception_v3 import InceptionV3
 from torchvision.models import Inception3
 
-from common import Case, normal, pick, uniform, write_json
+from common import Case, Miss, normal, pick, uniform, write_json
 
 # px, auxiliary head, training, images; then the same at random
 FIXED = [(75, False, False, 2), (139, False, False, 2), (75, False, True, 8), (139, False, True, 4),
@@ -48,27 +50,76 @@ def fill(module, rng):
     return module
 
 
-def part_from_zero(module, image, train, window=0.3):
-    """Moves the biases of the batch norms so that no value of this image is nearly zero: zero goes to
+def part_from_zero(norm, args, window=0.3, least=3e-5):
+    """Before a batch norm: where a value of a channel is nearly zero, moves the bias so that zero is in
     the middle of the widest gap within +-0.3 deviations."""
-    twin = copy.deepcopy(module).double().train(train)
+    x = args[0].transpose(0, 1).flatten(1)
+    mean, var = (x.mean(1), x.var(1, unbiased=False)) if norm.training else (norm.running_mean, norm.running_var)
+    gain = norm.weight / (var + norm.eps).sqrt()
+    v = (x - mean[:, None]) * gain[:, None] + norm.bias[:, None]
+    deviation = (v - v.mean(1, keepdim=True)).square().mean(1, keepdim=True).sqrt().clamp(min=0.1)
+    near = v.abs().min(1).values < least * deviation[:, 0]
+    edge = window * deviation
+    v = torch.cat([-edge, v.clamp(-edge, edge), edge], 1).sort(1).values
+    gap, at = (v[:, 1:] - v[:, :-1]).max(1)
+    move = v.gather(1, at[:, None])[:, 0] + gap / 2
+    norm.bias.data = (norm.bias - torch.where(near, move, 0.0)).float().double()
 
-    def choose(norm, args):
-        x = args[0].transpose(0, 1).flatten(1)
-        mean, var = (x.mean(1), x.var(1, unbiased=False)) if train else (norm.running_mean, norm.running_var)
-        gain = norm.weight / (var + norm.eps).sqrt()
-        v = (x - mean[:, None]) * gain[:, None] + norm.bias[:, None]
-        edge = window * (v - v.mean(1, keepdim=True)).square().mean(1, keepdim=True).sqrt().clamp(min=0.1)
-        v = torch.cat([-edge, v.clamp(-edge, edge), edge], 1).sort(1).values
-        gap, at = (v[:, 1:] - v[:, :-1]).max(1)
-        norm.bias.data = (norm.bias - v.gather(1, at[:, None])[:, 0] - gap / 2).float().double()
 
-    with torch.no_grad():
-        for norm in twin.modules():
-            if isinstance(norm, torch.nn.BatchNorm2d):
-                norm.register_forward_pre_hook(choose)
-        twin(image.double())
-    module.load_state_dict(module.state_dict() | {k: v for k, v in twin.state_dict().items() if k.endswith("bn.bias")})
+# what each max pool reads: units and their channels, in the order of the concatenation
+POOLED = [[("Conv2d_2b_3x3", 64)], [("Conv2d_4a_3x3", 192)],
+          [("Mixed_5d.branch1x1", 64), ("Mixed_5d.branch5x5_2", 64), ("Mixed_5d.branch3x3dbl_3", 96),
+           ("Mixed_5d.branch_pool", 64)],
+          [("Mixed_6e." + unit, 192) for unit in ("branch1x1", "branch7x7_3", "branch7x7dbl_5", "branch_pool")]]
+
+
+def near_ties(x, noise, size, stride):
+    """Channels with a pooling window whose two largest values are equal within what float32 has of noise."""
+    best = x.unfold(2, size, stride).unfold(3, size, stride).flatten(4).topk(2, -1).values
+    tied = (best[..., 0] - best[..., 1] < noise) & (best[..., 0] > 0)
+    return tied.any(3).any(2).any(0).nonzero()[:, 0].tolist()
+
+
+def pooled_inputs(module, image, see):
+    """A forward pass that shows the input of each max pool: see(x, size, stride)."""
+    pool = torch.nn.functional.max_pool2d
+
+    def watched(x, kernel_size, stride=None, *args, **kwargs):
+        see(x, kernel_size, stride)
+        return pool(x, kernel_size, stride, *args, **kwargs)
+
+    with torch.no_grad(), mock.patch("torch.nn.functional.max_pool2d", watched):
+        module(image)
+
+
+def settle(module, image, rng, train, rounds=30, margin=6):
+    """Biases and weights such that rounding decides nothing: no unit nearly zero, no maximum nearly
+    shared. Channels where one is get other weights, the earliest pool first."""
+    for _ in range(rounds):
+        twin = copy.deepcopy(module).double().train(train)
+        hooks = [norm.register_forward_pre_hook(part_from_zero) for norm in twin.modules()
+                 if isinstance(norm, torch.nn.BatchNorm2d)]
+        exact, ties = [], []
+        pooled_inputs(twin, image.double(), lambda x, size, stride: exact.append(x))
+        for hook in hooks:
+            hook.remove()
+        state = module.state_dict()
+        module.load_state_dict(state | {k: v for k, v in twin.state_dict().items() if k.endswith("bn.bias")})
+
+        def compare(x, size, stride):
+            y = exact[len(ties)]
+            ties.append(near_ties(y, margin * (x - y).square().mean().sqrt(), size, stride))
+
+        pooled_inputs(copy.deepcopy(module).train(train), image, compare)
+        print([len(v) for v in ties])
+        pool = next((i for i, channels in enumerate(ties) if channels), None)
+        if pool is None:
+            return
+        units = [(unit, k) for unit, width in POOLED[pool] for k in range(width)]
+        for unit, k in (units[channel] for channel in ties[pool]):
+            filter = state[unit + ".conv.weight"][k]
+            filter += normal(rng, tuple(filter.shape), 0.1 * float(filter.std()))
+    raise Miss("the draw keeps maxima that only rounding decides")
 
 
 def draw(rng, index):
@@ -84,7 +135,7 @@ def draw(rng, index):
                             dropout=0.0)
     fill(module, rng)
     image = normal(rng, (n, 3, h, w))
-    part_from_zero(module, image, train)
+    settle(module, image, rng, train)
     folder_form = transform or bool(rng.random() < 0.5)
 
     def save(folder):
