@@ -111,7 +111,6 @@ def settle(module, image, rng, train, rounds=30, margin=6):
             ties.append(near_ties(y, margin * (x - y).square().mean().sqrt(), size, stride))
 
         pooled_inputs(copy.deepcopy(module).train(train), image, compare)
-        print([len(v) for v in ties])
         pool = next((i for i, channels in enumerate(ties) if channels), None)
         if pool is None:
             return
