@@ -4,13 +4,12 @@
  * other 68, in order, as U+0100 upwards. A symbol that ends a word carries "</w>".
  */
 #include "weights/bpe.h"
-#include "base/file.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_MERGES_BYTES = 1 << 26, CLIP_MERGES = 48894 };
+enum { CLIP_MERGES = 48894 };
 
 /* ---- bytes as characters --------------------------------------------------------------- */
 
@@ -198,11 +197,10 @@ static Status read_merges(Bpe *b, json_t *vocab, char *text, size_t size, const 
     return OK;
 }
 
-Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, const char *merges_path)
+Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, char *merges, size_t size,
+                const char *merges_path)
 {
     Bpe r = {0};
-    char *text = NULL;
-    size_t size;
     Status s;
     bool make_vocab = !*vocab;
     const char *path = make_vocab ? merges_path : vocab_path;
@@ -219,8 +217,7 @@ Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, const char *merg
         TRY_OR(done, s, check_vocab(&r, *vocab, path));
     }
     TRY_OR(done, s, find_bytes(&r, *vocab, path));
-    TRY_OR(done, s, file_read(&text, &size, merges_path, MAX_MERGES_BYTES));
-    TRY_OR(done, s, read_merges(&r, *vocab, text, size, merges_path, make_vocab));
+    TRY_OR(done, s, read_merges(&r, *vocab, merges, size, merges_path, make_vocab));
     if (make_vocab) {
         add_token(*vocab, BPE_START);
         add_token(*vocab, BPE_END);
@@ -230,7 +227,6 @@ Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, const char *merg
     r = (Bpe){0};
 done:
     bpe_close(&r);
-    free(text);
     return s;
 }
 

@@ -112,7 +112,8 @@ static Status check_part(const char *root, ModelPart part)
         goto done;
     }
     if (layout[part].config) TRY_OR(done, s, need_file(folder, layout[part].config));
-    if (part == PART_TOKENIZER) TRY_OR(done, s, need_file(folder, "merges.txt"));
+    if (part == PART_TOKENIZER && need_file(folder, "tokenizer.json"))
+        TRY_OR(done, s, need_file(folder, "merges.txt"));
     if (layout[part].weights) s = model_weights(&weights, folder);
 done:
     free(folder);

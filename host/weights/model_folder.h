@@ -4,7 +4,8 @@
  *   unet/          config.json  weights
  *   vae/           config.json  weights
  *   text_encoder/  config.json  weights
- *   tokenizer/     vocab.json  merges.txt  tokenizer_config.json  special_tokens_map.json
+ *   tokenizer/     vocab.json  merges.txt  tokenizer_config.json  special_tokens_map.json,
+ *                  or tokenizer.json  tokenizer_config.json
  *   scheduler/     scheduler_config.json
  *
  * weights: diffusion_pytorch_model.safetensors or model.safetensors; where neither is there, an

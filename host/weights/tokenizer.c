@@ -9,11 +9,12 @@
 #include "base/file.h"
 #include "weights/bpe.h"
 #include "weights/json_text.h"
+#include "weights/tokenizer_json.h"
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
-enum { MAX_VOCAB_BYTES = 1 << 26, MAX_CONFIG_BYTES = 1 << 20, JSON_DEPTH = 8, MAX_SPECIALS = 64 };
+enum { MAX_VOCAB_BYTES = 1 << 26, MAX_MERGES_BYTES = 1 << 26, MAX_CONFIG_BYTES = 1 << 20, JSON_DEPTH = 8, MAX_SPECIALS = 64 };
 
 typedef struct {
     int32_t *at;
@@ -266,6 +267,9 @@ int32_t tokenizer_pad(const Tokenizer *t) { return t->pad; }
 typedef struct {
     const char *folder;
     json_t *vocab, *config, *map; /* owned; the last two NULL where the file is absent */
+    json_t *added;                /* owned: of tokenizer.json, else NULL */
+    char *merges;                 /* owned */
+    size_t merges_bytes;
     bool has_decoder;             /* config lists added_tokens_decoder: it then has the last word */
 } Loader;
 
@@ -313,14 +317,16 @@ static Status read_special(const char **text, bool *normalized, const Loader *l,
     if (!*text)
         return FAIL(ERR_INPUT, "%s: %s: found no text, expected a token of the vocabulary",
                     l->folder, key);
-    if (json_is_true(json_object_get(value, "single_word")))
-        return FAIL(ERR_INPUT, "%s: %s: found single_word true, expected false", l->folder, key);
+    static const char *const off[] = {"single_word", "lstrip", "rstrip"};
+    for (int i = 0; i < 3; i++)
+        if (json_is_true(json_object_get(value, off[i])))
+            return FAIL(ERR_INPUT, "%s: %s: found %s true, expected false", l->folder, key, off[i]);
     return OK;
 }
 
 static Status read_decoder(Tokenizer *t, Loader *l)
 {
-    json_t *list = json_object_get(l->config, "added_tokens_decoder"), *entry;
+    json_t *list = l->added ? l->added : json_object_get(l->config, "added_tokens_decoder"), *entry;
     const char *key, *text;
     bool normalized;
     l->has_decoder = json_object_size(list) > 0;
@@ -369,22 +375,35 @@ static Status check_config(const Loader *l)
     return OK;
 }
 
+/* Vocabulary and merges, of merges.txt and vocab.json or of tokenizer.json. */
+static Status load_merges(Loader *l, const char *merges_path, const char *json_path)
+{
+    if (file_exists(merges_path)) {
+        TRY(load_json(&l->vocab, l->folder, "vocab.json", MAX_VOCAB_BYTES));
+        return file_read(&l->merges, &l->merges_bytes, merges_path, MAX_MERGES_BYTES);
+    }
+    if (file_exists(json_path))
+        return tokenizer_json_read(&l->vocab, &l->merges, &l->merges_bytes, &l->added, json_path);
+    return FAIL(ERR_INPUT,
+                "%s: found no such file, expected CLIP's merges.txt and vocab.json, or "
+                "tokenizer.json",
+                merges_path);
+}
+
 static Status load(Tokenizer *t, Loader *l)
 {
     int32_t unknown;
     Status s;
     char *vocab_path = path_join(l->folder, "vocab.json"),
          *merges_path = path_join(l->folder, "merges.txt");
-    char *newer = path_join(l->folder, "tokenizer.json");
-    if (!file_exists(merges_path)) {
-        s = FAIL(ERR_INPUT, "%s: found no such file%s, expected CLIP's vocab.json and merges.txt",
-                 merges_path, file_exists(newer) ? " but tokenizer.json" : "");
-        goto done;
-    }
-    TRY_OR(done, s, load_json(&l->vocab, l->folder, "vocab.json", MAX_VOCAB_BYTES));
+    char *json_path = path_join(l->folder, "tokenizer.json");
+    TRY_OR(done, s, load_merges(l, merges_path, json_path));
+    bool one_file = l->added != NULL;
     TRY_OR(done, s, load_json(&l->config, l->folder, "tokenizer_config.json", MAX_CONFIG_BYTES));
     TRY_OR(done, s, load_json(&l->map, l->folder, "special_tokens_map.json", MAX_CONFIG_BYTES));
-    TRY_OR(done, s, bpe_open(&t->bpe, &l->vocab, vocab_path, merges_path));
+    TRY_OR(done, s,
+           bpe_open(&t->bpe, &l->vocab, one_file ? json_path : vocab_path, l->merges,
+                    l->merges_bytes, one_file ? json_path : merges_path));
     TRY_OR(done, s, check_config(l));
     TRY_OR(done, s, read_decoder(t, l));
     TRY_OR(done, s, read_role(&t->start, t, l, "bos_token", BPE_START));
@@ -394,7 +413,7 @@ static Status load(Tokenizer *t, Loader *l)
 done:
     free(vocab_path);
     free(merges_path);
-    free(newer);
+    free(json_path);
     return s;
 }
 
@@ -407,6 +426,8 @@ Status tokenizer_open(Tokenizer **t, const char *folder)
     json_decref(l.vocab);
     json_decref(l.config);
     json_decref(l.map);
+    json_decref(l.added);
+    free(l.merges);
     if (s) tokenizer_close(t);
     return s;
 }

@@ -307,7 +307,7 @@ static void damaged_files_are_refused(void **state)
     put_all();
     put("merges.txt", NULL);
     put("tokenizer.json", "{}");
-    expect_refusal("but tokenizer.json");
+    expect_refusal("tokenizer.json: normalizer/type: found nothing");
     put("tokenizer.json", NULL);
 }
 
