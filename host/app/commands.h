@@ -13,6 +13,7 @@ typedef struct {
     X("study", cmd_study, "the whole study in one run folder")                                     \
     X("prepare", cmd_prepare, "check, split and convert films for a study")                        \
     X("train-ldm", cmd_train_ldm, "fine-tune one diffusion model")                                 \
+    X("train-autoencoder", cmd_train_autoencoder, "fine-tune an autoencoder")                      \
     X("train-classifier", cmd_train_classifier, "train one classifier")                            \
     X("synthesize", cmd_synthesize, "make synthetic films of one class")                           \
     X("img2img", cmd_img2img, "make one film from a film and a prompt")                            \

@@ -58,6 +58,17 @@ static Status check_ldm(const LdmSettings *l)
     return OK;
 }
 
+static Status check_autoencoder(const AutoencoderSettings *a)
+{
+    if (a->warmup > a->steps)
+        return FAIL(ERR_USAGE, "autoencoder.warmup = %d is longer than autoencoder.steps = %d",
+                    a->warmup, a->steps);
+    if (a->l1_weight + a->mse_weight <= 0)
+        return FAIL(ERR_USAGE, "autoencoder.l1_weight = 0 and autoencoder.mse_weight = 0 leave no "
+                               "error to train on");
+    return OK;
+}
+
 static Status check_synthesis(const SynthesisSettings *s)
 {
     if (!strcmp(s->mode, "image-to-image") && (int)(s->steps * s->strength) < 1)
@@ -73,5 +84,6 @@ Status config_check(const Config *c)
     TRY(check_data(&c->data));
     TRY(check_classifier(&c->classifier, c->data.size));
     TRY(check_ldm(&c->ldm));
+    TRY(check_autoencoder(&c->autoencoder));
     return check_synthesis(&c->synthesis);
 }

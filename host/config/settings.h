@@ -99,6 +99,30 @@
     INT (S, validate_every, 200, 1, 100000000, "steps", "between validation losses")              \
     INT (S, checkpoint_every, 500, 1, 100000000, "steps", "between checkpoints")
 
+#define AUTOENCODER_SETTINGS(S, INT, REAL, TEXT, PATH)                                            \
+    PATH(S, base,        "",                   "folder of an AutoencoderKL or AutoencoderTiny, "  \
+         "or of a model that has one")                                                            \
+    TEXT(S, init,        "base", "base|random", "random: the base's network with new weights")    \
+    TEXT(S, frozen,      "", "",               "comma list: parameters whose names start so rest")\
+    REAL(S, l1_weight,   1, 0, 1e6, "",        "of the mean absolute error, films in [0, 1]")     \
+    REAL(S, mse_weight,  1, 0, 1e6, "",        "of the mean square error")                        \
+    REAL(S, kl_weight,   1e-6, 0, 1e6, "",     "KL: of the divergence, summed over a film's latent")\
+    INT (S, steps,       2000, 1, 100000000, "", "length of the run")                             \
+    INT (S, batch,       8, 1, 4096, "films",  "per step")                                        \
+    REAL(S, learning_rate, 1e-5, 0, 1, "",     "after warm-up")                                   \
+    INT (S, warmup,      0, 0, 100000000, "steps", "over which the rate rises from 0")            \
+    TEXT(S, schedule,    "constant", "constant|cosine|linear", "of the learning rate")            \
+    REAL(S, weight_decay, 0, 0, 1, "",         "adamw: pull of the weights to zero")              \
+    REAL(S, beta1,       .9, 0, .999999, "",   "adamw: memory of the mean")                       \
+    REAL(S, beta2,       .999, 0, .999999, "", "adamw: memory of the square")                     \
+    REAL(S, epsilon,     1e-8, 1e-16, 1, "",   "adamw: added to the root of the square")          \
+    REAL(S, clip_norm,   1, 0, 1e6, "",        "limit of the gradient's norm; 0 = off")           \
+    REAL(S, ema_decay,   .999, 0, .9999999, "", "of the averaged weights, which are the result; "  \
+         "0 = off")                                                                               \
+    INT (S, recompute,   0, 0, 1, "0/1",       "KL: less memory, more time")                      \
+    INT (S, validate_every, 200, 1, 100000000, "steps", "between validation losses")              \
+    INT (S, checkpoint_every, 500, 1, 100000000, "steps", "between checkpoints")
+
 #define SYNTHESIS_SETTINGS(S, INT, REAL, TEXT, PATH)                                              \
     TEXT(S, mode,     "image-to-image", "image-to-image|text-to-image", "what it starts from")    \
     TEXT(S, source,   "normal", "normal|disease", "class of the source films")                    \
@@ -126,6 +150,7 @@
     X(classifier, ClassifierSettings, CLASSIFIER_SETTINGS, "Inception-V3")                        \
     X(augment,    AugmentSettings,    AUGMENT_SETTINGS,    "random changes of training films")    \
     X(ldm,        LdmSettings,        LDM_SETTINGS,        "fine-tuning of the diffusion model")  \
+    X(autoencoder, AutoencoderSettings, AUTOENCODER_SETTINGS, "fine-tuning of the autoencoder")   \
     X(synthesis,  SynthesisSettings,  SYNTHESIS_SETTINGS,  "synthetic films")                     \
     X(evaluate,   EvaluateSettings,   EVALUATE_SETTINGS,   "statistics")
 /* clang-format on */

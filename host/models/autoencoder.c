@@ -2,8 +2,12 @@
 #include "models/autoencoder.h"
 #include "weights/model_folder.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { MAX_COPY = 1 << 24 };
 
 static Status read_kl(AutoencoderConfig *c, const char *config)
 {
@@ -86,14 +90,63 @@ Status autoencoder_load(ParamStore *s, const AutoencoderConfig *c, const char *p
     return code;
 }
 
-KlMoments autoencoder_encode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *film)
+KlMoments autoencoder_encode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *film,
+                             bool recompute)
 {
-    if (c->is_kl) return autoencoder_kl_encode(g, s, &c->kl, scale_shift(g, film, 2, -1), false);
-    return (KlMoments){.mean = autoencoder_tiny_encode(g, s, &c->tiny, film)};
+    if (!c->is_kl) return (KlMoments){.mean = autoencoder_tiny_encode(g, s, &c->tiny, film)};
+    return autoencoder_kl_encode(g, s, &c->kl, scale_shift(g, film, 2, -1), recompute);
 }
 
-Tensor *autoencoder_decode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *latent)
+Tensor *autoencoder_decode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *latent,
+                           bool recompute)
 {
     if (!c->is_kl) return autoencoder_tiny_decode(g, s, &c->tiny, latent);
-    return scale_shift(g, autoencoder_kl_decode(g, s, &c->kl, latent, false), 0.5f, 0.5f);
+    return scale_shift(g, autoencoder_kl_decode(g, s, &c->kl, latent, recompute), 0.5f, 0.5f);
+}
+
+static Status copy_but_weights(const char *to, const char *from)
+{
+    DirList list;
+    Status s = OK;
+    TRY(dir_list(&list, from));
+    for (int i = 0; i < list.n && !s; i++) {
+        char *source = path_join(from, list.name[i]), *target = path_join(to, list.name[i]), *data;
+        size_t size;
+        if (!dir_exists(source) && !model_is_weights(list.name[i])) {
+            s = file_read(&data, &size, source, MAX_COPY);
+            if (!s) {
+                s = file_write(target, data, size);
+                free(data);
+            }
+        }
+        free(source);
+        free(target);
+    }
+    dir_list_free(&list);
+    return s;
+}
+
+Status autoencoder_save(const char *folder, const char *base, const ParamStore *s,
+                        const float *values)
+{
+    size_t room = strlen(folder) + 32;
+    char *temp = malloc(room), *weights;
+    CHECK(temp);
+    snprintf(temp, room, "%s.tmp-%ld", folder, (long)getpid());
+    weights = path_join(temp, "diffusion_pytorch_model.safetensors");
+    Status code = dir_remove(temp);
+    if (!code) code = dir_make(temp);
+    if (!code) code = copy_but_weights(temp, base);
+    if (!code)
+        code = params_save(s, values, weights, SAVE_F32, 1, &(SafeMeta){"format", "pt"});
+    if (!code) code = dir_rename(temp, folder);
+    if (code) {
+        char message[1024];
+        snprintf(message, sizeof message, "%s", status_message());
+        dir_remove(temp);
+        status_set(code, message);
+    }
+    free(weights);
+    free(temp);
+    return code;
 }

@@ -31,6 +31,13 @@ Status autoencoder_load(ParamStore *s, const AutoencoderConfig *c, const char *p
 
 /* film[n,h,w,3] -> mean and logvar [n,h/scale,w/scale,latent_channels]; a tiny one has no
  * logvar: NULL. */
-KlMoments autoencoder_encode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *film);
-Tensor *autoencoder_decode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *latent);
+KlMoments autoencoder_encode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *film,
+                             bool recompute /* of KL only */);
+Tensor *autoencoder_decode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *latent,
+                           bool recompute);
+
+/* Writes `folder`, which must be new: what else lies in `base`, and the weights under diffusers' names,
+ * values (a host block of s's layout) or NULL: the store's. Whole or not at all. */
+Status autoencoder_save(const char *folder, const char *base, const ParamStore *s,
+                        const float *values);
 #endif

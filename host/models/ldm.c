@@ -52,7 +52,8 @@ static Status register_parameters(Ldm *m)
     Tensor *film = graph_leaf(g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){1, side, side, 3});
     unet(g, &m->unet, &m->unet_config, x, t, clip_text(g, &m->text, &m->text_config, ids), false);
     autoencoder_decode(g, &m->vae, &m->vae_config,
-                       autoencoder_encode(g, &m->vae, &m->vae_config, film).mean);
+                       autoencoder_encode(g, &m->vae, &m->vae_config, film, false).mean,
+                       false);
     Status s = graph_status(g);
     graph_free(g);
     return s;
@@ -279,7 +280,7 @@ Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, fl
     for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
     p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4,
                       (int[]){coder_batch(n, shape), shape.h, shape.w, 3});
-    KlMoments coded = autoencoder_encode(p.g, &m->vae, &m->vae_config, p.in);
+    KlMoments coded = autoencoder_encode(p.g, &m->vae, &m->vae_config, p.in, false);
     p.out = coded.logvar ? concat(p.g, 2, (Tensor *[]){coded.mean, coded.logvar}) : coded.mean;
     TRY_OR(done, s, part_open(&p, m->device));
     TRY_OR(done, s, part_run(&p, three, n, coded.logvar ? moments : latents));
@@ -323,7 +324,7 @@ Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *f
     p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
                       (int[]){coder_batch(n, shape), shape.h / scale, shape.w / scale,
                               m->vae_config.latent_channels});
-    p.out = autoencoder_decode(p.g, &m->vae, &m->vae_config, p.in);
+    p.out = autoencoder_decode(p.g, &m->vae, &m->vae_config, p.in, false);
     TRY_OR(done, s, part_open(&p, m->device));
     TRY_OR(done, s, part_run(&p, raw, n, three));
     take_films(films, three, pixels, shape.channels);

@@ -140,6 +140,22 @@ Status fold_prompted(LdmFilm **film, int *n, Arena *a, const Manifest *m, const 
     return OK;
 }
 
+Status fold_paths(const char *const **path, int *n, Arena *a, const Manifest *m, unsigned splits,
+                  const char *label)
+{
+    int k = 0;
+    if (label) TRY(fold_need_class(m, label));
+    const char **list = arena_alloc(a, (size_t)(m->n + 1) * sizeof *list);
+    for (int i = 0; i < m->n; i++) {
+        const ManifestRow *r = &m->row[i];
+        if (splits >> r->split & 1 && (!label || !strcmp(r->label_name, label)))
+            list[k++] = kept_path(a, m, r);
+    }
+    *path = list;
+    *n = k;
+    return OK;
+}
+
 Status fold_sources(SourceFilm **film, int *n, Arena *a, const Manifest *m, const char *label)
 {
     int k = 0;

@@ -38,6 +38,10 @@ Status fold_patients(ClassifierFilm **train, int *n_train, ClassifierFilm **val,
 Status fold_prompted(LdmFilm **film, int *n, Arena *a, const Manifest *m, const Config *c,
                      unsigned splits, const char *label);
 
+/* Paths of films. splits and label as above. */
+Status fold_paths(const char *const **path, int *n, Arena *a, const Manifest *m, unsigned splits,
+                  const char *label);
+
 /* Training films of a class, as sources for image-to-image. */
 Status fold_sources(SourceFilm **film, int *n, Arena *a, const Manifest *m, const char *label);
 

@@ -1,0 +1,371 @@
+/* autoencoder_trainer.c - the training loop of an autoencoder.
+ *
+ * Training uses full batches only, in epochs; the films left over at an epoch's end differ from
+ * epoch to epoch. A sample's noise is keyed by (seed, step, place in the batch).
+ */
+#include "train/autoencoder_trainer.h"
+#include "base/random.h"
+#include "data/loader.h"
+#include "exec/exec.h"
+#include "models/autoencoder.h"
+#include "train/run_state.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW = 10, MAX_BAD_STEPS = 3, CACHE_BYTES = 1 << 28 };
+enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS }; /* numbers kept in checkpoints */
+static const char *const COLUMNS[] = {"step", "loss", "val_loss", "val_l1", "rate", "grad_norm"};
+
+/* One recorded use of the network: training with gradients, or validation without. */
+typedef struct {
+    Graph *g;
+    Exec *e;
+    Tensor *film, *noise, *weight; /* noise: NULL for a tiny autoencoder */
+    Tensor *loss, *l1;
+} Pass;
+
+typedef struct {
+    const AutoencoderJob *job;
+    const AutoencoderSettings *set;
+    Device *device;
+    Log *log;
+    AutoencoderConfig config;
+    ParamStore store;
+    Pass train, val;
+    float *film, *noise, *weight; /* owned: a batch on the host */
+    Loader *loader;
+    Optimizer optimizer;
+    History history;
+    RunState run;
+    long per_epoch; /* steps */
+    char *checkpoints, *model;
+} Trainer;
+
+/* ---- passes ------------------------------------------------------------------------------- */
+
+static void pass_free(Pass *p)
+{
+    exec_free(p->e);
+    graph_free(p->g);
+    *p = (Pass){0};
+}
+
+static Tensor *input(Graph *g, const char *name, int ndim, const int *dim)
+{
+    return graph_leaf(g, KIND_INPUT, DTYPE_F32, name, ndim, dim);
+}
+
+static Status record(Pass *p, Trainer *t, bool backward)
+{
+    const AutoencoderSettings *set = t->set;
+    const AutoencoderConfig *c = &t->config;
+    int n = set->batch, size = t->job->config->data.size, side = size / c->scale;
+    Graph *g = p->g = graph_new();
+    p->film = input(g, "film", 4, (int[]){n, size, size, 3});
+    p->weight = input(g, "weight", 1, &n);
+    KlMoments m = autoencoder_encode(g, &t->store, c, p->film, set->recompute);
+    Tensor *latent = m.mean;
+    if (c->is_kl) {
+        p->noise = input(g, "noise", 4, (int[]){n, side, side, c->latent_channels});
+        latent = sample_gaussian(g, m.mean, m.logvar, p->noise);
+    }
+    Tensor *back = autoencoder_decode(g, &t->store, c, latent, set->recompute);
+    p->l1 = weighted_l1(g, back, p->film, p->weight);
+    p->loss = add_scaled(g, p->l1, (float)set->l1_weight,
+                         weighted_mse(g, back, p->film, p->weight), (float)set->mse_weight);
+    if (c->is_kl)
+        p->loss = add_scaled(g, p->loss, 1, gaussian_kl(g, m.mean, m.logvar, p->weight),
+                             (float)set->kl_weight);
+    TRY(graph_status(g));
+    if (backward) {
+        graph_backward(g, 1, &p->loss, NULL);
+        params_pin_grads(g);
+    }
+    params_bind(g);
+    Tensor *keep[] = {p->loss, p->l1};
+    graph_finish(g, keep, 2);
+    return exec_new(&p->e, t->device, g, keep, 2);
+}
+
+/* The first n films of the batch count. */
+static Status run_pass(Pass *p, Trainer *t, const float *pixel, int n, float *loss, float *l1)
+{
+    size_t values = tensor_count(p->film);
+    for (size_t i = 0; i < values; i++) t->film[i] = pixel[i / 3];
+    for (int i = 0; i < t->set->batch; i++) t->weight[i] = i < n;
+    TRY(exec_write(p->e, p->film, t->film));
+    TRY(exec_write(p->e, p->weight, t->weight));
+    if (p->noise) TRY(exec_write(p->e, p->noise, t->noise));
+    TRY(exec_run(p->e));
+    TRY(exec_read(p->e, p->loss, loss));
+    return exec_read(p->e, p->l1, l1);
+}
+
+static void draw_noise(Trainer *t, long step)
+{
+    if (!t->noise) return;
+    size_t per = tensor_count(t->train.noise) / (size_t)t->set->batch;
+    for (int i = 0; i < t->set->batch; i++)
+        random_normals(t->noise + (size_t)i * per, per,
+                       (RandomKey){(uint32_t)t->job->config->study.seed, STREAM_LATENT,
+                                   (uint32_t)step, (uint64_t)i});
+}
+
+/* ---- films -------------------------------------------------------------------------------- */
+
+/* The training films from step on, or the validation films once, in order. */
+static Status open_loader(Loader **l, const Trainer *t, bool train, long step)
+{
+    const AutoencoderJob *job = t->job;
+    int n = train ? job->n_train : job->n_val;
+    LoaderItem *item = calloc((size_t)n, sizeof *item);
+    CHECK(item);
+    for (int i = 0; i < n; i++)
+        item[i] = (LoaderItem){.path = (train ? job->train : job->val)[i], .id = (uint64_t)i};
+    LoaderSettings set = {.size = job->config->data.size,
+                          .batch = t->set->batch,
+                          .n_threads = job->config->data.loader_threads,
+                          .shuffle = train,
+                          .seed = (uint32_t)job->config->study.seed,
+                          .cache_bytes = train ? CACHE_BYTES : 0,
+                          .first_epoch = train ? (uint32_t)(step / t->per_epoch) : 0,
+                          .first_batch = train ? (int)(step % t->per_epoch) : 0,
+                          .n_epochs = train ? 0 : 1};
+    Status s = loader_open(l, item, n, &set);
+    free(item);
+    return s;
+}
+
+/* Mean loss and L1 over the validation films, decoded from the latents' means; NaN without films. */
+static Status validate(Trainer *t, double *loss, double *l1)
+{
+    Loader *l = NULL;
+    Status s = OK;
+    double sum[2] = {0};
+    *loss = *l1 = NAN;
+    if (!t->job->n_val) return OK;
+    if (t->noise) memset(t->noise, 0, tensor_bytes(t->val.noise));
+    TRY(open_loader(&l, t, false, 0));
+    for (;;) {
+        Batch b;
+        float part[2];
+        TRY_OR(done, s, loader_next(l, &b));
+        if (!b.n) break;
+        TRY_OR(done, s, run_pass(&t->val, t, b.pixel, b.n, &part[0], &part[1]));
+        for (int k = 0; k < 2; k++) sum[k] += (double)part[k] * t->set->batch;
+    }
+    *loss = sum[0] / t->job->n_val;
+    *l1 = sum[1] / t->job->n_val;
+done:
+    loader_close(l);
+    return s;
+}
+
+/* ---- steps -------------------------------------------------------------------------------- */
+
+static double rate_at(const AutoencoderSettings *set, long step)
+{
+    LrShape shape = !strcmp(set->schedule, "cosine")   ? LR_COSINE
+                    : !strcmp(set->schedule, "linear") ? LR_LINEAR
+                                                       : LR_CONSTANT;
+    return lr_at(shape, set->learning_rate, 0, step, set->steps, set->warmup);
+}
+
+/* One update. A step whose gradient is not finite changes nothing; three in a row end the run. */
+static Status train_step(Trainer *t, long step, double *loss, double *norm)
+{
+    Batch b;
+    float whole, l1;
+    do TRY(loader_next(t->loader, &b));
+    while (b.n < t->set->batch); /* the epoch's leftovers */
+    draw_noise(t, step);
+    TRY(run_pass(&t->train, t, b.pixel, b.n, &whole, &l1));
+    *loss = whole;
+    TRY(optimizer_step(&t->optimizer, rate_at(t->set, step), 1, norm));
+    t->optimizer.step = step;
+    if (isfinite(*norm)) {
+        t->run.number[BAD_STEPS] = 0;
+        return OK;
+    }
+    log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
+    if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
+        return FAIL(ERR_NUMERIC,
+                    "%s: %d steps in a row up to %ld have no finite gradient; lower "
+                    "autoencoder.learning_rate",
+                    t->job->name, MAX_BAD_STEPS, step);
+    return OK;
+}
+
+/* The history's row at `step`: the mean loss since the last row, and the validation losses where
+ * they are due. */
+static Status note(Trainer *t, long step, double loss, double norm)
+{
+    double *number = t->run.number, val = NAN, l1 = NAN;
+    bool due = step % t->set->validate_every == 0 || step == t->set->steps;
+    char text[64];
+    if (isfinite(loss)) number[SUM_LOSS] += loss, number[COUNT_LOSS]++;
+    double mean = number[SUM_LOSS] / fmax(1, number[COUNT_LOSS]);
+    snprintf(text, sizeof text, "loss %.4f", mean);
+    log_progress(t->log, t->job->name, (double)step, t->set->steps, text);
+    if (due) TRY(validate(t, &val, &l1));
+    if (!due && step % WINDOW) return OK;
+    history_add(&t->history, (double[]){(double)step, mean, val, l1, rate_at(t->set, step), norm});
+    log_record(t->log, "autoencoder",
+               "\"name\":\"%s\",\"step\":%ld,\"loss\":%.6g,\"grad_norm\":%.6g,\"val_loss\":%.6g",
+               t->job->name, step, mean, isfinite(norm) ? norm : -1, isfinite(val) ? val : -1);
+    number[SUM_LOSS] = number[COUNT_LOSS] = 0;
+    return OK;
+}
+
+static Status loop(Trainer *t)
+{
+    long step;
+    TRY(run_state_resume(&t->run, &step, t->log));
+    TRY(open_loader(&t->loader, t, true, step));
+    while (step < t->set->steps) {
+        double loss = NAN, norm = NAN;
+        if (run_state_must_stop(&t->run, step, t->job->stop_after, t->job->minutes)) {
+            TRY(run_state_save(&t->run, step, t->log));
+            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept",
+                        t->job->name, step, t->set->steps);
+        }
+        step++;
+        TRY(train_step(t, step, &loss, &norm));
+        TRY(note(t, step, loss, norm));
+        if (step % t->set->checkpoint_every == 0 && step < t->set->steps &&
+            !t->run.number[BAD_STEPS])
+            TRY(run_state_save(&t->run, step, t->log));
+    }
+    log_progress_end(t->log);
+    return OK;
+}
+
+/* ---- opening and closing -------------------------------------------------------------------- */
+
+Status autoencoder_train_check(const Config *c, const char *base)
+{
+    AutoencoderConfig a;
+    TRY(autoencoder_config_read(&a, base));
+    if (c->data.size % a.scale)
+        return FAIL(ERR_USAGE, "data.size = %d, expected a multiple of %d for the autoencoder in %s",
+                    c->data.size, a.scale, base);
+    return OK;
+}
+
+/* What autoencoder.frozen names rests; every name must be one, and something must be left. */
+static Status freeze(Trainer *t)
+{
+    char list[CONFIG_TEXT], *rest = list;
+    ParamStore *s = &t->store;
+    int left = 0;
+    strcpy(list, t->set->frozen);
+    for (char *name; (name = strtok_r(rest, ", ", &rest));) {
+        int n = 0;
+        for (int i = 0; i < s->n; i++) n += !strncmp(s->param[i].name, name, strlen(name));
+        if (!n)
+            return FAIL(ERR_USAGE,
+                        "autoencoder.frozen: found %s, expected the start of a parameter's name, "
+                        "as %s",
+                        name, s->param[0].name);
+        params_freeze(s, name);
+    }
+    for (int i = 0; i < s->n; i++) left += s->param[i].trainable;
+    return left ? OK : FAIL(ERR_USAGE, "autoencoder.frozen = %s leaves nothing to train", t->set->frozen);
+}
+
+/* Registers, allocates and fills every parameter; those that autoencoder.frozen names rest. */
+static Status open_store(Trainer *t)
+{
+    const AutoencoderConfig *c = &t->config;
+    Graph *g = graph_new();
+    Tensor *film = input(g, "film", 4, (int[]){1, c->scale, c->scale, 3});
+    autoencoder_decode(g, &t->store, c,
+                       autoencoder_encode(g, &t->store, c, film, false).mean, false);
+    Status s = graph_status(g);
+    graph_free(g);
+    TRY(s);
+    TRY(params_alloc(&t->store, t->device, true));
+    if (!strcmp(t->set->init, "random"))
+        TRY(params_init(&t->store, (uint32_t)t->job->config->study.seed));
+    else TRY(autoencoder_load(&t->store, c, t->job->base));
+    return freeze(t);
+}
+
+static Status prepare(Trainer *t)
+{
+    const AutoencoderSettings *set = t->set;
+    t->per_epoch = t->job->n_train / set->batch;
+    if (t->per_epoch < 1)
+        return FAIL(ERR_USAGE, "%s: %d training films, expected at least autoencoder.batch = %d",
+                    t->job->name, t->job->n_train, set->batch);
+    TRY(autoencoder_config_read(&t->config, t->job->base));
+    TRY(open_store(t));
+    TRY(record(&t->train, t, true));
+    TRY(record(&t->val, t, false));
+    t->film = malloc(tensor_bytes(t->train.film));
+    t->weight = malloc(tensor_bytes(t->train.weight));
+    if (t->train.noise) t->noise = malloc(tensor_bytes(t->train.noise));
+    CHECK(t->film && t->weight && (t->noise || !t->train.noise));
+    OptimizerSettings o = {.adamw = true,
+                           .beta1 = set->beta1,
+                           .beta2 = set->beta2,
+                           .epsilon = set->epsilon,
+                           .weight_decay = set->weight_decay,
+                           .clip_norm = set->clip_norm,
+                           .ema_decay = set->ema_decay};
+    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->store}, 1));
+    history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
+    run_state_init(&t->run, t->checkpoints, t->job->identity, t->device, &t->optimizer,
+                   &t->history);
+    return OK;
+}
+
+static Status save_model(Trainer *t)
+{
+    const float *from = t->optimizer.ema[0] ? t->optimizer.ema[0] : t->store.value;
+    float *host = malloc(t->store.count * sizeof *host);
+    if (!host) return FAIL(ERR_SPACE, "no memory for the weights");
+    Status s = device_read(t->device, host, from, t->store.count * sizeof *host);
+    if (!s) s = autoencoder_save(t->model, t->job->base, &t->store, host);
+    free(host);
+    return s;
+}
+
+static void trainer_close(Trainer *t)
+{
+    loader_close(t->loader);
+    history_free(&t->history);
+    optimizer_free(&t->optimizer);
+    pass_free(&t->train);
+    pass_free(&t->val);
+    params_free(&t->store);
+    free(t->film);
+    free(t->noise);
+    free(t->weight);
+    free(t->checkpoints);
+    free(t->model);
+}
+
+Status autoencoder_train(const AutoencoderJob *job, Device *d, Log *log)
+{
+    Trainer t = {.job = job,
+                 .set = &job->config->autoencoder,
+                 .device = d,
+                 .log = log,
+                 .checkpoints = path_join(job->out, "checkpoints"),
+                 .model = path_join(job->out, "model")};
+    Status s = OK;
+    if (dir_exists(t.model)) goto done;
+    TRY_OR(done, s, prepare(&t));
+    TRY_OR(done, s, loop(&t));
+    char *history = path_join(job->out, "history.json");
+    s = history_write(&t.history, history);
+    free(history);
+    if (!s) s = save_model(&t);
+    if (!s) checkpoint_remove_all(t.checkpoints);
+done:
+    trainer_close(&t);
+    return s;
+}
