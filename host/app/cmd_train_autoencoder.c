@@ -18,11 +18,12 @@ static const Usage usage = {
     .arguments = "CONFIG",
     .least = 1,
     .most = 1,
-    .help = "Fine-tunes the autoencoder autoencoder.base (AutoencoderKL or AutoencoderTiny, a folder "
-            "with config.json,\n"
-            "or a model's folder with vae/) on the training and pool films of data.source, to give "
-            "films back as they\n"
-            "are. To keep the latents that a diffusion model was trained on, train the decoder only:\n"
+    .help = "Fine-tunes the autoencoder autoencoder.base (AutoencoderKL or AutoencoderTiny, a "
+            "folder with config.json,\n"
+            "or a model's folder with vae/) on the training and pool films of data.source, to "
+            "give films back as they\n"
+            "are. To keep the latents that a diffusion model was trained on, train the decoder "
+            "only:\n"
             "autoencoder.frozen = encoder.,quant_conv.",
     .option = option,
     .n_option = sizeof option / sizeof *option,
@@ -90,9 +91,9 @@ Status cmd_train_autoencoder(App *app, int argc, char **argv)
                    .label = strcmp(label, "all") ? label : NULL,
                    .log = app->log,
                    .job = &job};
-    Status s = dir_exists(base) ? autoencoder_train_check(&c, base)
-                                : FAIL(ERR_INPUT, "%s: found no such folder, expected an autoencoder's",
-                                       base);
+    Status s = dir_exists(base)
+                   ? autoencoder_train_check(&c, base)
+                   : FAIL(ERR_INPUT, "%s: found no such folder, expected an autoencoder's", base);
     if (!s) s = lone_stage_run(&l, &kind);
     free(base);
     return s;

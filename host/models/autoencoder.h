@@ -36,8 +36,8 @@ KlMoments autoencoder_encode(Graph *g, ParamStore *s, const AutoencoderConfig *c
 Tensor *autoencoder_decode(Graph *g, ParamStore *s, const AutoencoderConfig *c, Tensor *latent,
                            bool recompute);
 
-/* Writes `folder`, which must be new: what else lies in `base`, and the weights under diffusers' names,
- * values (a host block of s's layout) or NULL: the store's. Whole or not at all. */
+/* Writes `folder`, which must be new: what else lies in `base`, and the weights under diffusers'
+ * names, values (a host block of s's layout) or NULL: the store's. Whole or not at all. */
 Status autoencoder_save(const char *folder, const char *base, const ParamStore *s,
                         const float *values);
 #endif

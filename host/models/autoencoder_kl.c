@@ -1,9 +1,9 @@
 /* autoencoder_kl.c - AutoencoderKL, encoder and decoder.
  *
- * encoder  conv_in; down blocks: resnets, and but for the last a convolution of stride 2; mid block;
- *          GroupNorm, SiLU, conv_out to mean and log-variance; quant_conv 1x1
- * decoder  post_quant_conv 1x1; conv_in; mid block; up blocks: resnets, and but for the last nearest
- *          x2 and a convolution; GroupNorm, SiLU, conv_out
+ * encoder  conv_in; down blocks: resnets, and but for the last a convolution of stride 2; mid
+ *          block; GroupNorm, SiLU, conv_out to mean and log-variance; quant_conv 1x1
+ * decoder  post_quant_conv 1x1; conv_in; mid block; up blocks: resnets, and but for the last
+ *          nearest x2 and a convolution; GroupNorm, SiLU, conv_out
  * mid      resnet, attention with one head over all pixels, resnet
  *
  * Easy to get wrong: the halving convolution pads right and bottom only; every norm has eps 1e-6;

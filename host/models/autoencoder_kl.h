@@ -1,8 +1,8 @@
-/* autoencoder_kl.h - AutoencoderKL of diffusers: images to the mean and log-variance of a latent, and
- * back; Stable Diffusion's autoencoder.
+/* autoencoder_kl.h - AutoencoderKL of diffusers: images to the mean and log-variance of a latent,
+ * and back; Stable Diffusion's autoencoder.
  *
- * Any DownEncoderBlock2D / UpDecoderBlock2D layout; what diffusers has beyond that is refused by the
- * name of its key. Images are in [-1, 1], both ways; decoded ones are not clamped. Latents are as
+ * Any DownEncoderBlock2D / UpDecoderBlock2D layout; what diffusers has beyond that is refused by
+ * the name of its key. Images are in [-1, 1], both ways; decoded ones are not clamped. Latents are as
  * the encoder gives them: whoever wants them scaled uses the config's shift and scale.
  */
 #ifndef AUTOENCODER_KL_H

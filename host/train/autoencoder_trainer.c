@@ -9,6 +9,7 @@
 #include "exec/exec.h"
 #include "models/autoencoder.h"
 #include "train/run_state.h"
+#include "weights/model_folder.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,7 +139,8 @@ static Status open_loader(Loader **l, const Trainer *t, bool train, long step)
     return s;
 }
 
-/* Mean loss and L1 over the validation films, decoded from the latents' means; NaN without films. */
+/* Mean loss and L1 over the validation films, decoded from the latents' means; NaN without films.
+ */
 static Status validate(Trainer *t, double *loss, double *l1)
 {
     Loader *l = NULL;
@@ -249,8 +251,14 @@ Status autoencoder_train_check(const Config *c, const char *base)
     AutoencoderConfig a;
     TRY(autoencoder_config_read(&a, base));
     if (c->data.size % a.scale)
-        return FAIL(ERR_USAGE, "data.size = %d, expected a multiple of %d for the autoencoder in %s",
+        return FAIL(ERR_USAGE,
+                    "data.size = %d, expected a multiple of %d for the autoencoder in %s",
                     c->data.size, a.scale, base);
+    if (!strcmp(c->autoencoder.init, "random")) return OK;
+    char *config, *weights;
+    TRY(model_find(&config, &weights, base));
+    free(config);
+    free(weights);
     return OK;
 }
 
@@ -272,7 +280,9 @@ static Status freeze(Trainer *t)
         params_freeze(s, name);
     }
     for (int i = 0; i < s->n; i++) left += s->param[i].trainable;
-    return left ? OK : FAIL(ERR_USAGE, "autoencoder.frozen = %s leaves nothing to train", t->set->frozen);
+    return left ? OK
+                : FAIL(ERR_USAGE, "autoencoder.frozen = %s leaves nothing to train",
+                       t->set->frozen);
 }
 
 /* Registers, allocates and fills every parameter; those that autoencoder.frozen names rest. */

@@ -1,9 +1,10 @@
-/* autoencoder_trainer.h - fine-tunes (or trains from new weights) an AutoencoderKL or AutoencoderTiny
- * on films.
+/* autoencoder_trainer.h - fine-tunes (or trains from new weights) an AutoencoderKL or
+ * AutoencoderTiny on films.
  *
  * Writes below `out`: model/ (config.json as in the base, weights under diffusers' names: averaged
  * ones where autoencoder.ema_decay > 0), history.json, and while it runs checkpoints/, removed when
- * model/ is complete. A second call continues the first bit for bit; a finished one returns at once.
+ * model/ is complete. A second call continues the first bit for bit; a finished one returns at
+ * once.
  *
  * Loss, films in [0, 1] as three equal channels, y what comes back of x:
  *   l1_weight * mean |y - x| + mse_weight * mean (y - x)^2 + kl_weight * KL

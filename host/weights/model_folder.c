@@ -182,12 +182,12 @@ Status model_find(char **config, char **weights, const char *path)
 
 Status model_source_open(ModelSource *m, const char *path)
 {
-    char *config, *weights;
     *m = (ModelSource){0};
-    TRY(model_find(&config, &weights, path));
-    Status s = config ? json_config_open(&m->json, config) : st_open(&m->file, weights);
+    if (!dir_exists(path)) return st_open(&m->file, path);
+    TRY(need_file(path, "config.json"));
+    char *config = path_join(path, "config.json");
+    Status s = json_config_open(&m->json, config);
     free(config);
-    free(weights);
     return s;
 }
 

@@ -34,8 +34,8 @@ bool model_is_weights(const char *name);
  * has no config: *config is then NULL. */
 Status model_find(char **config, char **weights, const char *path);
 
-/* What tells the sizes of such a model: its config.json where it has one, else its weights' shapes.
- */
+/* What tells the sizes of such a model: a folder's config.json (weights need not be there), or the
+ * shapes in a single file. */
 typedef struct {
     JsonConfig json; /* open if value is set */
     SafeFile file;   /* open if not */

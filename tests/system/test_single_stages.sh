@@ -1,5 +1,5 @@
 #!/bin/bash
-# test_single_stages.sh - the stages of a study as commands of their own: train-ldm, train-classifier,
+# test_single_stages.sh - the stages of a study as commands of their own: train-ldm, train-autoencoder, train-classifier,
 # synthesize, img2img. $1: the program.
 set -u
 export OMP_WAIT_POLICY=passive # other tests may run beside this one
@@ -40,6 +40,19 @@ refuse 2 "holds other files" "$program" train-ldm "$tiny" --out letters
 # ---- fine-tuning it further, on one class: what it gives is a base like any other
 must "$program" train-ldm "$tiny" --out virus --class virus --set ldm.base=ldm/model --set ldm.init=base \
     --set ldm.steps=3 --set ldm.warmup=0
+
+# ---- an autoencoder: a model's own, and from what that gives, the decoder alone
+coder() {
+    "$program" train-autoencoder "$tiny" --set autoencoder.steps=3 --set autoencoder.batch=4 "$@"
+}
+must coder --out coder --set autoencoder.base=ldm/model
+[ "$(cat out)" = coder/model ] || fail "train-autoencoder says $(cat out)"
+cmp coder/model/config.json ldm/model/vae/config.json || fail "train-autoencoder changed the config"
+must coder --out decoder --set autoencoder.base=coder/model --set autoencoder.frozen=encoder.
+refuse 2 "autoencoder.base is empty" coder --out none
+refuse 2 "multiple of 8" coder --out none --set autoencoder.base=coder/model --set data.size=81
+refuse 3 "nowhere" coder --out none --set autoencoder.base=nowhere
+[ ! -e none ] || fail "what cannot work left a folder"
 
 # ---- films
 must "$program" synthesize "$tiny" --model virus/model --class virus --out made --set synthesis.count=3
