@@ -72,6 +72,13 @@ static Status statistics(KlConfig *c, JsonConfig *j)
     return OK;
 }
 
+/* Python's None is no: null switches off what is on by default. */
+static Status part(bool *on, JsonConfig *j, const char *key)
+{
+    if (json_is_null(json_object_get(j->value, key))) *on = false;
+    return json_config_bool(on, j, key);
+}
+
 static Status read(KlConfig *c, JsonConfig *j)
 {
     double scaling = 0.18215, shift = 0;
@@ -83,9 +90,9 @@ static Status read(KlConfig *c, JsonConfig *j)
     TRY(json_config_int(&c->norm_num_groups, j, "norm_num_groups", 1, 65536));
     TRY(json_config_choice(&activation, j, "act_fn", activations, 4));
     c->activation = activation == 3 ? KL_SILU : (KlActivation)activation;
-    TRY(json_config_bool(&c->quant_conv, j, "use_quant_conv"));
-    TRY(json_config_bool(&c->post_quant_conv, j, "use_post_quant_conv"));
-    TRY(json_config_bool(&c->mid_attention, j, "mid_block_add_attention"));
+    TRY(part(&c->quant_conv, j, "use_quant_conv"));
+    TRY(part(&c->post_quant_conv, j, "use_post_quant_conv"));
+    TRY(part(&c->mid_attention, j, "mid_block_add_attention"));
     TRY(json_config_real(&scaling, j, "scaling_factor", 1e-6, 1e6));
     TRY(json_config_real(&shift, j, "shift_factor", -1e6, 1e6));
     c->scaling_factor = (float)scaling;

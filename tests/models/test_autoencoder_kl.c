@@ -42,6 +42,9 @@ static void test_config(void **state)
                 c.latent_channels == 4 && c.norm_num_groups == 32);
     assert_true(c.quant_conv && c.post_quant_conv && c.mid_attention && !c.has_statistics);
     assert_true(c.scaling_factor == 0.18215f && c.shift_factor == 0);
+    require(kl_config_read(&c, write_text(TWO ", \"mid_block_add_attention\": null, "
+                                              "\"use_post_quant_conv\": null}")));
+    assert_true(!c.mid_attention && !c.post_quant_conv && c.quant_conv);
     require(kl_config_read(
         &c, write_text(TWO ", \"act_fn\": \"swish\", \"use_quant_conv\": false, \"shift_factor\": "
                            "0.5, \"scaling_factor\": 2, \"latent_channels\": 2, \"latents_mean\": [1, "
