@@ -15,8 +15,8 @@ Status cpu_pad(float *y, const float *x, size_t rows, int c, int from, int count
 Status cpu_upsample2_fwd(float *y, const float *x, int n, int h, int w, int c, Stream *s);
 Status cpu_upsample2_dx(float *dx, const float *dy, int n, int h, int w, int c, Stream *s);
 
-/* Pools over size x size windows, moved by stride, of x[n,h,w,c] -> y[n,p,q,c]. Windows may reach over
- * the border by pad pixels. 2*pad <= size, so that none lies outside. */
+/* Pools over size x size windows, moved by stride, of x[n,h,w,c] -> y[n,p,q,c]. Windows may reach
+ * over the border by pad pixels. 2*pad <= size, so that none lies outside. */
 typedef struct { int n, h, w, c, p, q, size, stride, pad; } PoolShape;
 /* index: h*w_total + w of the maximum in its plane; the first of equals, a NaN before all. */
 Status cpu_maxpool_fwd(float *y, int32_t *index, const float *x, PoolShape a, Stream *s);
@@ -29,18 +29,21 @@ Status cpu_global_avgpool_fwd(float *y, const float *x, int n, int hw, int c, St
 Status cpu_global_avgpool_dx(float *dx, const float *dy, int n, int hw, int c, Stream *s);
 
 /* y[count,d] = table[ids[i], d]; ERR_INPUT for an id outside 0..rows-1. */
-Status cpu_embedding_fwd(float *y, const int32_t *ids, const float *table, size_t count, int rows, int d,
-                         Stream *s);
+Status cpu_embedding_fwd(float *y, const int32_t *ids, const float *table, size_t count, int rows,
+                         int d, Stream *s);
 /* dtable[rows,d]: rows of dy[count,d] summed in order of position. Bound by zeroing the table. */
-Status cpu_embedding_dw(float *dtable, const int32_t *ids, const float *dy, size_t count, int rows, int d,
-                        Stream *s);
+Status cpu_embedding_dw(float *dtable, const int32_t *ids, const float *dy, size_t count, int rows,
+                        int d, Stream *s);
 
 /* y[n,dim] = sin then cos (flip: cos then sin) of t[n] * 10000^(-i/(dim/2 - shift)), in double. */
-Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift, Stream *s);
+Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift,
+                              Stream *s);
 /* y[n,per] = c[i,0]*a + c[i,1]*b for sample i. */
-Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n, size_t per, Stream *s);
+Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n,
+                           size_t per, Stream *s);
 /* dx = c[i,which] * dy: the gradient of a (which 0) or b (1). */
-Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n, size_t per, Stream *s);
+Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n, size_t per,
+                          Stream *s);
 /* One DDIM step of count elements; pred holds 2*count when guided; coef[6] and noise as in ops.h;
  * prediction 0 noise, 1 velocity, 2 x0. */
 Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise /* or NULL */,

@@ -6,47 +6,50 @@
 
 /* ---- losses ------------------------------------------------------------------------------ */
 /* loss[1] = sum over i of weight[i] * mean over per elements of (x-target)^2, divided by n. */
-Status cpu_weighted_mse_fwd(float *loss, const float *x, const float *target, const float *weight, int n,
-                            size_t per, Stream *s);
+Status cpu_weighted_mse_fwd(float *loss, const float *x, const float *target, const float *weight,
+                            int n, size_t per, Stream *s);
 Status cpu_weighted_mse_dx(float *dx, const float *dloss, const float *x, const float *target,
                            const float *weight, int n, size_t per, Stream *s);
 /* The same with |x-target|. */
-Status cpu_weighted_l1_fwd(float *loss, const float *x, const float *target, const float *weight, int n, size_t per,
-                           Stream *s);
-Status cpu_weighted_l1_dx(float *dx, const float *dloss, const float *x, const float *target, const float *weight,
-                          int n, size_t per, Stream *s);
-/* loss[1] = KL divergence of N(mean, exp(logvar)) from N(0, 1), summed over the per elements of a sample, weighted
- * over samples, divided by n. */
-Status cpu_gaussian_kl_fwd(float *loss, const float *mean, const float *logvar, const float *weight, int n, size_t per,
-                           Stream *s);
-Status cpu_gaussian_kl_dx(float *dmean, float *dlogvar, const float *dloss, const float *mean, const float *logvar,
+Status cpu_weighted_l1_fwd(float *loss, const float *x, const float *target, const float *weight,
+                           int n, size_t per, Stream *s);
+Status cpu_weighted_l1_dx(float *dx, const float *dloss, const float *x, const float *target,
                           const float *weight, int n, size_t per, Stream *s);
-/* loss[1], prob[n,k] = softmax of the rows; the formula is in loss.c. label -1: the row is left out; any
- * other outside 0..k-1 is ERR_INPUT. No row left: loss and gradient are 0. */
+/* loss[1] = KL divergence of N(mean, exp(logvar)) from N(0, 1), summed over the per elements of a
+ * sample, weighted over samples, divided by n. */
+Status cpu_gaussian_kl_fwd(float *loss, const float *mean, const float *logvar, const float *weight,
+                           int n, size_t per, Stream *s);
+Status cpu_gaussian_kl_dx(float *dmean, float *dlogvar, const float *dloss, const float *mean,
+                          const float *logvar, const float *weight, int n, size_t per, Stream *s);
+/* loss[1], prob[n,k] = softmax of the rows; the formula is in loss.c. label -1: the row is left
+ * out; any other outside 0..k-1 is ERR_INPUT. No row left: loss and gradient are 0. */
 Status cpu_cross_entropy_fwd(float *loss, float *prob, const float *logits, const int32_t *label,
-                             const float *weight /* [k] or NULL */, int n, int k, float smoothing, Stream *s);
-Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *prob, const int32_t *label,
-                            const float *weight, int n, int k, float smoothing, Stream *s);
+                             const float *weight /* [k] or NULL */, int n, int k, float smoothing,
+                             Stream *s);
+Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *prob,
+                            const int32_t *label, const float *weight, int n, int k,
+                            float smoothing, Stream *s);
 
 /* ---- optimizers -------------------------------------------------------------------------- */
-/* Each sweeps `count` elements from the pointers given, so a caller can hand over a part of a block.
- * grad_scale multiplies the gradient as it is read: clipping and the mean over micro-batches cost no
- * sweep of their own. Every element is computed by itself: any split gives the same bits. */
+/* Each sweeps `count` elements from the pointers given, so a caller can hand over a part of a
+ * block. grad_scale multiplies the gradient as it is read: clipping and the mean over micro-batches
+ * cost no sweep of their own. Every element is computed by itself: any split gives equal bits. */
 typedef struct {
     double rate, beta1, beta2, eps, weight_decay; /* as torch.optim.AdamW: decay is decoupled */
     double grad_scale;
     double ema_decay;                             /* used when ema is given                   */
     int64_t step;                                 /* of this update, counted from 1           */
 } Adamw;
-Status cpu_adamw(float *value, const float *grad, float *m, float *v, float *ema /* or NULL */, size_t count,
-                 Adamw a, Stream *s);
+Status cpu_adamw(float *value, const float *grad, float *m, float *v, float *ema /* or NULL */,
+                 size_t count, Adamw a, Stream *s);
 
 typedef struct {
-    double rate, momentum, weight_decay; /* as torch.optim.SGD(nesterov=True): decay joins the gradient */
+    /* as torch.optim.SGD(nesterov=True): decay joins the gradient */
+    double rate, momentum, weight_decay;
     double grad_scale;
 } Sgd;
-Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zeros at first */, size_t count,
-                        Sgd a, Stream *s);
+Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zeros at first */,
+                        size_t count, Sgd a, Stream *s);
 
 /* *sum = sum of x[i]^2; y += a*x; shadow -= (1-decay) * (shadow - x). */
 Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s);

@@ -50,7 +50,8 @@ static Status next_field(char **field, char **at, char *end, int *line, const ch
         }
         in++;
         if (*in && *in != ',' && *in != '\n' && !(*in == '\r' && in[1] == '\n'))
-            return FAIL(ERR_INPUT, "%s:%d: text after a closing quote, expected a comma", path, *line);
+            return FAIL(ERR_INPUT, "%s:%d: text after a closing quote, expected a comma", path,
+                        *line);
     } else {
         while (*in && *in != ',' && *in != '\n' && !(*in == '\r' && in[1] == '\n')) *out++ = *in++;
     }
@@ -84,8 +85,8 @@ static Status check_header(const Csv *c)
                 return FAIL(ERR_INPUT, "%s:1: column \"%s\" twice, expected each once", c->path,
                             c->name[i]);
     return c->n_col <= MAX_COLUMNS ? OK
-                                   : FAIL(ERR_INPUT, "%s:1: %d columns, expected at most %d", c->path,
-                                          c->n_col, MAX_COLUMNS);
+                                   : FAIL(ERR_INPUT, "%s:1: %d columns, expected at most %d",
+                                          c->path, c->n_col, MAX_COLUMNS);
 }
 
 static Status parse(Csv *c, size_t size)

@@ -21,7 +21,10 @@ Status csv_read(Csv *c, const char *path);
 void   csv_free(Csv *c);
 int    csv_find(const Csv *c, const char *column);                /* -1 if there is none */
 Status csv_need(int *col, const Csv *c, const char *column);      /* fails, naming the nearest */
-static inline const char *csv_at(const Csv *c, int row, int col) { return c->cell[row * c->n_col + col]; }
+static inline const char *csv_at(const Csv *c, int row, int col)
+{
+    return c->cell[row * c->n_col + col];
+}
 
 /* One field, quoted where needed; a leading = + - @ that is no number gets a ' in front, so that
  * spreadsheets do not run it. */

@@ -20,7 +20,8 @@ typedef struct {
 Status out_open(OutFile *o, const char *path);  /* makes missing parent directories */
 Status out_write(OutFile *o, const void *data, size_t size);
 Status out_printf(OutFile *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-Status out_commit(OutFile *o);   /* flush, fsync, rename, fsync the directory; empties *o, also on failure */
+/* Flush, fsync, rename, fsync the directory; empties *o, also on failure. */
+Status out_commit(OutFile *o);
 void   out_abandon(OutFile *o);  /* removes the temporary; accepts an empty one */
 
 Status file_write(const char *path, const void *data, size_t size);  /* out_open .. out_commit */

@@ -23,7 +23,8 @@ Status status_fail(Status code, const char *file, int line, const char *fmt, ...
     vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
     for (char *c = message; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?'; /* names from files cannot break the line */
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?'; /* names from files cannot break the line */
     trace[0] = 0;
     return status_trace(code, file, line);
 }

@@ -1,9 +1,9 @@
 /* status.h - how functions say that the outside world failed them.
  *
  * Three kinds of trouble, three answers:
- *   the caller broke the contract                    -> CHECK: print where, abort. Never compiled out.
+ *   the caller broke the contract                    -> CHECK: print where, abort. Always there.
  *   the world failed (file, memory, device, config)  -> return a Status.
- *   the numbers went wrong (NaN, divergence)         -> a value in the step report; the trainer decides.
+ *   the numbers went wrong (NaN, divergence)         -> a value in a step's report; trainers decide.
  *
  * A failing function describes the failure once, in one line, where the most is known:
  * "file:place: what was found, what was expected". Callers only pass it up. The text and
@@ -34,7 +34,7 @@ Status status_trace(Status code, const char *file, int line);
 
 const char *status_message(void);     /* the one-line text of this thread's last failure      */
 const char *status_trace_text(void);  /* "  at file:line\n" for each TRY it passed            */
-void        status_set(Status code, const char *message);  /* carry a failure over from another thread */
+void status_set(Status code, const char *message); /* carry a failure over from another thread */
 noreturn void check_failed(const char *what, const char *file, int line);
 
 #define FAIL(code, ...) status_fail((code), __FILE__, __LINE__, __VA_ARGS__)

@@ -44,7 +44,8 @@ Tensor *reshape(Graph *g, Tensor *x, int ndim, const int *dim)
     for (int i = 0; i < ndim; i++) count *= (size_t)dim[i];
     if (count != tensor_count(x)) {
         char shape[64];
-        return graph_fail(g, "reshape: %s does not have %zu elements", tensor_shape_text(x, shape), count);
+        return graph_fail(g, "reshape: %s does not have %zu elements", tensor_shape_text(x, shape),
+                          count);
     }
     return graph_view(g, &op_reshape, x, ndim, dim);
 }

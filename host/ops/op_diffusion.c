@@ -5,27 +5,29 @@
 
 static Status mix_samples_dx_cpu(const Tensor *dx, Stream *s)
 {
-    return cpu_mix_samples_dx(dx->data, dx->src[0]->data, dx->src[1]->data, *(const int *)dx->args, dx->dim[0],
-                              per_sample(dx), s);
+    return cpu_mix_samples_dx(dx->data, dx->src[0]->data, dx->src[1]->data, *(const int *)dx->args,
+                              dx->dim[0], per_sample(dx), s);
 }
 
 const OpDef op_mix_samples_dx = {.name = "mix_samples_dx", .cpu = mix_samples_dx_cpu};
 
 static Status mix_samples_cpu(const Tensor *y, Stream *s)
 {
-    return cpu_mix_samples_fwd(y->data, y->src[0]->data, y->src[1]->data, y->src[2]->data, y->dim[0],
-                               per_sample(y), s);
+    return cpu_mix_samples_fwd(y->data, y->src[0]->data, y->src[1]->data, y->src[2]->data,
+                               y->dim[0], per_sample(y), s);
 }
 
 static void mix_samples_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     for (int which = 0; which < 2; which++)
         if (y->src[which]->trainable)
-            grad_add(g, y->src[which], graph_node(g, &op_mix_samples_dx, y->ndim, y->dim, 2,
-                                                  (Tensor *[]){dy, y->src[2]}, &which, sizeof which));
+            grad_add(g, y->src[which],
+                     graph_node(g, &op_mix_samples_dx, y->ndim, y->dim, 2,
+                                (Tensor *[]){dy, y->src[2]}, &which, sizeof which));
 }
 
-const OpDef op_mix_samples = {.name = "mix_samples", .cpu = mix_samples_cpu, .vjp = mix_samples_vjp};
+const OpDef op_mix_samples = {
+    .name = "mix_samples", .cpu = mix_samples_cpu, .vjp = mix_samples_vjp};
 
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c)
 {
@@ -41,8 +43,9 @@ Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c)
 static Status ddim_step_cpu(const Tensor *y, Stream *s)
 {
     const DdimArgs *a = y->args;
-    return cpu_ddim_step(y->data, y->src[0]->data, y->src[1]->data, y->src[3] ? y->src[3]->data : NULL,
-                         y->src[2]->data, tensor_count(y), a->guided, (int)a->prediction, a->guidance, a->clip, s);
+    return cpu_ddim_step(y->data, y->src[0]->data, y->src[1]->data,
+                         y->src[3] ? y->src[3]->data : NULL, y->src[2]->data, tensor_count(y),
+                         a->guided, (int)a->prediction, a->guidance, a->clip, s);
 }
 
 const OpDef op_ddim_step = {.name = "ddim_step", .cpu = ddim_step_cpu};
@@ -56,6 +59,8 @@ Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef
     if (noise && !tensor_same_shape(x, noise)) return op_shapes_differ(g, "ddim_step", x, noise);
     char shape[64];
     if (coef->ndim != 1 || coef->dim[0] != 6)
-        return graph_fail(g, "ddim_step: coefficients %s, expected [6]", tensor_shape_text(coef, shape));
-    return graph_node(g, &op_ddim_step, x->ndim, x->dim, 4, (Tensor *[]){x, pred, coef, noise}, &a, sizeof a);
+        return graph_fail(g, "ddim_step: coefficients %s, expected [6]",
+                          tensor_shape_text(coef, shape));
+    return graph_node(g, &op_ddim_step, x->ndim, x->dim, 4, (Tensor *[]){x, pred, coef, noise}, &a,
+                      sizeof a);
 }

@@ -6,8 +6,8 @@
 static Status embedding_dw_cpu(const Tensor *dtable, Stream *s)
 {
     const Tensor *ids = dtable->src[0];
-    return cpu_embedding_dw(dtable->data, ids->data, dtable->src[1]->data, tensor_count(ids), dtable->dim[0],
-                            dtable->dim[1], s);
+    return cpu_embedding_dw(dtable->data, ids->data, dtable->src[1]->data, tensor_count(ids),
+                            dtable->dim[0], dtable->dim[1], s);
 }
 
 const OpDef op_embedding_dw = {.name = "embedding_dw", .cpu = embedding_dw_cpu};
@@ -15,13 +15,16 @@ const OpDef op_embedding_dw = {.name = "embedding_dw", .cpu = embedding_dw_cpu};
 static Status embedding_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *ids = y->src[0], *table = y->src[1];
-    return cpu_embedding_fwd(y->data, ids->data, table->data, tensor_count(ids), table->dim[0], table->dim[1], s);
+    return cpu_embedding_fwd(y->data, ids->data, table->data, tensor_count(ids), table->dim[0],
+                             table->dim[1], s);
 }
 
 static void embedding_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *table = y->src[1];
-    grad_add(g, table, graph_node(g, &op_embedding_dw, 2, table->dim, 2, (Tensor *[]){y->src[0], dy}, NULL, 0));
+    grad_add(
+        g, table,
+        graph_node(g, &op_embedding_dw, 2, table->dim, 2, (Tensor *[]){y->src[0], dy}, NULL, 0));
 }
 
 const OpDef op_embedding = {.name = "embedding", .cpu = embedding_cpu, .vjp = embedding_vjp};
@@ -41,7 +44,8 @@ Tensor *embedding(Graph *g, Tensor *ids, Tensor *table)
 static Status timestep_embedding_cpu(const Tensor *y, Stream *s)
 {
     const TimestepArgs *a = y->args;
-    return cpu_timestep_embedding(y->data, y->src[0]->data, y->dim[0], a->dim, a->flip, a->shift, s);
+    return cpu_timestep_embedding(y->data, y->src[0]->data, y->dim[0], a->dim, a->flip, a->shift,
+                                  s);
 }
 
 const OpDef op_timestep_embedding = {.name = "timestep_embedding", .cpu = timestep_embedding_cpu};
@@ -51,8 +55,10 @@ Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift)
     if (!t) return NULL;
     char shape[64];
     if (t->ndim != 1 || dim < 2 || dim % 2 || (float)(dim / 2) <= shift)
-        return graph_fail(g, "timestep_embedding: times %s, width %d, shift %g, expected [n], even, below width/2",
-                          tensor_shape_text(t, shape), dim, (double)shift);
+        return graph_fail(
+            g,
+            "timestep_embedding: times %s, width %d, shift %g, expected [n], even, below width/2",
+            tensor_shape_text(t, shape), dim, (double)shift);
     TimestepArgs a = {dim, flip, shift};
     return graph_node(g, &op_timestep_embedding, 2, (int[]){t->dim[0], dim}, 1, &t, &a, sizeof a);
 }

@@ -26,7 +26,8 @@ const OpDef op_concat = {.name = "concat", .cpu = concat_cpu, .vjp = concat_vjp}
 
 Tensor *concat(Graph *g, int n, Tensor *const *x)
 {
-    if (n < 1 || n > MAX_SRC) return graph_fail(g, "concat: %d parts, expected 1 to %d", n, MAX_SRC);
+    if (n < 1 || n > MAX_SRC)
+        return graph_fail(g, "concat: %d parts, expected 1 to %d", n, MAX_SRC);
     int dim[MAX_DIM], width = 0;
     for (int i = 0; i < n; i++) {
         if (!x[i]) return NULL;
@@ -79,6 +80,7 @@ Tensor *slice(Graph *g, Tensor *x, int from, int count)
     if (!x) return NULL;
     char shape[64];
     if (from < 0 || count < 1 || count > last_dim(x) - from)
-        return graph_fail(g, "slice: %d columns from %d of %s", count, from, tensor_shape_text(x, shape));
+        return graph_fail(g, "slice: %d columns from %d of %s", count, from,
+                          tensor_shape_text(x, shape));
     return along_last(g, &op_slice, x, count, from);
 }

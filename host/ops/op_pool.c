@@ -17,18 +17,25 @@ static bool is_image(Graph *g, const char *op, const Tensor *x)
 static PoolShape shape_of(const Tensor *x, const Tensor *y, const void *args)
 {
     const PoolArgs *a = args;
-    return (PoolShape){.n = x->dim[0], .h = x->dim[1], .w = x->dim[2], .c = x->dim[3], .p = y->dim[1],
-                       .q = y->dim[2], .size = a->size, .stride = a->stride, .pad = a->pad};
+    return (PoolShape){.n = x->dim[0],
+                       .h = x->dim[1],
+                       .w = x->dim[2],
+                       .c = x->dim[3],
+                       .p = y->dim[1],
+                       .q = y->dim[2],
+                       .size = a->size,
+                       .stride = a->stride,
+                       .pad = a->pad};
 }
 
 static Tensor *pool(Graph *g, const OpDef *op, Tensor *x, PoolArgs a)
 {
     if (!x || !is_image(g, op->name, x)) return NULL;
     char shape[64];
-    if (a.size < 1 || a.stride < 1 || a.pad < 0 || 2 * a.pad > a.size || x->dim[1] + 2 * a.pad < a.size ||
-        x->dim[2] + 2 * a.pad < a.size)
-        return graph_fail(g, "%s: size %d, stride %d, padding %d do not fit %s", op->name, a.size, a.stride, a.pad,
-                          tensor_shape_text(x, shape));
+    if (a.size < 1 || a.stride < 1 || a.pad < 0 || 2 * a.pad > a.size ||
+        x->dim[1] + 2 * a.pad < a.size || x->dim[2] + 2 * a.pad < a.size)
+        return graph_fail(g, "%s: size %d, stride %d, padding %d do not fit %s", op->name, a.size,
+                          a.stride, a.pad, tensor_shape_text(x, shape));
     int dim[] = {x->dim[0], (x->dim[1] + 2 * a.pad - a.size) / a.stride + 1,
                  (x->dim[2] + 2 * a.pad - a.size) / a.stride + 1, x->dim[3]};
     return graph_node(g, op, 4, dim, 1, &x, &a, sizeof a);
@@ -51,8 +58,9 @@ static Status maxpool_cpu(const Tensor *y, Stream *s)
 static void maxpool_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *x = y->src[0];
-    grad_add(g, x, graph_node(g, &op_maxpool_dx, 4, x->dim, 2, (Tensor *[]){dy, y->side[0]}, y->args,
-                              sizeof(PoolArgs)));
+    grad_add(g, x,
+             graph_node(g, &op_maxpool_dx, 4, x->dim, 2, (Tensor *[]){dy, y->side[0]}, y->args,
+                        sizeof(PoolArgs)));
 }
 
 const OpDef op_maxpool = {.name = "maxpool", .cpu = maxpool_cpu, .vjp = maxpool_vjp};
@@ -95,7 +103,8 @@ Tensor *avgpool(Graph *g, Tensor *x, int size, int stride, int pad)
 
 static Status global_avgpool_dx_cpu(const Tensor *dx, Stream *s)
 {
-    return cpu_global_avgpool_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1] * dx->dim[2], dx->dim[3], s);
+    return cpu_global_avgpool_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1] * dx->dim[2],
+                                 dx->dim[3], s);
 }
 
 const OpDef op_global_avgpool_dx = {.name = "global_avgpool_dx", .cpu = global_avgpool_dx_cpu};
@@ -112,7 +121,8 @@ static void global_avgpool_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, x, graph_node(g, &op_global_avgpool_dx, 4, x->dim, 1, &dy, NULL, 0));
 }
 
-const OpDef op_global_avgpool = {.name = "global_avgpool", .cpu = global_avgpool_cpu, .vjp = global_avgpool_vjp};
+const OpDef op_global_avgpool = {
+    .name = "global_avgpool", .cpu = global_avgpool_cpu, .vjp = global_avgpool_vjp};
 
 Tensor *global_avgpool(Graph *g, Tensor *x)
 {
@@ -124,7 +134,8 @@ Tensor *global_avgpool(Graph *g, Tensor *x)
 
 static Status upsample2_dx_cpu(const Tensor *dx, Stream *s)
 {
-    return cpu_upsample2_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1], dx->dim[2], dx->dim[3], s);
+    return cpu_upsample2_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1], dx->dim[2],
+                            dx->dim[3], s);
 }
 
 const OpDef op_upsample2_dx = {.name = "upsample2_dx", .cpu = upsample2_dx_cpu};
@@ -146,6 +157,6 @@ const OpDef op_upsample2 = {.name = "upsample2", .cpu = upsample2_cpu, .vjp = up
 Tensor *upsample2(Graph *g, Tensor *x)
 {
     if (!x || !is_image(g, "upsample2", x)) return NULL;
-    return graph_node(g, &op_upsample2, 4, (int[]){x->dim[0], 2 * x->dim[1], 2 * x->dim[2], x->dim[3]}, 1, &x,
-                      NULL, 0);
+    return graph_node(g, &op_upsample2, 4,
+                      (int[]){x->dim[0], 2 * x->dim[1], 2 * x->dim[2], x->dim[3]}, 1, &x, NULL, 0);
 }

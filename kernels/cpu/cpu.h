@@ -19,7 +19,8 @@ void dnnl_close(struct Dnnl *d);  /* accepts NULL */
 enum { PARALLEL_MIN = 16384 };    /* elements from which starting the threads pays */
 
 /* One function, compiled for AVX-512, AVX2 and the baseline, chosen when the program starts. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__)
 #define SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define SIMD

@@ -12,7 +12,8 @@
 #include <math.h>
 
 /* In double: the angle of t = 999 in fp32 would be off by 6e-5. n*dim is small. */
-Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift, Stream *s)
+Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift,
+                              Stream *s)
 {
     (void)s;
     int half = dim / 2;
@@ -29,19 +30,21 @@ Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip
     return OK;
 }
 
-SIMD Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n, size_t per,
-                                Stream *s)
+SIMD Status cpu_mix_samples_fwd(float *y, const float *a, const float *b, const float *c, int n,
+                                size_t per, Stream *s)
 {
     (void)s;
     for (int i = 0; i < n; i++) {
         float p = c[2 * i], q = c[2 * i + 1];
 #pragma omp parallel for simd
-        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++) y[at] = p * a[at] + q * b[at];
+        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++)
+            y[at] = p * a[at] + q * b[at];
     }
     return OK;
 }
 
-SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n, size_t per, Stream *s)
+SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which, int n,
+                               size_t per, Stream *s)
 {
     (void)s;
     for (int i = 0; i < n; i++) {
@@ -52,17 +55,21 @@ SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int w
     return OK;
 }
 
-SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise, const float *coef,
-                          size_t count, int guided, int prediction, float guidance, float clip, Stream *s)
+SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise,
+                          const float *coef, size_t count, int guided, int prediction,
+                          float guidance, float clip, Stream *s)
 {
     (void)s;
-    float a = coef[0], b = coef[1], next_a = coef[2], next_b = coef[3], spread = noise ? coef[4] : 0;
+    float a = coef[0], b = coef[1], next_a = coef[2], next_b = coef[3],
+          spread = noise ? coef[4] : 0;
     const float *cond = guided ? pred + count : pred, *extra = noise ? noise : x;
 #pragma omp parallel for simd
     for (size_t i = 0; i < count; i++) {
         float e = guided ? pred[i] + guidance * (cond[i] - pred[i]) : pred[i];
         float x0 = prediction == 2 ? e : prediction == 1 ? a * x[i] - b * e : (x[i] - b * e) / a;
-        float noise_now = prediction == 2 ? (x[i] - a * e) / b : prediction == 1 ? a * e + b * x[i] : e;
+        float noise_now = prediction == 2   ? (x[i] - a * e) / b
+                          : prediction == 1 ? a * e + b * x[i]
+                                            : e;
         if (clip > 0) x0 = x0 > clip ? clip : x0 < -clip ? -clip : x0; /* a NaN stays one */
         float v = next_a * x0 + next_b * noise_now;
         y[i] = noise ? v + spread * extra[i] : v;

@@ -8,7 +8,8 @@ enum { MAX_PARTS = 6 };
 Status cpu_concat(float *y, const float *const *x, const int *c, int n, size_t rows, Stream *s)
 {
     (void)s;
-    if (n < 1 || n > MAX_PARTS) return FAIL(ERR_BUG, "concat: %d parts, expected 1 to %d", n, MAX_PARTS);
+    if (n < 1 || n > MAX_PARTS)
+        return FAIL(ERR_BUG, "concat: %d parts, expected 1 to %d", n, MAX_PARTS);
     size_t width = 0;
     for (int k = 0; k < n; k++) width += (size_t)c[k];
 #pragma omp parallel for

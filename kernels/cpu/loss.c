@@ -2,7 +2,8 @@
  *
  * Cross-entropy as torch.nn.functional.cross_entropy(weight, label_smoothing = s), mean over rows:
  *   W    = sum over rows of w[label]
- *   loss = sum over rows of (1-s) * w[label] * -log p[label] + s/k * sum over j of w[j] * -log p[j], over W
+ *   loss = 1/W * sum over rows of
+ *          (1-s) * w[label] * -log p[label] + s/k * sum over j of w[j] * -log p[j]
  *   dlogits[j] = dloss/W * ((1-s) * w[label] * (p[j] - [j = label]) + s/k * (p[j] * sum w - w[j]))
  * Logits are a batch of labels, so that kernel runs on one thread. */
 #include "cpu.h"
@@ -13,8 +14,8 @@
 
 enum { BLOCK = 4096, LANES = 8 }; /* elements of one partial sum; independent sums inside it */
 
-/* One block's sum of errors. The square of a float's double is exact, so contraction to FMA changes no
- * bit: the sum is the same for every instruction set and number of threads. */
+/* One block's sum of errors. The square of a float's double is exact, so contraction to FMA changes
+ * no bit: the sum is the same for every instruction set and number of threads. */
 static inline double block_error(const float *x, const float *target, size_t count, bool squared)
 {
     double lane[LANES] = {0}, sum = 0;
@@ -33,7 +34,8 @@ static inline double block_error(const float *x, const float *target, size_t cou
 }
 
 /* From the blocks' sums [n, blocks]. */
-static float weighted_mean(const double *part, const float *weight, int n, size_t blocks, size_t per)
+static float weighted_mean(const double *part, const float *weight, int n, size_t blocks,
+                           size_t per)
 {
     double total = 0;
     for (int i = 0; i < n; i++) {
@@ -44,20 +46,21 @@ static float weighted_mean(const double *part, const float *weight, int n, size_
     return (float)(total / n);
 }
 
-#define WEIGHTED_LOSS(name, squared)                                                                         \
-    SIMD Status name(float *loss, const float *x, const float *target, const float *weight, int n,            \
-                     size_t per, Stream *s)                                                                   \
-    {                                                                                                         \
-        size_t blocks = (per + BLOCK - 1) / BLOCK, all = blocks * (size_t)n;                                  \
-        double *part = stream_scratch(s, all * sizeof *part);                                                 \
-        if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", all);                             \
-        _Pragma("omp parallel for") for (size_t b = 0; b < all; b++)                                          \
-        {                                                                                                     \
-            size_t from = b % blocks * BLOCK, at = b / blocks * per + from;                                   \
-            part[b] = block_error(x + at, target + at, per - from < BLOCK ? per - from : BLOCK, squared);     \
-        }                                                                                                     \
-        *loss = weighted_mean(part, weight, n, blocks, per);                                                  \
-        return OK;                                                                                            \
+#define WEIGHTED_LOSS(name, squared)                                                               \
+    SIMD Status name(float *loss, const float *x, const float *target, const float *weight, int n, \
+                     size_t per, Stream *s)                                                        \
+    {                                                                                              \
+        size_t blocks = (per + BLOCK - 1) / BLOCK, all = blocks * (size_t)n;                       \
+        double *part = stream_scratch(s, all * sizeof *part);                                      \
+        if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", all);                  \
+        _Pragma("omp parallel for") for (size_t b = 0; b < all; b++)                               \
+        {                                                                                          \
+            size_t from = b % blocks * BLOCK, at = b / blocks * per + from;                        \
+            part[b] = block_error(x + at, target + at, per - from < BLOCK ? per - from : BLOCK,    \
+                                  squared);                                                        \
+        }                                                                                          \
+        *loss = weighted_mean(part, weight, n, blocks, per);                                       \
+        return OK;                                                                                 \
     }
 WEIGHTED_LOSS(cpu_weighted_mse_fwd, true)
 WEIGHTED_LOSS(cpu_weighted_l1_fwd, false)
@@ -69,7 +72,8 @@ SIMD Status cpu_weighted_mse_dx(float *dx, const float *dloss, const float *x, c
     for (int i = 0; i < n; i++) {
         float scale = (float)(2.0 * *dloss * weight[i] / ((double)n * (double)per));
 #pragma omp parallel for simd
-        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++) dx[at] = scale * (x[at] - target[at]);
+        for (size_t at = (size_t)i * per; at < (size_t)(i + 1) * per; at++)
+            dx[at] = scale * (x[at] - target[at]);
     }
     return OK;
 }
@@ -99,14 +103,16 @@ static double label_weight(const int32_t *label, const float *weight, int n)
 }
 
 /* Writes the probabilities of one row; returns its loss, not yet divided. */
-static double row_loss(float *prob, const float *logits, int label, const float *weight, int k, double smoothing)
+static double row_loss(float *prob, const float *logits, int label, const float *weight, int k,
+                       double smoothing)
 {
     double top = logits[0], sum = 0, loss = 0;
     for (int j = 1; j < k; j++) top = logits[j] > top ? (double)logits[j] : top;
     for (int j = 0; j < k; j++) sum += exp(logits[j] - top);
     double lse = top + log(sum);
     for (int j = 0; j < k; j++) {
-        double w = weight ? (double)weight[j] : 1, share = smoothing / k + (j == label ? 1 - smoothing : 0);
+        double w = weight ? (double)weight[j] : 1,
+               share = smoothing / k + (j == label ? 1 - smoothing : 0);
         prob[j] = (float)exp(logits[j] - lse);
         if (share != 0) loss += share * w * (lse - logits[j]);
     }
@@ -129,8 +135,9 @@ Status cpu_cross_entropy_fwd(float *loss, float *prob, const float *logits, cons
     return OK;
 }
 
-Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *prob, const int32_t *label,
-                            const float *weight, int n, int k, float smoothing, Stream *s)
+Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *prob,
+                            const int32_t *label, const float *weight, int n, int k,
+                            float smoothing, Stream *s)
 {
     (void)s;
     double divisor = label_weight(label, weight, n), sum = 0;
@@ -142,7 +149,8 @@ Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *pro
             memset(row, 0, (size_t)k * sizeof *row);
             continue;
         }
-        double own = weight ? (double)weight[label[i]] : 1, scale = *dloss / divisor, even = (double)smoothing / k;
+        double own = weight ? (double)weight[label[i]] : 1, scale = *dloss / divisor,
+               even = (double)smoothing / k;
         for (int j = 0; j < k; j++) {
             double w = weight ? (double)weight[j] : 1;
             double hit = (1 - (double)smoothing) * own * (p[j] - (j == label[i]));

@@ -10,13 +10,14 @@
 
 enum { BLOCK = 16384, LANES = 8 };
 
-SIMD Status cpu_adamw(float *value, const float *grad, float *m, float *v, float *ema, size_t count, Adamw a,
-                      Stream *s)
+SIMD Status cpu_adamw(float *value, const float *grad, float *m, float *v, float *ema, size_t count,
+                      Adamw a, Stream *s)
 {
     (void)s;
     if (a.step < 1) return FAIL(ERR_BUG, "adamw: step %lld, expected 1 or more", (long long)a.step);
     double fix1 = 1 - pow(a.beta1, (double)a.step), fix2 = 1 - pow(a.beta2, (double)a.step);
-    float scale = (float)a.grad_scale, keep = (float)(1 - a.rate * a.weight_decay), rate = (float)(a.rate / fix1);
+    float scale = (float)a.grad_scale, keep = (float)(1 - a.rate * a.weight_decay),
+          rate = (float)(a.rate / fix1);
     float new1 = (float)(1 - a.beta1), old2 = (float)a.beta2, new2 = (float)(1 - a.beta2);
     float root = (float)(1 / sqrt(fix2)), eps = (float)a.eps, pull = (float)(1 - a.ema_decay);
 #pragma omp parallel for simd
@@ -30,10 +31,12 @@ SIMD Status cpu_adamw(float *value, const float *grad, float *m, float *v, float
     return OK;
 }
 
-SIMD Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum, size_t count, Sgd a, Stream *s)
+SIMD Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum, size_t count, Sgd a,
+                             Stream *s)
 {
     (void)s;
-    float scale = (float)a.grad_scale, decay = (float)a.weight_decay, mu = (float)a.momentum, rate = (float)a.rate;
+    float scale = (float)a.grad_scale, decay = (float)a.weight_decay, mu = (float)a.momentum,
+          rate = (float)a.rate;
 #pragma omp parallel for simd
     for (size_t i = 0; i < count; i++) {
         float g = scale * grad[i] + decay * value[i];
@@ -62,7 +65,8 @@ SIMD Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s)
     if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", blocks);
 #pragma omp parallel for
     for (size_t b = 0; b < blocks; b++)
-        part[b] = block_squares(x + b * BLOCK, count - b * BLOCK < BLOCK ? count - b * BLOCK : BLOCK);
+        part[b] =
+            block_squares(x + b * BLOCK, count - b * BLOCK < BLOCK ? count - b * BLOCK : BLOCK);
     for (size_t b = 0; b < blocks; b++) total += part[b];
     *sum = total;
     return OK;

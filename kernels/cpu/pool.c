@@ -1,7 +1,7 @@
 /* pool.c - maximum and mean over windows, channels innermost so that the inner loop vectorises.
  *
- * Backward passes gather: each input pixel collects from the windows that hold it, in their order, so
- * there are no races and the sum does not depend on threads. Window p covers the rows
+ * Backward passes gather: each input pixel collects from the windows that hold it, in their order,
+ * so there are no races and the sum does not depend on threads. Window p covers the rows
  * p*stride - pad .. p*stride - pad + size - 1; so row y lies in the windows
  * ceil((y + pad - size + 1) / stride) .. floor((y + pad) / stride), clipped to 0..p-1. */
 #include "cpu.h"
@@ -28,8 +28,9 @@ static Status check(PoolShape a)
 {
     bool fits = a.size >= 1 && a.stride >= 1 && a.pad >= 0 && 2 * a.pad <= a.size &&
                 (a.p - 1) * a.stride - a.pad < a.h && (a.q - 1) * a.stride - a.pad < a.w;
-    return fits ? OK : FAIL(ERR_BUG, "pool: size %d, stride %d, padding %d do not fit %dx%d -> %dx%d", a.size,
-                            a.stride, a.pad, a.h, a.w, a.p, a.q);
+    return fits ? OK
+                : FAIL(ERR_BUG, "pool: size %d, stride %d, padding %d do not fit %dx%d -> %dx%d",
+                       a.size, a.stride, a.pad, a.h, a.w, a.p, a.q);
 }
 
 SIMD Status cpu_maxpool_fwd(float *y, int32_t *index, const float *x, PoolShape a, Stream *s)
@@ -76,10 +77,12 @@ SIMD Status cpu_maxpool_dx(float *dx, const float *dy, const int32_t *index, Poo
             memset(to, 0, (size_t)a.c * sizeof *to);
             for (int p = in_p.first; p < in_p.end; p++)
                 for (int q = in_q.first; q < in_q.end; q++) {
-                    size_t at = (((size_t)(row / a.h) * (size_t)a.p + (size_t)p) * (size_t)a.q + (size_t)q) *
+                    size_t at = (((size_t)(row / a.h) * (size_t)a.p + (size_t)p) * (size_t)a.q +
+                                 (size_t)q) *
                                 (size_t)a.c;
 #pragma omp simd
-                    for (int c = 0; c < a.c; c++) to[c] += index[at + (size_t)c] == here ? dy[at + (size_t)c] : 0;
+                    for (int c = 0; c < a.c; c++)
+                        to[c] += index[at + (size_t)c] == here ? dy[at + (size_t)c] : 0;
                 }
         }
     }
@@ -126,8 +129,10 @@ SIMD Status cpu_avgpool_dx(float *dx, const float *dy, PoolShape a, Stream *s)
             memset(to, 0, (size_t)a.c * sizeof *to);
             for (int p = in_p.first; p < in_p.end; p++)
                 for (int q = in_q.first; q < in_q.end; q++) {
-                    const float *v = dy + (((size_t)(row / a.h) * (size_t)a.p + (size_t)p) * (size_t)a.q +
-                                           (size_t)q) * (size_t)a.c;
+                    const float *v =
+                        dy + (((size_t)(row / a.h) * (size_t)a.p + (size_t)p) * (size_t)a.q +
+                              (size_t)q) *
+                                 (size_t)a.c;
 #pragma omp simd
                     for (int c = 0; c < a.c; c++) to[c] += v[c];
                 }

@@ -56,7 +56,8 @@ static void permutation_is_one(void **state)
         char *hit = calloc(size[s], 1);
         uint32_t fixed = 0;
         for (uint32_t i = 0; i < size[s]; i++) {
-            uint32_t to = random_permute((RandomKey){.seed = 1, .stream = STREAM_SHUFFLE}, i, size[s]);
+            uint32_t to =
+                random_permute((RandomKey){.seed = 1, .stream = STREAM_SHUFFLE}, i, size[s]);
             assert_true(to < size[s] && !hit[to]);
             hit[to] = 1;
             fixed += to == i;

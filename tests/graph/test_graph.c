@@ -1,4 +1,4 @@
-/* test_graph.c - recording: names, errors, gradients, liveness, dumps; and what a failing run says. */
+/* test_graph.c - recording: names, errors, gradients, liveness, dumps; what a failing run says. */
 #include "exec/exec.h"
 #include "ops/op.h"
 #include "ops/ops.h"
@@ -74,7 +74,10 @@ static Tensor *bad_window(Graph *g)
     return avgpool(g, graph_leaf(g, KIND_INPUT, DTYPE_F32, "x", 4, (int[]){1, 2, 9, 1}), 3, 1, 0);
 }
 static Tensor *bad_reshape(Graph *g) { return reshape(g, param(g, "a", 2, 3), 1, (int[]){7}); }
-static Tensor *bad_ids(Graph *g) { return embedding(g, input(g, "ids", 2, 3), param(g, "table", 9, 4)); }
+static Tensor *bad_ids(Graph *g)
+{
+    return embedding(g, input(g, "ids", 2, 3), param(g, "table", 9, 4));
+}
 static Tensor *bad_time(Graph *g) { return timestep_embedding(g, input(g, "t", 2, 1), 8, true, 0); }
 static Tensor *bad_mix(Graph *g)
 {
@@ -82,14 +85,18 @@ static Tensor *bad_mix(Graph *g)
 }
 static Tensor *bad_step(Graph *g)
 {
-    return ddim_step(g, input(g, "x", 2, 3), input(g, "p", 2, 3), NULL, input(g, "c", 6, 1), (DdimArgs){1, PREDICT_NOISE, 2, 0});
+    return ddim_step(g, input(g, "x", 2, 3), input(g, "p", 2, 3), NULL, input(g, "c", 6, 1),
+                     (DdimArgs){1, PREDICT_NOISE, 2, 0});
 }
 static Tensor *bad_target(Graph *g)
 {
     Tensor *w = graph_leaf(g, KIND_INPUT, DTYPE_F32, "w", 1, (int[]){2});
     return weighted_mse(g, input(g, "x", 2, 3), param(g, "target", 2, 3), w);
 }
-static Tensor *bad_label(Graph *g) { return cross_entropy(g, input(g, "x", 2, 3), input(g, "l", 2, 1), NULL, 0); }
+static Tensor *bad_label(Graph *g)
+{
+    return cross_entropy(g, input(g, "x", 2, 3), input(g, "l", 2, 1), NULL, 0);
+}
 static Tensor *bad_size(Graph *g) { return param(g, "a", 0, 3); }
 static Tensor *bad_huge(Graph *g) { return param(g, "a", INT32_MAX, INT32_MAX); }
 
@@ -108,10 +115,12 @@ static void builders_refuse(void **state)
         {bad_window, "avgpool: size 3, stride 1, padding 0 do not fit [1,2,9,1]"},
         {bad_reshape, "reshape: [2,3] does not have 7 elements"},
         {bad_ids, "embedding: ids [2,3] and table [9,4], expected I32 [n,t] and [v,d]"},
-        {bad_time, "timestep_embedding: times [2,1], width 8, shift 0, expected [n], even, below width/2"},
+        {bad_time,
+         "timestep_embedding: times [2,1], width 8, shift 0, expected [n], even, below width/2"},
         {bad_mix, "mix_samples: coefficients trainable [2,2], expected constants [2,2]"},
         {bad_step, "ddim_step, guided: shapes [2,3] and [2,3] differ"},
-        {bad_target, "weighted_mse: gradients flow into x only, target and weight must be constants"},
+        {bad_target,
+         "weighted_mse: gradients flow into x only, target and weight must be constants"},
         {bad_label, "cross_entropy: logits [2,3] and labels [2,1], expected [n,k] and I32 [n]"},
         {bad_size, "a: dimension 0 is 0, expected 1 or more"},
         {bad_huge, "a: too large"},
@@ -137,7 +146,8 @@ static void no_gradient_is_an_error(void **state)
 {
     (void)state;
     Graph *g = graph_new();
-    Tensor *x = param(g, "x", 2, 3), *coef = graph_leaf(g, KIND_INPUT, DTYPE_F32, "c", 1, (int[]){6});
+    Tensor *x = param(g, "x", 2, 3),
+           *coef = graph_leaf(g, KIND_INPUT, DTYPE_F32, "c", 1, (int[]){6});
     graph_scope_push(g, "sampler");
     Tensor *y = ddim_step(g, x, x, NULL, coef, (DdimArgs){0});
     graph_backward(g, 1, &y, NULL);
@@ -238,7 +248,7 @@ static void sides_of_copies_are_their_own(void **state)
             copies++;
         }
         if (t->op == &op_maxpool_dx) assert_true(t->src[1]->owner->id > y->id); /* the copy's */
-        if (t->op) assert_true(!t->src[0] || t->src[0]->id < t->id);           /* in order of execution */
+        if (t->op) assert_true(!t->src[0] || t->src[0]->id < t->id); /* in order of execution */
     }
     assert_int_equal(copies, 4);
     graph_free(g);
@@ -304,7 +314,8 @@ static void failures_name_the_node(void **state)
     assert_int_equal(device_open(&d, "cpu", 1, NULL), OK);
     Graph *g = graph_new();
     graph_scope_push(g, "text_model");
-    Tensor *ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){1, 2}), *table = param(g, "table", 9, 4);
+    Tensor *ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){1, 2}),
+           *table = param(g, "table", 9, 4);
     Tensor *y = embedding(g, ids, table);
     graph_scope_pop(g);
     graph_finish(g, &y, 1);

@@ -1,5 +1,5 @@
-/* test_plan.c - the planner on hundreds of random graphs: nothing that is still needed is overwritten,
- * shared memory computes what memory apart computes, and recomputing changes no bit. */
+/* test_plan.c - the planner on hundreds of random graphs: nothing that is still needed is
+ * overwritten, shared memory computes what memory apart computes, recomputing changes no bit. */
 #include "exec/exec.h"
 #include "graph/plan.h"
 #include "ops/ops.h"
@@ -22,8 +22,8 @@ static Bytes place(const Plan *p, const Tensor *t)
     return (Bytes){p->offset[t->id], p->offset[t->id] + tensor_bytes(t)};
 }
 
-/* The last tensor that was written over any byte of t, as the list has run up to `now`: a play of the
- * run with names in place of numbers. Inputs are written before it. */
+/* The last tensor that was written over any byte of t, as the list has run up to `now`: a play of
+ * the run with names in place of numbers. Inputs are written before it. */
 static const Tensor *holder(const Plan *p, const Graph *g, const Tensor *t, int now)
 {
     const Tensor *last = NULL;
@@ -75,7 +75,8 @@ static void check_plan(const RandomGraph *r, uint32_t seed)
             if (t->side[k]) expect_intact(&p, g, t->side[k], i, seed);
     }
     for (int i = 0; i < g->n; i++) /* the next run finds its inputs */
-        if (g->node[i]->live && g->node[i]->kind == KIND_INPUT) expect_intact(&p, g, g->node[i], g->n, seed);
+        if (g->node[i]->live && g->node[i]->kind == KIND_INPUT)
+            expect_intact(&p, g, g->node[i], g->n, seed);
     for (int i = 0; i < r->n_keep; i++) expect_intact(&p, g, r->keep[i], g->n, seed);
     plan_free(&p);
     plan_free(&again);
@@ -95,7 +96,8 @@ static void nothing_needed_is_overwritten(void **state)
 typedef void (*Runner)(RandomGraph *, Device *, uint32_t, void **);
 
 /* Runs the graph of `seed` both ways; what is kept must agree in every bit. n: how many of them. */
-static void same_bits(Device *d, uint32_t seed, bool segments_a, Runner a, bool segments_b, Runner b)
+static void same_bits(Device *d, uint32_t seed, bool segments_a, Runner a, bool segments_b,
+                      Runner b)
 {
     RandomGraph ra, rb;
     void *va[64], *vb[64];
@@ -137,8 +139,8 @@ static void recomputing_changes_no_bit(void **state)
     device_close(d);
 }
 
-/* A chain whose backward pass needs each link's side (where the maxima were): recomputing in segments
- * of eight must save memory, and keep one segment's sides at a time. */
+/* A chain whose backward pass needs each link's side (where the maxima were): recomputing in
+ * segments of eight must save memory, and keep one segment's sides at a time. */
 static size_t chain_bytes(bool segments)
 {
     enum { LINKS = 64 };
@@ -147,7 +149,8 @@ static size_t chain_bytes(bool segments)
     Tensor *x = graph_leaf(g, KIND_PARAM, DTYPE_F32, "x", 4, (int[]){1, 8, 8, 16}), *y = x;
     for (int i = 0; i < LINKS; i++) {
         if (segments && i % 8 == 0) graph_recompute_begin(g);
-        y = reshape(g, maxpool(g, y, 3, 1, 1), 2, (int[]){16, 64}); /* views keep nothing alive either */
+        /* views keep nothing alive either */
+        y = reshape(g, maxpool(g, y, 3, 1, 1), 2, (int[]){16, 64});
         y = reshape(g, y, 4, x->dim);
         if (segments && i % 8 == 7) graph_recompute_end(g);
     }

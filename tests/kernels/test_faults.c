@@ -26,7 +26,8 @@ static void scratch_fails_and_recovers(void **state)
     assert_int_equal(cpu_sq_norm(&sum, x, SIZE_MAX / 8, s), ERR_SPACE);
     assert_non_null(strstr(status_message(), "no memory for"));
     assert_true(sum == 14); /* as it was */
-    assert_int_equal(cpu_weighted_mse_fwd(&loss, x, x, &weight, 1 << 30, (size_t)1 << 40, s), ERR_SPACE);
+    assert_int_equal(cpu_weighted_mse_fwd(&loss, x, x, &weight, 1 << 30, (size_t)1 << 40, s),
+                     ERR_SPACE);
     assert_int_equal(cpu_weighted_mse_fwd(&loss, x, zero, &weight, 1, 3, s), OK);
     assert_true(loss == 14.0f / 3);
     cpu_stream_free(s);

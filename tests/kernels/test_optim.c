@@ -47,8 +47,14 @@ static void drop(State *st)
 
 static Adamw adamw_at(int64_t step)
 {
-    return (Adamw){.rate = 0.01 * (double)step, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1,
-                   .grad_scale = 0.3, .ema_decay = 0.9, .step = step};
+    return (Adamw){.rate = 0.01 * (double)step,
+                   .beta1 = 0.9,
+                   .beta2 = 0.999,
+                   .eps = 1e-8,
+                   .weight_decay = 0.1,
+                   .grad_scale = 0.3,
+                   .ema_decay = 0.9,
+                   .step = step};
 }
 
 static const Sgd sgd = {.rate = 0.01, .momentum = 0.9, .weight_decay = 0.05, .grad_scale = 0.3};
@@ -62,18 +68,23 @@ static void run(State *st, bool adamw, size_t n, size_t part, uint32_t seed, Str
         for (size_t at = 0; at < n; at += part) {
             size_t count = n - at < part ? n - at : part;
             float **p = st->slot;
-            Status failed = adamw ? cpu_adamw(p[0] + at, grad + at, p[1] + at, p[2] + at, p[3] + at, count,
-                                              adamw_at(step), s)
-                                  : cpu_sgd_nesterov(p[0] + at, grad + at, p[1] + at, count, sgd, s);
+            Status failed = adamw
+                                ? cpu_adamw(p[0] + at, grad + at, p[1] + at, p[2] + at, p[3] + at,
+                                            count, adamw_at(step), s)
+                                : cpu_sgd_nesterov(p[0] + at, grad + at, p[1] + at, count, sgd, s);
             assert_int_equal(failed, OK);
         }
     }
     free(grad);
 }
 
-/* Rounding errors of each step: a few of the value's, and those of the update, whose size is at most
- * the rate times one for AdamW, the gradient's for SGD. The state of a step feeds the next ones. */
-static double bound(double value, double update) { return 8 * 0x1p-24 * STEPS * (value + STEPS * update); }
+/* Rounding errors of each step: a few of the value's, and those of the update, whose size is at
+ * most the rate times one for AdamW, the gradient's for SGD. The state of a step feeds the next
+ * ones. */
+static double bound(double value, double update)
+{
+    return 8 * 0x1p-24 * STEPS * (value + STEPS * update);
+}
 
 static void check_adamw(const State *st, size_t n, uint32_t seed)
 {
@@ -176,7 +187,8 @@ static void sums_ignore_threads(void **state)
     float *x = vector(N * PER), *target = vector(N * PER), loss[3], *table[3];
     float weight[N] = {0.5f, 3, 1};
     int32_t ids[IDS];
-    for (uint32_t i = 0; i < IDS; i++) ids[i] = (int32_t)random_below((RandomKey){5, STREAM_TEST, 0, 0}, i, ROWS);
+    for (uint32_t i = 0; i < IDS; i++)
+        ids[i] = (int32_t)random_below((RandomKey){5, STREAM_TEST, 0, 0}, i, ROWS);
     for (size_t i = 0; i < N * PER; i++) {
         x[i] = draw(6, 0, i);
         target[i] = draw(6, 1, i);

@@ -1,5 +1,5 @@
-/* test_autoencoder_kl.c - AutoencoderKL: configs are read whole or refused by key, sizes that do not fit
- * are refused with the reason, recompute segments change no bit. */
+/* test_autoencoder_kl.c - AutoencoderKL: configs are read whole or refused by key, sizes that do
+ * not fit are refused with the reason, recompute segments change no bit. */
 #include "base/random.h"
 #include "exec/exec.h"
 #include "models/autoencoder_kl.h"
@@ -30,7 +30,7 @@ static const char *write_text(const char *text)
 }
 
 #define TWO                                                                                        \
-    "{\"block_out_channels\": [32, 64], \"down_block_types\": [\"DownEncoderBlock2D\", "             \
+    "{\"block_out_channels\": [32, 64], \"down_block_types\": [\"DownEncoderBlock2D\", "           \
     "\"DownEncoderBlock2D\"], \"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\"]"
 
 static void test_config(void **state)
@@ -46,10 +46,11 @@ static void test_config(void **state)
                                               "\"use_post_quant_conv\": null}")));
     assert_true(!c.mid_attention && !c.post_quant_conv && c.quant_conv);
     require(kl_config_read(
-        &c, write_text(TWO ", \"act_fn\": \"swish\", \"use_quant_conv\": false, \"shift_factor\": "
-                           "0.5, \"scaling_factor\": 2, \"latent_channels\": 2, \"latents_mean\": [1, "
-                           "-2], \"latents_std\": [0.5, 3], \"sample_size\": 64, \"force_upcast\": "
-                           "true, \"mid_block_add_attention\": false}")));
+        &c,
+        write_text(TWO ", \"act_fn\": \"swish\", \"use_quant_conv\": false, \"shift_factor\": "
+                       "0.5, \"scaling_factor\": 2, \"latent_channels\": 2, \"latents_mean\": [1, "
+                       "-2], \"latents_std\": [0.5, 3], \"sample_size\": 64, \"force_upcast\": "
+                       "true, \"mid_block_add_attention\": false}")));
     assert_true(c.n_block == 2 && c.channels[1] == 64 && c.activation == KL_SILU);
     assert_true(!c.quant_conv && c.post_quant_conv && !c.mid_attention);
     assert_true(c.scaling_factor == 2 && c.shift_factor == 0.5f && c.has_statistics);

@@ -43,26 +43,29 @@ static void check_step(const NoiseSchedule *s, int steps, const json_t *taken, S
     double eta = number(taken, "eta"), want = number(taken, "y");
     float noise = (float)number(taken, "noise");
     schedule_ddim(s, (int)number(taken, "t"), steps, eta, coef);
-    assert_int_equal(cpu_ddim_step(&y, &x, &p, eta > 0 ? &noise : NULL, coef, 1, 0, (int)s->prediction, 0,
-                                   (float)s->clip, stream),
+    assert_int_equal(cpu_ddim_step(&y, &x, &p, eta > 0 ? &noise : NULL, coef, 1, 0,
+                                   (int)s->prediction, 0, (float)s->clip, stream),
                      OK);
     double part = fabs((double)x) + fabs((double)p);
     double clean = s->prediction == PREDICT_NOISE ? part / (double)coef[0] : part;
     double rest = s->prediction == PREDICT_SAMPLE ? part / (double)coef[1] : part;
-    double scale = (double)coef[2] * clean + (double)coef[3] * rest + (double)coef[4] * fabs((double)noise);
-    /* 1 - ab' - s^2 and 1 - ab / ab' lose digits: what the coefficients are sure of, at the least */
+    double scale =
+        (double)coef[2] * clean + (double)coef[3] * rest + (double)coef[4] * fabs((double)noise);
+    /* 1 - ab' - s^2 and 1 - ab / ab' lose digits: what the coefficients are sure of at least */
     if (fabs((double)y - want) > 16 * 0x1p-24 * scale + 4e-7 * part)
-        fail_msg("t %g of %d steps: %.9g, expected %.9g (scale %g)", number(taken, "t"), steps, (double)y,
-                 want, scale);
+        fail_msg("t %g of %d steps: %.9g, expected %.9g (scale %g)", number(taken, "t"), steps,
+                 (double)y, want, scale);
 }
 
 static void check_plan(const NoiseSchedule *s, const json_t *plan, Stream *stream)
 {
     static int t[MAX_TIMESTEPS];
     int steps = (int)number(plan, "steps");
-    const json_t *want = json_object_get(plan, "timesteps"), *taken = json_object_get(plan, "taken");
+    const json_t *want = json_object_get(plan, "timesteps"),
+                 *taken = json_object_get(plan, "taken");
     Status status = schedule_timesteps(s, s->spacing, steps, 0, t);
-    if (s->alpha_bar[json_integer_value(json_array_get(want, 0))] <= 0 && s->prediction == PREDICT_NOISE) {
+    if (s->alpha_bar[json_integer_value(json_array_get(want, 0))] <= 0 &&
+        s->prediction == PREDICT_NOISE) {
         assert_int_equal(status, ERR_INPUT);
         assert_non_null(strstr(status_message(), "zero terminal SNR"));
         return;
@@ -70,8 +73,8 @@ static void check_plan(const NoiseSchedule *s, const json_t *plan, Stream *strea
     assert_int_equal(status, OK);
     for (int i = 0; i < steps; i++)
         if (t[i] != json_integer_value(json_array_get(want, (size_t)i)))
-            fail_msg("%s, step %d of %d: timestep %d, expected %d", spacing_name(s->spacing), i, steps, t[i],
-                     (int)json_integer_value(json_array_get(want, (size_t)i)));
+            fail_msg("%s, step %d of %d: timestep %d, expected %d", spacing_name(s->spacing), i,
+                     steps, t[i], (int)json_integer_value(json_array_get(want, (size_t)i)));
     for (size_t i = 0; i < json_array_size(taken); i++)
         check_step(s, steps, json_array_get(taken, i), stream);
 }
@@ -82,7 +85,8 @@ static void equals_diffusers(void **state)
     char *text;
     size_t size, i;
     json_t *c;
-    assert_int_equal(file_read(&text, &size, SOURCE_DIR "/tests/golden/schedules/schedules.json", 1 << 24), OK);
+    assert_int_equal(
+        file_read(&text, &size, SOURCE_DIR "/tests/golden/schedules/schedules.json", 1 << 24), OK);
     json_t *all = json_loadb(text, size, 0, NULL);
     assert_true(json_array_size(all) >= 30);
     json_array_foreach(all, i, c)
@@ -95,8 +99,8 @@ static void equals_diffusers(void **state)
         {
             double wanted = json_number_value(value), error = fabs(s.alpha_bar[atoi(t)] - wanted);
             if (error > gain * (atoi(t) + 4) * 0x1p-23 * sqrt(wanted))
-                fail_msg("case %zu, alpha_bar[%s]: %.9g, expected %.9g\n%s", i, t, s.alpha_bar[atoi(t)],
-                         json_number_value(value), file);
+                fail_msg("case %zu, alpha_bar[%s]: %.9g, expected %.9g\n%s", i, t,
+                         s.alpha_bar[atoi(t)], json_number_value(value), file);
         }
         for (size_t k = 0; k < json_array_size(plans); k++)
             check_plan(&s, json_array_get(plans, k), *state);
@@ -116,11 +120,15 @@ static void refuses_by_name(void **state)
         {"{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", "_class_name: found"},
         {"{\"beta_begin\": 0.1}", "beta_begin: found 0.1, expected no such key"},
         {"{\"use_flow_sigmas\": true}", "use_flow_sigmas: found true, expected false"},
-        {"{\"trained_betas\": [0.1, 0.2], \"num_train_timesteps\": 3}", "trained_betas: found 2 values"},
-        {"{\"trained_betas\": [0.1, \"a\"], \"num_train_timesteps\": 2}", "trained_betas[1]: found"},
-        {"{\"trained_betas\": [0.1, 1.0], \"num_train_timesteps\": 2}", "found alpha_bar 0 at timestep 1"},
+        {"{\"trained_betas\": [0.1, 0.2], \"num_train_timesteps\": 3}",
+         "trained_betas: found 2 values"},
+        {"{\"trained_betas\": [0.1, \"a\"], \"num_train_timesteps\": 2}",
+         "trained_betas[1]: found"},
+        {"{\"trained_betas\": [0.1, 1.0], \"num_train_timesteps\": 2}",
+         "found alpha_bar 0 at timestep 1"},
         {"{\"beta_start\": 0, \"beta_end\": 0}", "found alpha_bar 1 at timestep 0"},
-        {"{\"num_train_timesteps\": 100000}", "num_train_timesteps: found 100000, expected 1..4096"},
+        {"{\"num_train_timesteps\": 100000}",
+         "num_train_timesteps: found 100000, expected 1..4096"},
         {"{\"steps_offset\": -1}", "steps_offset: found -1"},
         {"{\"beta_end\": Infinity}", "beta_end: found \"inf\""},
         {"{\"clip_sample_range\": NaN}", "clip_sample_range: found \"\""},
@@ -130,9 +138,11 @@ static void refuses_by_name(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(read_text(&s, bad[i].text), ERR_INPUT);
-        if (!strstr(status_message(), bad[i].named)) fail_msg("%s\n%s", bad[i].text, status_message());
+        if (!strstr(status_message(), bad[i].named))
+            fail_msg("%s\n%s", bad[i].text, status_message());
     }
-    assert_int_equal(read_text(&s, "{\"skip_prk_steps\": true, \"use_karras_sigmas\": true, \"_old\": 1}"), OK);
+    assert_int_equal(
+        read_text(&s, "{\"skip_prk_steps\": true, \"use_karras_sigmas\": true, \"_old\": 1}"), OK);
     assert_true(s.clip == 1 && s.set_alpha_to_one && s.prediction == PREDICT_NOISE);
 }
 
@@ -152,6 +162,7 @@ static int close_all(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_diffusers), cmocka_unit_test(refuses_by_name)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_diffusers),
+                                       cmocka_unit_test(refuses_by_name)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -20,7 +20,7 @@
     "{ \"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [8, 16, 16], "                  \
     "\"norm_num_groups\": 4, \"down_block_types\": [\"DownEncoderBlock2D\", "                      \
     "\"DownEncoderBlock2D\", \"DownEncoderBlock2D\"], \"up_block_types\": "                        \
-    "[\"UpDecoderBlock2D\", \"UpDecoderBlock2D\", \"UpDecoderBlock2D\"], \"shift_factor\": 0.25, "  \
+    "[\"UpDecoderBlock2D\", \"UpDecoderBlock2D\", \"UpDecoderBlock2D\"], \"shift_factor\": 0.25, " \
     "\"scaling_factor\": 0.5 }\n"
 
 enum { FILMS = 5, SIDE = 16, CHANNELS = 4, PIXELS = SIDE * SIDE, PER = 4 * 4 * CHANNELS };

@@ -34,17 +34,21 @@ static Tensor *leaf(Maker *m, bool param, int ndim, const int *dim)
 
 static Tensor *pick(Maker *m) { return m->pool[below(m, m->n_pool)]; }
 
-/* Another tensor of the pool that agrees with a in its first `dims` dimensions; a itself always does. */
+/* Another tensor of the pool that agrees with a in its first `dims` dimensions; a itself always
+ * does. */
 static Tensor *partner(Maker *m, Tensor *a, int dims)
 {
     for (int from = below(m, m->n_pool), i = 0; i < m->n_pool; i++) {
         Tensor *b = m->pool[(from + i) % m->n_pool];
-        if (!memcmp(a->dim, b->dim, (size_t)dims * sizeof *a->dim) && (b != a || i == m->n_pool - 1)) return b;
+        if (!memcmp(a->dim, b->dim, (size_t)dims * sizeof *a->dim) &&
+            (b != a || i == m->n_pool - 1))
+            return b;
     }
     return a;
 }
 
-static Tensor *through_views(Maker *m, Tensor *x) /* a view of a view, read by an op of its own shape */
+/* A view of a view, read by an op of its own shape. */
+static Tensor *through_views(Maker *m, Tensor *x)
 {
     Graph *g = m->r->g;
     Tensor *flat = reshape(g, x, 2, (int[]){IMAGES, (int)(tensor_count(x) / IMAGES)});
@@ -104,7 +108,8 @@ void random_graph_make(RandomGraph *r, uint32_t seed, bool segments)
 {
     *r = (RandomGraph){.g = graph_new()};
     Maker m = {.r = r, .seed = seed, .segments = segments};
-    for (int i = 0; i < 3; i++) m.pool[m.n_pool++] = leaf(&m, i != 1, 4, (int[]){IMAGES, 4, 4, 1 + below(&m, 9)});
+    for (int i = 0; i < 3; i++)
+        m.pool[m.n_pool++] = leaf(&m, i != 1, 4, (int[]){IMAGES, 4, 4, 1 + below(&m, 9)});
     for (int i = 0, n = 5 + below(&m, 12); i < n; i++) {
         maybe_segment(&m);
         Tensor *y = grow(&m);
@@ -157,7 +162,8 @@ void random_graph_run_apart(RandomGraph *r, Device *d, uint32_t seed, void **val
         free(v);
     }
     for (int i = 0; i < g->n; i++)
-        if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of) CHECK(!device_run(d, g->node[i]));
+        if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of)
+            CHECK(!device_run(d, g->node[i]));
     for (int i = 0; i < r->n_keep; i++) values[i] = copy_out(r->keep[i]);
     for (int i = 0; i < g->n; i++)
         if (!g->node[i]->view_of) device_release(d, g->node[i]->data);

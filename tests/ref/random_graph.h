@@ -1,5 +1,5 @@
-/* random_graph.h - graphs drawn at random: images through adds, joins, pools, views and mixes, some of
- * it in recompute segments, down to a scalar loss with its reverse pass. For tests of recording,
+/* random_graph.h - graphs drawn at random: images through adds, joins, pools, views and mixes, some
+ * of it in recompute segments, down to a scalar loss with its reverse pass. For tests of recording,
  * planning and execution. */
 #ifndef RANDOM_GRAPH_H
 #define RANDOM_GRAPH_H

@@ -168,7 +168,9 @@ static int check_differences(Built *b, const OpCase *c, uint32_t seed)
         memcpy(grad, t->grad->data, n * sizeof *grad);
         double top = largest(grad, n);
         for (uint32_t k = 0; k < 24; k++) {
-            size_t i = n <= 24 ? k : random_below((RandomKey){seed, STREAM_TEST, 1, (uint64_t)t->id}, k, (uint32_t)n);
+            size_t i = n <= 24 ? k
+                               : random_below((RandomKey){seed, STREAM_TEST, 1, (uint64_t)t->id}, k,
+                                              (uint32_t)n);
             if (i >= n) break;
             double keep = ref_data(t)[i], step = 1e-4 * fmax(1, fabs(keep)), f[4];
             for (int p = 0; p < 4; p++) { /* fourth order: error of step^4 */
@@ -179,8 +181,8 @@ static int check_differences(Built *b, const OpCase *c, uint32_t seed)
             double numeric = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step);
             double scale = fmax(fabs(grad[i]), top);
             if (!(fabs(numeric - grad[i]) <= 1e-6 * scale) && scale > 1e-9) {
-                printf("FAILED %s: gradient of %s[%zu] is %.9g, differences say %.9g\n", c->name, t->name, i,
-                       grad[i], numeric);
+                printf("FAILED %s: gradient of %s[%zu] is %.9g, differences say %.9g\n", c->name,
+                       t->name, i, grad[i], numeric);
                 failed++;
             }
         }
@@ -189,13 +191,14 @@ static int check_differences(Built *b, const OpCase *c, uint32_t seed)
     return failed;
 }
 
-static int compare(const OpCase *c, const char *what, const float *got, const double *want, size_t n)
+static int compare(const OpCase *c, const char *what, const float *got, const double *want,
+                   size_t n)
 {
     double top = largest(want, n), bound = 8 * 0x1p-24 * (1 + sqrt(c->terms)) * fmax(top, 1e-30);
     for (size_t i = 0; i < n; i++)
         if (!(fabs(got[i] - want[i]) <= bound)) {
-            printf("FAILED %s: %s[%zu] is %.9g, twin says %.9g, bound %.3g\n", c->name, what, i, got[i], want[i],
-                   bound);
+            printf("FAILED %s: %s[%zu] is %.9g, twin says %.9g, bound %.3g\n", c->name, what, i,
+                   got[i], want[i], bound);
             return 1;
         }
     return 0;

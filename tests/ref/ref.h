@@ -20,14 +20,16 @@ typedef struct {
  * normals (or lets fill do it), differentiates sum(y * dy) for a random dy, and compares
  *   the twin's gradients with central differences in double: error below 1e-6 of the larger of
  *     the element and the gradient's largest element;
- *   the CPU kernels' outputs and gradients with the twins': error below 8 * 2^-24 * (1 + sqrt(terms))
- *     times the tensor's largest element, terms = length of the longest sum behind an element;
+ *   the CPU kernels' outputs and gradients with the twins': error below
+ *     8 * 2^-24 * (1 + sqrt(terms)) times the tensor's largest element, terms = length of the
+ *     longest sum behind an element;
  *   two runs of the CPU kernels bit by bit, memory poisoned with NaN before each.
  * Inputs that are no variables (labels, ids, coefficients) are I32 or have trainable = false. */
 typedef struct {
     const char *name;
     Tensor *(*build)(Graph *g);
-    void (*fill)(const Tensor *leaf, double *value, size_t count, uint32_t seed); /* NULL: normals */
+    /* NULL: normals */
+    void (*fill)(const Tensor *leaf, double *value, size_t count, uint32_t seed);
     double terms;
 } OpCase;
 
@@ -38,12 +40,13 @@ typedef struct {
     int n_case;
 } RefFamily;
 
-Tensor *case_leaf(Graph *g, const char *name, int ndim, const int *dim);              /* a variable   */
-Tensor *case_const(Graph *g, const char *name, Dtype dtype, int ndim, const int *dim);/* no variable  */
-Tensor *case_state(Graph *g, const char *name, int ndim, const int *dim);             /* KIND_STATE   */
-double  case_normal(uint32_t seed, const Tensor *leaf, size_t i);                     /* the default fill */
+/* A leaf that is a variable, one that is none, a KIND_STATE, and the default fill. */
+Tensor *case_leaf(Graph *g, const char *name, int ndim, const int *dim);
+Tensor *case_const(Graph *g, const char *name, Dtype dtype, int ndim, const int *dim);
+Tensor *case_state(Graph *g, const char *name, int ndim, const int *dim);
+double case_normal(uint32_t seed, const Tensor *leaf, size_t i);
 
-const Twin *ref_find(const OpDef *op);                      /* NULL if there is none */
+const Twin *ref_find(const OpDef *op); /* NULL if there is none */
 
 /* Runs one case; returns the number of failures, each printed. seen[i] is set for each row of
  * op_table that ran. */

@@ -38,4 +38,5 @@ static Tensor *fill_case(Graph *g)
 static const OpCase cases[] = {
     {"add", add_case, NULL, 3}, {"reshape", reshape_case, NULL, 3}, {"fill", fill_case, NULL, 1}};
 
-const RefFamily ref_basic = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
+const RefFamily ref_basic = {twins, sizeof twins / sizeof *twins, cases,
+                             sizeof cases / sizeof *cases};

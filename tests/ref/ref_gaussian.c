@@ -49,7 +49,8 @@ static void gaussian_kl_twin(const Tensor *y)
 static void gaussian_kl_dx_twin(const Tensor *dm)
 {
     for (size_t i = 0; i < tensor_count(dm); i++) {
-        double scale = ref_data(dm->src[0])[0] * ref_data(dm->src[3])[i / per_sample(dm)] / dm->dim[0];
+        double scale =
+            ref_data(dm->src[0])[0] * ref_data(dm->src[3])[i / per_sample(dm)] / dm->dim[0];
         ref_data(dm)[i] = scale * ref_data(dm->src[1])[i];
         ref_data(dm->side[0])[i] = scale * (exp(ref_data(dm->src[2])[i]) - 1) / 2;
     }

@@ -9,7 +9,8 @@ static void weighted_mse_twin(const Tensor *y)
     const Tensor *x = y->src[0];
     double sum = 0, all = (double)tensor_count(x);
     for (size_t i = 0; i < tensor_count(x); i++)
-        sum += ref_data(y->src[2])[i / per_sample(x)] * pow(ref_data(x)[i] - ref_data(y->src[1])[i], 2) / all;
+        sum += ref_data(y->src[2])[i / per_sample(x)] *
+               pow(ref_data(x)[i] - ref_data(y->src[1])[i], 2) / all;
     ref_data(y)[0] = sum;
 }
 
@@ -17,7 +18,8 @@ static void weighted_mse_dx_twin(const Tensor *dx)
 {
     for (size_t i = 0; i < tensor_count(dx); i++)
         ref_data(dx)[i] = ref_data(dx->src[0])[0] * 2 * ref_data(dx->src[3])[i / per_sample(dx)] *
-                          (ref_data(dx->src[1])[i] - ref_data(dx->src[2])[i]) / (double)tensor_count(dx);
+                          (ref_data(dx->src[1])[i] - ref_data(dx->src[2])[i]) /
+                          (double)tensor_count(dx);
 }
 
 static void weighted_l1_twin(const Tensor *y)
@@ -25,7 +27,8 @@ static void weighted_l1_twin(const Tensor *y)
     const Tensor *x = y->src[0];
     double sum = 0, all = (double)tensor_count(x);
     for (size_t i = 0; i < tensor_count(x); i++)
-        sum += ref_data(y->src[2])[i / per_sample(x)] * fabs(ref_data(x)[i] - ref_data(y->src[1])[i]) / all;
+        sum += ref_data(y->src[2])[i / per_sample(x)] *
+               fabs(ref_data(x)[i] - ref_data(y->src[1])[i]) / all;
     ref_data(y)[0] = sum;
 }
 
@@ -131,8 +134,10 @@ static Tensor *l1_long_case(Graph *g)
 
 static Tensor *entropy(Graph *g, int n, int k, bool weighted, float smoothing)
 {
-    Tensor *logits = case_leaf(g, "logits", 2, (int[]){n, k}), *label = case_const(g, "label", DTYPE_I32, 1, &n);
-    return cross_entropy(g, logits, label, weighted ? case_const(g, "weight", DTYPE_F32, 1, &k) : NULL, smoothing);
+    Tensor *logits = case_leaf(g, "logits", 2, (int[]){n, k}),
+           *label = case_const(g, "label", DTYPE_I32, 1, &n);
+    return cross_entropy(g, logits, label,
+                         weighted ? case_const(g, "weight", DTYPE_F32, 1, &k) : NULL, smoothing);
 }
 static Tensor *entropy_case(Graph *g) { return entropy(g, 9, 4, false, 0); }
 static Tensor *entropy_weighted_case(Graph *g) { return entropy(g, 11, 4, true, 0.1f); }
@@ -145,7 +150,8 @@ static void loss_leaves(const Tensor *leaf, double *value, size_t count, uint32_
     for (size_t i = 0; i < count; i++) {
         value[i] = case_normal(seed, leaf, i);
         if (leaf->dtype == DTYPE_I32)
-            value[i] = (double)random_below((RandomKey){seed, STREAM_TEST, 5, 0}, (uint32_t)i, 5) - 1;
+            value[i] =
+                (double)random_below((RandomKey){seed, STREAM_TEST, 5, 0}, (uint32_t)i, 5) - 1;
         else if (leaf->ndim == 1) value[i] = 0.1 + fabs(value[i]);
     }
     if (leaf->dtype == DTYPE_I32) value[0] = 2; /* at least one row counts */
@@ -179,4 +185,5 @@ static const OpCase cases[] = {
     {"cross_entropy, no label", entropy_none_case, all_left_out, 3},
 };
 
-const RefFamily ref_loss = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
+const RefFamily ref_loss = {twins, sizeof twins / sizeof *twins, cases,
+                            sizeof cases / sizeof *cases};

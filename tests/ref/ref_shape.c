@@ -11,7 +11,8 @@ static void concat_twin(const Tensor *y)
     for (size_t row = 0, at = 0; row < rows_of(y); row++)
         for (int i = 0; i < MAX_SRC && y->src[i]; i++)
             for (int c = 0; c < last_dim(y->src[i]); c++)
-                ref_data(y)[at++] = ref_data(y->src[i])[row * (size_t)last_dim(y->src[i]) + (size_t)c];
+                ref_data(y)[at++] =
+                    ref_data(y->src[i])[row * (size_t)last_dim(y->src[i]) + (size_t)c];
 }
 
 static void slice_twin(const Tensor *y)
@@ -21,7 +22,8 @@ static void slice_twin(const Tensor *y)
     for (size_t i = 0; i < tensor_count(x); i++) {
         int column = (int)(i % (size_t)last_dim(x)) - from;
         if (column < 0 || column >= last_dim(y)) continue;
-        ref_data(y)[i / (size_t)last_dim(x) * (size_t)last_dim(y) + (size_t)column] = ref_data(x)[i];
+        ref_data(y)[i / (size_t)last_dim(x) * (size_t)last_dim(y) + (size_t)column] =
+            ref_data(x)[i];
     }
 }
 
@@ -31,15 +33,16 @@ static void pad_twin(const Tensor *y)
     int from = ((const SliceArgs *)y->args)->from;
     for (size_t i = 0; i < tensor_count(y); i++) ref_data(y)[i] = 0;
     for (size_t i = 0; i < tensor_count(x); i++)
-        ref_data(y)[i / (size_t)last_dim(x) * (size_t)last_dim(y) + (size_t)from + i % (size_t)last_dim(x)] =
-            ref_data(x)[i];
+        ref_data(y)[i / (size_t)last_dim(x) * (size_t)last_dim(y) + (size_t)from +
+                    i % (size_t)last_dim(x)] = ref_data(x)[i];
 }
 
 /* ---- images ----------------------------------------------------------------------------- */
 
 static size_t pixel(const Tensor *t, int n, int h, int w, int c)
 {
-    return (((size_t)n * (size_t)t->dim[1] + (size_t)h) * (size_t)t->dim[2] + (size_t)w) * (size_t)t->dim[3] +
+    return (((size_t)n * (size_t)t->dim[1] + (size_t)h) * (size_t)t->dim[2] + (size_t)w) *
+               (size_t)t->dim[3] +
            (size_t)c;
 }
 
@@ -52,7 +55,8 @@ static size_t pixel(const Tensor *t, int n, int h, int w, int c)
 
 static void upsample2_twin(const Tensor *y)
 {
-    EACH_PIXEL(y) ref_data(y)[pixel(y, n, h, w, c)] = ref_data(y->src[0])[pixel(y->src[0], n, h / 2, w / 2, c)];
+    EACH_PIXEL(y)
+    ref_data(y)[pixel(y, n, h, w, c)] = ref_data(y->src[0])[pixel(y->src[0], n, h / 2, w / 2, c)];
 }
 
 static void clear(const Tensor *t) { memset(t->data, 0, tensor_count(t) * sizeof(double)); }
@@ -61,10 +65,14 @@ static void upsample2_dx_twin(const Tensor *dx)
 {
     const Tensor *dy = dx->src[0];
     clear(dx);
-    EACH_PIXEL(dy) ref_data(dx)[pixel(dx, n, h / 2, w / 2, c)] += ref_data(dy)[pixel(dy, n, h, w, c)];
+    EACH_PIXEL(dy)
+    ref_data(dx)[pixel(dx, n, h / 2, w / 2, c)] += ref_data(dy)[pixel(dy, n, h, w, c)];
 }
 
-static bool inside(const Tensor *x, int h, int w) { return h >= 0 && h < x->dim[1] && w >= 0 && w < x->dim[2]; }
+static bool inside(const Tensor *x, int h, int w)
+{
+    return h >= 0 && h < x->dim[1] && w >= 0 && w < x->dim[2];
+}
 
 static void maxpool_twin(const Tensor *y)
 {
@@ -77,7 +85,8 @@ static void maxpool_twin(const Tensor *y)
         for (int r = 0; r < a->size; r++)
             for (int s = 0; s < a->size; s++) {
                 int row = h * a->stride - a->pad + r, column = w * a->stride - a->pad + s;
-                if (!inside(x, row, column) || !(ref_data(x)[pixel(x, n, row, column, c)] > best)) continue;
+                if (!inside(x, row, column) || !(ref_data(x)[pixel(x, n, row, column, c)] > best))
+                    continue;
                 best = ref_data(x)[pixel(x, n, row, column, c)];
                 where = row * x->dim[2] + column;
             }
@@ -106,7 +115,8 @@ static void window_mean(const Tensor *x, const Tensor *y, const PoolArgs *a, boo
         for (int s = 0; s < a->size; s++) {
             int row = h * a->stride - a->pad + r, column = w * a->stride - a->pad + s;
             if (!inside(x, row, column)) continue;
-            double *vx = &ref_data(x)[pixel(x, n, row, column, c)], *vy = &ref_data(y)[pixel(y, n, h, w, c)];
+            double *vx = &ref_data(x)[pixel(x, n, row, column, c)],
+                   *vy = &ref_data(y)[pixel(y, n, h, w, c)];
             if (to_y) *vy += *vx / (a->size * a->size);
             else *vx += *vy / (a->size * a->size);
         }
@@ -135,7 +145,8 @@ static void global_avgpool_twin(const Tensor *y)
 static void global_avgpool_dx_twin(const Tensor *dx)
 {
     EACH_PIXEL(dx)
-    ref_data(dx)[pixel(dx, n, h, w, c)] = ref_data(dx->src[0])[n * dx->dim[3] + c] / (dx->dim[1] * dx->dim[2]);
+    ref_data(dx)[pixel(dx, n, h, w, c)] =
+        ref_data(dx->src[0])[n * dx->dim[3] + c] / (dx->dim[1] * dx->dim[2]);
 }
 
 /* ---- lookups and diffusion -------------------------------------------------------------- */
@@ -163,7 +174,8 @@ static void timestep_embedding_twin(const Tensor *y)
     for (int n = 0; n < y->dim[0]; n++)
         for (int k = 0; k < a->dim; k++) {
             int i = k % (a->dim / 2);
-            double angle = ref_data(y->src[0])[n] * exp(-log(10000) * i / (a->dim / 2 - (double)a->shift));
+            double angle =
+                ref_data(y->src[0])[n] * exp(-log(10000) * i / (a->dim / 2 - (double)a->shift));
             bool cosine = (k < a->dim / 2) == (a->flip != 0);
             ref_data(y)[n * a->dim + k] = cosine ? cos(angle) : sin(angle);
         }
@@ -180,8 +192,9 @@ static void mix_samples_twin(const Tensor *y)
 static void mix_samples_dx_twin(const Tensor *dx)
 {
     for (size_t i = 0; i < tensor_count(dx); i++)
-        ref_data(dx)[i] = ref_data(dx->src[1])[2 * (i / per_sample(dx)) + (size_t)(*(const int *)dx->args)] *
-                          ref_data(dx->src[0])[i];
+        ref_data(dx)[i] =
+            ref_data(dx->src[1])[2 * (i / per_sample(dx)) + (size_t)(*(const int *)dx->args)] *
+            ref_data(dx->src[0])[i];
 }
 
 static void ddim_step_twin(const Tensor *y)
@@ -201,7 +214,8 @@ static void ddim_step_twin(const Tensor *y)
             e = (x - coef[0] * p) / coef[1];
         }
         if (a->clip > 0) clean = fmin(fmax(clean, -(double)a->clip), (double)a->clip);
-        ref_data(y)[i] = coef[2] * clean + coef[3] * e + (y->src[3] ? coef[4] * ref_data(y->src[3])[i] : 0);
+        ref_data(y)[i] =
+            coef[2] * clean + coef[3] * e + (y->src[3] ? coef[4] * ref_data(y->src[3])[i] : 0);
     }
 }
 
@@ -245,10 +259,14 @@ static void distinct(const Tensor *leaf, double *value, size_t count, uint32_t s
 {
     RandomKey k = {seed, STREAM_TEST, 2, (uint64_t)leaf->id};
     for (size_t i = 0; i < count; i++)
-        value[i] = 0.1 * (double)random_permute(k, (uint32_t)i, (uint32_t)count) - 0.05 * (double)count;
+        value[i] =
+            0.1 * (double)random_permute(k, (uint32_t)i, (uint32_t)count) - 0.05 * (double)count;
 }
 
-static Tensor *image(Graph *g, int n, int h, int w, int c) { return case_leaf(g, "x", 4, (int[]){n, h, w, c}); }
+static Tensor *image(Graph *g, int n, int h, int w, int c)
+{
+    return case_leaf(g, "x", 4, (int[]){n, h, w, c});
+}
 static Tensor *maxpool_case(Graph *g) { return maxpool(g, image(g, 2, 7, 9, 5), 3, 2, 0); }
 static Tensor *maxpool_padded_case(Graph *g) { return maxpool(g, image(g, 1, 5, 4, 17), 3, 1, 1); }
 static Tensor *maxpool_gap_case(Graph *g) { return maxpool(g, image(g, 1, 8, 7, 3), 2, 3, 1); }
@@ -267,14 +285,16 @@ static Tensor *embedding_case(Graph *g)
 static void ids_below_7(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++)
-        value[i] = leaf->dtype == DTYPE_I32 ? random_below((RandomKey){seed, STREAM_TEST, 3, 0}, (uint32_t)i, 7)
-                                            : case_normal(seed, leaf, i);
+        value[i] = leaf->dtype == DTYPE_I32
+                       ? random_below((RandomKey){seed, STREAM_TEST, 3, 0}, (uint32_t)i, 7)
+                       : case_normal(seed, leaf, i);
 }
 
 static void times(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++)
-        value[i] = random_below((RandomKey){seed, STREAM_TEST, 4, (uint64_t)leaf->id}, (uint32_t)i, 1000);
+        value[i] =
+            random_below((RandomKey){seed, STREAM_TEST, 4, (uint64_t)leaf->id}, (uint32_t)i, 1000);
 }
 
 static Tensor *timestep_case(Graph *g)
@@ -288,23 +308,40 @@ static Tensor *timestep_plain_case(Graph *g)
 
 static Tensor *mix_samples_case(Graph *g)
 {
-    Tensor *a = case_leaf(g, "a", 4, (int[]){3, 3, 5, 7}), *b = case_leaf(g, "b", 4, (int[]){3, 3, 5, 7});
+    Tensor *a = case_leaf(g, "a", 4, (int[]){3, 3, 5, 7}),
+           *b = case_leaf(g, "b", 4, (int[]){3, 3, 5, 7});
     return mix_samples(g, a, b, case_const(g, "c", DTYPE_F32, 2, (int[]){3, 2}));
 }
 
 static Tensor *ddim(Graph *g, DdimArgs a, bool noisy)
 {
     int dim[] = {3, 5, 3, 4}, pred[] = {a.guided ? 6 : 3, 5, 3, 4};
-    return ddim_step(g, case_const(g, "x", DTYPE_F32, 4, dim), case_const(g, "pred", DTYPE_F32, 4, pred),
+    return ddim_step(g, case_const(g, "x", DTYPE_F32, 4, dim),
+                     case_const(g, "pred", DTYPE_F32, 4, pred),
                      noisy ? case_const(g, "noise", DTYPE_F32, 4, dim) : NULL,
                      case_const(g, "coef", DTYPE_F32, 1, (int[]){6}), a);
 }
 static Tensor *ddim_case(Graph *g) { return ddim(g, (DdimArgs){0}, false); }
-static Tensor *ddim_guided_case(Graph *g) { return ddim(g, (DdimArgs){1, PREDICT_NOISE, 7.5f, 0}, true); }
-static Tensor *ddim_v_case(Graph *g) { return ddim(g, (DdimArgs){0, PREDICT_VELOCITY, 0, 0}, true); }
-static Tensor *ddim_guided_v_case(Graph *g) { return ddim(g, (DdimArgs){1, PREDICT_VELOCITY, 2.5f, 0}, false); }
-static Tensor *ddim_sample_case(Graph *g) { return ddim(g, (DdimArgs){1, PREDICT_SAMPLE, 1.5f, 0}, true); }
-static Tensor *ddim_clip_case(Graph *g) { return ddim(g, (DdimArgs){0, PREDICT_NOISE, 0, .75f}, false); }
+static Tensor *ddim_guided_case(Graph *g)
+{
+    return ddim(g, (DdimArgs){1, PREDICT_NOISE, 7.5f, 0}, true);
+}
+static Tensor *ddim_v_case(Graph *g)
+{
+    return ddim(g, (DdimArgs){0, PREDICT_VELOCITY, 0, 0}, true);
+}
+static Tensor *ddim_guided_v_case(Graph *g)
+{
+    return ddim(g, (DdimArgs){1, PREDICT_VELOCITY, 2.5f, 0}, false);
+}
+static Tensor *ddim_sample_case(Graph *g)
+{
+    return ddim(g, (DdimArgs){1, PREDICT_SAMPLE, 1.5f, 0}, true);
+}
+static Tensor *ddim_clip_case(Graph *g)
+{
+    return ddim(g, (DdimArgs){0, PREDICT_NOISE, 0, .75f}, false);
+}
 
 /* The coefficients of a step from t = 981 to 961 with eta about a half: a division by 0.076. */
 static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
@@ -336,4 +373,5 @@ static const OpCase cases[] = {
     {"ddim clipped", ddim_clip_case, steps, 2},
 };
 
-const RefFamily ref_shape = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
+const RefFamily ref_shape = {twins, sizeof twins / sizeof *twins, cases,
+                             sizeof cases / sizeof *cases};

@@ -1,5 +1,6 @@
-/* test_resume.c - training that was stopped at any step and continued is, bit for bit, training that was not;
- * and a synthetic film does not depend on the batch it was made in. On the tiny model and films. */
+/* test_resume.c - training that was stopped at any step and continued is, bit for bit, training
+ * that was not; and a synthetic film does not depend on the batch it was made in. On the tiny model
+ * and films. */
 #include "config/config.h"
 #include "base/csv.h"
 #include "base/random.h"
@@ -40,8 +41,10 @@ static void open_fixture(Fixture *f, const char *name)
         char *relative = path_join("samples/films", csv_at(&csv, row, path));
         f->path[i] = path_join(SOURCE_DIR, relative);
         free(relative);
-        f->film[i] = (LdmFilm){f->path[i], i % 2 ? "chest x-ray|film of a chest" : "chest x-ray, pneumonia"};
-        f->labelled[i] = (ClassifierFilm){f->path[i], strcmp(csv_at(&csv, row, label), "normal") != 0, (uint64_t)i};
+        f->film[i] =
+            (LdmFilm){f->path[i], i % 2 ? "chest x-ray|film of a chest" : "chest x-ray, pneumonia"};
+        f->labelled[i] = (ClassifierFilm){
+            f->path[i], strcmp(csv_at(&csv, row, label), "normal") != 0, (uint64_t)i};
     }
     csv_free(&csv);
     config_default(&f->config);
@@ -66,14 +69,24 @@ static void sum(char hash[HASH_TEXT], const Fixture *f, const char *run, const c
     if (hash_file(hash, path)) fail_msg("%s", status_message());
 }
 
-static Status ldm_on(const Fixture *f, const Config *c, const char *base, const char *run, long stop_after)
+static Status ldm_on(const Fixture *f, const Config *c, const char *base, const char *run,
+                     long stop_after)
 {
     char out[256];
     Device *d;
     snprintf(out, sizeof out, "%s/%s", f->folder, run);
     assert_int_equal(device_open(&d, "cpu", 2, f->log), OK);
-    LdmJob job = {.config = c, .base = base, .out = out, .name = "test", .train = f->film, .n_train = 16,
-                  .prior = f->film + 16, .n_prior = 4, .val = f->film + 20, .n_val = 4, .identity = "identity",
+    LdmJob job = {.config = c,
+                  .base = base,
+                  .out = out,
+                  .name = "test",
+                  .train = f->film,
+                  .n_train = 16,
+                  .prior = f->film + 16,
+                  .n_prior = 4,
+                  .val = f->film + 20,
+                  .n_val = 4,
+                  .identity = "identity",
                   .stop_after = stop_after};
     Status s = ldm_train(&job, d, f->log);
     device_close(d);
@@ -113,8 +126,8 @@ static void ldm_continues_bit_for_bit(void **state)
     close_fixture(&f);
 }
 
-/* A LoRA stopped and continued is the same file; the folder beside it is the base with that file merged, and only
- * what the LoRA names differs from the base. */
+/* A LoRA stopped and continued is the same file; the folder beside it is the base with that file
+ * merged, and only what the LoRA names differs from the base. */
 static void lora_continues_and_merges(void **state)
 {
     (void)state;
@@ -155,7 +168,8 @@ static void lora_continues_and_merges(void **state)
         const Param *p = &base.unet.param[i];
         const char *end = strstr(p->name, ".attn");
         bool adapted = end && strstr(end, ".to_") && strstr(end, ".weight");
-        bool same = !memcmp(base.unet.value + p->offset, saved.unet.value + p->offset, p->count * sizeof(float));
+        bool same = !memcmp(base.unet.value + p->offset, saved.unet.value + p->offset,
+                            p->count * sizeof(float));
         if (same == adapted) fail_msg("%s is %s", p->name, same ? "as it was" : "changed");
         changed += adapted;
     }
@@ -167,8 +181,9 @@ static void lora_continues_and_merges(void **state)
     close_fixture(&f);
 }
 
-/* The same test with one thing left out of what is restored must fail: the run is stopped, its Adam moments are
- * lost (a run of the first steps alone leaves weights, not moments), and training goes on from the weights. */
+/* The same test with one thing left out of what is restored must fail: the run is stopped, its Adam
+ * moments are lost (a run of the first steps alone leaves weights, not moments), and training goes
+ * on from the weights. */
 static void lost_moments_are_noticed(void **state)
 {
     (void)state;
@@ -188,8 +203,15 @@ static void lost_moments_are_noticed(void **state)
     assert_int_equal(device_open(&d, "cpu", 2, f.log), OK);
     char out[256];
     snprintf(out, sizeof out, "%s/again", f.folder);
-    LdmJob job = {.config = &half, .base = base, .out = out, .name = "test", .train = f.film, .n_train = 16,
-                  .prior = f.film + 16, .n_prior = 4, .identity = "identity"};
+    LdmJob job = {.config = &half,
+                  .base = base,
+                  .out = out,
+                  .name = "test",
+                  .train = f.film,
+                  .n_train = 16,
+                  .prior = f.film + 16,
+                  .n_prior = 4,
+                  .identity = "identity"};
     assert_int_equal(ldm_train(&job, d, f.log), OK);
     device_close(d);
     sum(whole, &f, "whole", UNET);
@@ -204,8 +226,16 @@ static Status classify(const Fixture *f, const Config *c, const char *run, long 
     Device *d;
     snprintf(out, sizeof out, "%s/%s", f->folder, run);
     assert_int_equal(device_open(&d, "cpu", 2, f->log), OK);
-    ClassifierJob job = {.config = c, .seed = 3, .out = out, .name = "test", .train = f->labelled, .n_train = 18,
-                         .val = f->labelled + 18, .n_val = 6, .classes = 2, .identity = "identity",
+    ClassifierJob job = {.config = c,
+                         .seed = 3,
+                         .out = out,
+                         .name = "test",
+                         .train = f->labelled,
+                         .n_train = 18,
+                         .val = f->labelled + 18,
+                         .n_val = 6,
+                         .classes = 2,
+                         .identity = "identity",
                          .stop_after = stop_after};
     Status s = classifier_train(&job, d, f->log);
     device_close(d);
@@ -244,8 +274,16 @@ static void other_identity_is_refused(void **state)
     Device *d;
     snprintf(out, sizeof out, "%s/run", f.folder);
     assert_int_equal(device_open(&d, "cpu", 2, f.log), OK);
-    ClassifierJob job = {.config = &f.config, .seed = 3, .out = out, .name = "test", .train = f.labelled, .n_train = 18,
-                         .val = f.labelled + 18, .n_val = 6, .classes = 2, .identity = "another"};
+    ClassifierJob job = {.config = &f.config,
+                         .seed = 3,
+                         .out = out,
+                         .name = "test",
+                         .train = f.labelled,
+                         .n_train = 18,
+                         .val = f.labelled + 18,
+                         .n_val = 6,
+                         .classes = 2,
+                         .identity = "another"};
     assert_int_equal(classifier_train(&job, d, f.log), ERR_USAGE);
     device_close(d);
     assert_int_equal(device_open(&d, "cpu", 1, f.log), OK);
@@ -288,16 +326,19 @@ static void films_do_not_depend_on_their_batch(void **state)
     enum { N = 5, SIZE = 80, PIXELS = SIZE * SIZE };
     static float one[N * PIXELS], many[N * PIXELS], source[N * PIXELS];
     for (int i = 0; i < N * PIXELS; i++)
-        source[i] = (float)random_uniform((RandomKey){(uint32_t)time(NULL), STREAM_TEST, 2, 0}, (uint32_t)i);
+        source[i] = (float)random_uniform((RandomKey){(uint32_t)time(NULL), STREAM_TEST, 2, 0},
+                                          (uint32_t)i);
     Ldm m;
     Device *d;
     Sampler *s;
     assert_int_equal(device_open(&d, "cpu", 2, NULL), OK);
     assert_int_equal(ldm_open(&m, d, TINY, (LdmUse){.random = true, .seed = 5}), OK);
-    SamplerSettings set = {.image_to_image = true, .strength = .7, .guidance = 3, .eta = .5, .steps = 6};
+    SamplerSettings set = {
+        .image_to_image = true, .strength = .7, .guidance = 3, .eta = .5, .steps = 6};
     SampleRequest r[N];
     for (int i = 0; i < N; i++)
-        r[i] = (SampleRequest){.id = 100 + (uint64_t)i, .prompt = i % 2 ? "chest x-ray" : "pneumonia",
+        r[i] = (SampleRequest){.id = 100 + (uint64_t)i,
+                               .prompt = i % 2 ? "chest x-ray" : "pneumonia",
                                .source = source + i * PIXELS};
     assert_int_equal(sampler_open(&s, &m, film_square(SIZE), 1, set, 9), OK);
     for (int i = 0; i < N; i++) assert_int_equal(sampler_run(s, &r[i], 1, one + i * PIXELS), OK);
@@ -306,7 +347,8 @@ static void films_do_not_depend_on_their_batch(void **state)
     for (int b = 0; b < 4; b++) {
         assert_int_equal(sampler_open(&s, &m, film_square(SIZE), batch[b], set, 9), OK);
         for (int i = 0; i < N; i += batch[b])
-            assert_int_equal(sampler_run(s, r + i, N - i < batch[b] ? N - i : batch[b], many + i * PIXELS), OK);
+            assert_int_equal(
+                sampler_run(s, r + i, N - i < batch[b] ? N - i : batch[b], many + i * PIXELS), OK);
         sampler_close(s);
         assert_memory_equal(one, many, sizeof one);
     }
@@ -322,10 +364,13 @@ static void films_do_not_depend_on_their_batch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ldm_continues_bit_for_bit),        cmocka_unit_test(lora_continues_and_merges),
+        cmocka_unit_test(ldm_continues_bit_for_bit),
+        cmocka_unit_test(lora_continues_and_merges),
         cmocka_unit_test(lost_moments_are_noticed),
-        cmocka_unit_test(classifier_continues_bit_for_bit), cmocka_unit_test(other_identity_is_refused),
-        cmocka_unit_test(damaged_checkpoint_is_passed_over), cmocka_unit_test(films_do_not_depend_on_their_batch),
+        cmocka_unit_test(classifier_continues_bit_for_bit),
+        cmocka_unit_test(other_identity_is_refused),
+        cmocka_unit_test(damaged_checkpoint_is_passed_over),
+        cmocka_unit_test(films_do_not_depend_on_their_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
