@@ -2,6 +2,7 @@
 #include "app/commands.h"
 #include "app/lone_stage.h"
 #include "app/options.h"
+#include "study/dataset.h"
 #include "study/fold.h"
 #include "train/autoencoder_trainer.h"
 #include <stdlib.h>
@@ -94,6 +95,7 @@ Status cmd_train_autoencoder(App *app, int argc, char **argv)
     Status s = dir_exists(base)
                    ? autoencoder_train_check(&c, base)
                    : FAIL(ERR_INPUT, "%s: found no such folder, expected an autoencoder's", base);
+    if (!s) s = dataset_check(NULL, &c, &l.label, l.label != NULL);
     if (!s) s = lone_stage_run(&l, &kind);
     free(base);
     return s;

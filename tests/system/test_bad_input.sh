@@ -92,6 +92,9 @@ refuse 4 "device = cuda" a5 "$program" train-ldm "$tiny" --out a5 --set study.de
 refuse 2 'no film of class "fungus", expected one of: bacteria, normal, virus' a5 "$program" study "$tiny" \
     --run a5 --set data.disease_b=fungus
 refuse 2 'no film of class "fungus"' a5 "$program" train-classifier "$tiny" --class fungus --out a5
+refuse 2 'no film of class "fungus"' a5 "$program" train-autoencoder "$tiny" --class fungus --out a5 \
+    --set autoencoder.base="$SOURCE_DIR/configs/models/tiny/vae"
+refuse 2 "data.source is empty" a5 "$program" train-ldm "$tiny" --out a5 --set data.source=
 refuse 3 "absent.safetensors" a5 "$program" study "$tiny" --run a5 --set classifier.weights=absent.safetensors
 refuse 3 "films.csv" a5 "$program" study "$tiny" --run a5 --set classifier.weights="$SOURCE_DIR/samples/films.csv"
 synthesize() { # MODEL WORDS
