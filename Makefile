@@ -1,11 +1,14 @@
 # make demo    the whole study on the films of samples/, with report (about 15 minutes on 2 cores)
 # make check   builds and runs every test, and all but the slowest again under sanitizers
 # make parity  models against PyTorch on random configurations, PYTHON=.venv/bin/python
+# make fuzz    FUZZ_SECONDS=60 of each fuzz target under sanitizers
 # make         builds build/equipoise
 RUN ?= runs/demo
 PYTHON ?= python3
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,fuzz_%,$(filter-out %/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: all build demo check parity clean
+.PHONY: all build demo check parity fuzz clean
 all: build
 
 setup:
@@ -29,6 +32,11 @@ check: setup
 
 parity: build
 	$(PYTHON) tests/parity/run.py
+
+fuzz: setup
+	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON
+	ninja -C build-asan $(FUZZ_TARGETS)
+	for t in $(FUZZ_TARGETS); do FUZZ_SECONDS=$(FUZZ_SECONDS) build-asan/$$t || exit 1; done
 
 clean:
 	rm -rf build build-asan build.log
