@@ -92,19 +92,22 @@ static char *target_of(const char *relative)
     return to;
 }
 
-/* NAME-00001-of-00002.safetensors beside NAME.safetensors.index.json: read through that. */
+/* NAME-00001-of-00002.safetensors beside the index that has it: read through that. Half precision's
+ * NAME.fp16-00001-of-00002.safetensors may belong to NAME.safetensors.index.fp16.json. */
 static bool is_indexed(const char *path)
 {
     static const char *const tail[] = {".safetensors.index.json", ".safetensors.index.fp16.json"};
-    size_t n = strlen(path);
+    size_t n = strlen(path), stem = n - 27;
     int at = 0;
     bool found = false;
     if (n <= 27) return false;
-    sscanf(path + n - 27, "-%*5[0-9]-of-%*5[0-9].safetensors%n", &at);
-    for (int i = 0; i < 2 && at == 27 && !found; i++) {
+    sscanf(path + stem, "-%*5[0-9]-of-%*5[0-9].safetensors%n", &at);
+    if (at != 27) return false;
+    bool half = stem > 5 && !strncmp(path + stem - 5, ".fp16", 5);
+    for (int i = 0; i < 4 && !found; i++) {
         char *index = malloc(n + 8);
         CHECK(index);
-        sprintf(index, "%.*s%s", (int)n - 27, path, tail[i]);
+        sprintf(index, "%.*s%s", (int)(half && i < 2 ? stem - 5 : stem), path, tail[i % 2]);
         found = file_exists(index);
         free(index);
     }

@@ -81,6 +81,13 @@ check "only the whole is there" test "$(ls whole)" = model.safetensors
 check "the same whole" cmp -s whole/model.safetensors one.safetensors
 "$program" weights inspect one.safetensors | sed -n '3,$p' | sort >out
 check "all tensors" cmp -s out <(printf '  3 tensors, 4 values, 20 bytes\n  b  F32 [1]  max 1.5\n  n  I64 []\n  w  F32 [2]  max 2\n' | sort)
+mkdir variant # diffusers' names of half-precision shards
+cp shards/model-00001-of-00002.safetensors variant/m.fp16-00001-of-00002.safetensors
+cp shards/model-00002-of-00002.safetensors variant/m.fp16-00002-of-00002.safetensors
+sed 's/model-/m.fp16-/g' shards/model.safetensors.index.json >variant/m.safetensors.index.fp16.json
+"$program" weights convert variant joined --dtype f32 2>err
+check "half-precision shards" test "$(ls joined)" = m.safetensors
+check "the same in them" cmp -s joined/m.safetensors one.safetensors
 rm shards/model-00001-of-00002.safetensors
 expect 3 "model-00001-of-00002.safetensors: found no such file" convert shards x --dtype f32
 mkdir halves
