@@ -5,12 +5,15 @@
  */
 #include "app/make_film.h"
 #include "app/options.h"
+#include "base/text.h"
 #include "data/image.h"
 #include "sample/film_note.h"
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL {"model", "DIR", "folder of the diffusion model", NULL}
+#define MODEL                                                                                      \
+    {"model", "DIR", "folder of the diffusion model", NULL},                                       \
+    {"lora", "FILE[:S]", "low-rank changes to the model, S times (1 if not given)", NULL}
 #define PROMPTS                                                                                    \
     {"prompt", "TEXT", "what to show", NULL}, {"negative", "TEXT", "what to lead away from", ""}
 #define SAMPLING                                                                                   \
@@ -73,9 +76,22 @@ typedef struct {
     bool own_spacing; /* else the model's */
     int seed, w, h;   /* 0: not given */
     int channels;
+    LdmUse use;
+    char *lora; /* owned: the file of use.lora */
 } Wish;
 
 /* ---- options ------------------------------------------------------------------------------ */
+
+/* FILE or FILE:SCALE; a colon that no number follows is the file's. */
+static void read_lora(Wish *w, const char *text)
+{
+    if (!text) return;
+    w->lora = strdup(text);
+    CHECK(w->lora);
+    char *colon = strrchr(w->lora, ':');
+    w->use = (LdmUse){.lora = w->lora, .lora_scale = 1};
+    if (colon && text_to_double(&w->use.lora_scale, colon + 1)) *colon = 0;
+}
 
 static Status read_sampling(Wish *w, const Options *o)
 {
@@ -123,6 +139,7 @@ static Status read_wish(Wish *w, const Options *o, bool from_film)
     if (from_film) TRY(options_need(&w->image, o, "image"));
     TRY(options_need(&w->prompt, o, "prompt"));
     TRY(options_need(&w->out, o, "out"));
+    read_lora(w, options_text(o, "lora"));
     w->negative = options_text(o, "negative");
     w->device = options_text(o, "device");
     w->noise = options_text(o, "noise");
@@ -228,15 +245,20 @@ static Status read_noises(Noise *noise, const Wish *w, const Ldm *m, FilmShape s
 
 static Status write_film(const Wish *w, const float *film, FilmShape shape)
 {
-    char source[HASH_TEXT], noise[HASH_TEXT], weights[HASH_TEXT];
+    char source[HASH_TEXT], noise[HASH_TEXT], weights[HASH_TEXT], lora[HASH_TEXT + 32];
     if (w->image) TRY(hash_file(source, w->image));
     if (w->noise) TRY(hash_file(noise, w->noise));
     TRY(weights_hash(weights, w->model));
+    if (w->lora) {
+        TRY(hash_file(lora, w->lora));
+        snprintf(lora + strlen(lora), 32, ":%g", w->use.lora_scale);
+    }
     FilmNote note = {.prompt = w->prompt,
                      .negative = w->negative,
                      .source_sha = w->image ? source : NULL,
                      .noise_sha = w->noise ? noise : NULL,
                      .weights_sha = weights,
+                     .lora = w->lora ? lora : NULL,
                      .seed = (uint32_t)w->seed,
                      .set = w->set};
     return film_note_write(w->out, film, shape, &note);
@@ -254,7 +276,7 @@ static Status make_film(Wish *w, Log *log)
     Status s;
     TRY_OR(done, s, read_source(&source, w));
     TRY_OR(done, s, device_open(&d, w->device, 0, log));
-    TRY_OR(done, s, ldm_open(&m, d, w->model, (LdmUse){0}));
+    TRY_OR(done, s, ldm_open(&m, d, w->model, w->use));
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));
     TRY_OR(done, s, fit_source(&source, shape));
     if (!w->own_spacing) w->set.spacing = m.schedule.spacing;
@@ -282,9 +304,11 @@ done:
 Status make_film_command(App *app, int argc, char **argv, bool from_film)
 {
     Options o;
-    Wish w;
+    Wish w = {0};
     TRY(options_parse(&o, &usage[from_film], argc, argv));
     if (o.helped) return OK;
-    TRY(read_wish(&w, &o, from_film));
-    return make_film(&w, app->log);
+    Status s = read_wish(&w, &o, from_film);
+    if (!s) s = make_film(&w, app->log);
+    free(w.lora);
+    return s;
 }

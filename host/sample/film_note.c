@@ -54,6 +54,7 @@ Status film_note_write(const char *path, const float *film, FilmShape shape, con
     if (note->noise_sha) say(&t, "NoiseSHA", note->noise_sha);
     say(&t, "SourceSHA", note->source_sha ? note->source_sha : "");
     say(&t, "WeightsSHA", note->weights_sha);
+    if (note->lora) say(&t, "LoRA", note->lora);
     return shape.channels == 3
                ? image_write_colour_png(path, film, shape.h, shape.w, t.text, t.n)
                : image_write_png(path, film, shape.h, shape.w, t.text, t.n);

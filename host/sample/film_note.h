@@ -10,6 +10,7 @@ typedef struct {
     const char *prompt, *negative;                 /* as SampleRequest has them */
     const char *source_sha, *noise_sha;            /* of files used, or NULL */
     const char *weights_sha;                       /* weights_hash() */
+    const char *lora;                              /* "SHA-256:scale" of one on top, or NULL */
     uint32_t seed;
     uint64_t id;
     SamplerSettings set;

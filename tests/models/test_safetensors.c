@@ -1,4 +1,20 @@
-/* test_safetensors.c - round trips; every rule of the format broken once; damage. */
+/* test_safetensors.c - round trips; every rule of the format broken once; damage.
+ *
+ * The rules (docs of the format and its reference reader) and where they are tested (7 to 9 in
+ * test_safetensors_values.c):
+ *   1 length before all else, at most 100,000,000, in the file    lengths_are_checked_first
+ *   2 UTF-8, from { to }, then spaces only                        rules_are_kept
+ *   3 no key twice, escaped or not                                rules_are_kept
+ *   4 __metadata__: text to text                                  rules_are_kept
+ *   5 from 0 to the end, no hole, overlap or leftover             rules_are_kept
+ *   6 sizes agree, by checked products; whole bytes               rules_are_kept
+ *   7 zero dimensions and rank 0 are legal; NaN are the reader's  random_tensors_come_back,
+ *     to judge                     not_a_number_is_read; the model's refusal: test_params.c
+ *   8 data at any address                                         unaligned_data_read
+ *   9 a file saved over itself stays whole                        a_file_is_saved_over_itself
+ *   and: other kinds of file, floods, damage, shards              disguises_are_named, ...,
+ *                                          test_shards.c; millions of mutations: tests/fuzz
+ */
 #include "base/random.h"
 #include "weights/safetensors.h"
 #include <math.h>
@@ -13,8 +29,6 @@
 #include <unistd.h>
 
 #include <cmocka.h> /* needs those above */
-
-#include <cmocka.h>
 
 static char folder[] = "/tmp/test_safetensors-XXXXXX";
 static RandomKey key; /* fresh each run; printed */

@@ -77,6 +77,24 @@ refuse 2 "a.png: is there" img2img --out a.png --seed 4
 cmp a.png b.png || fail "a film was overwritten"
 must img2img --out a.png --seed 4 --force
 cmp a.png c.png || fail "--force did not overwrite"
+
+# ---- LoRA: beside the model, or merged into it, the same film
+must "$program" train-ldm "$tiny" --class virus --out low --set ldm.base="$PWD/virus/model" --set ldm.init=base \
+    --set ldm.lora_rank=2 --set ldm.steps=3 --set ldm.warmup=0 --set ldm.learning_rate=0.01
+low=low/pytorch_lora_weights.safetensors
+must "$program" weights merge-lora virus/model $low merged --scale 0.5
+must img2img --out with.png --seed 3 --lora $low:0.5
+must img2img --out merged.png --seed 3 --model merged
+must img2img --out none.png --seed 3 --lora $low:0
+pixels() { tail -c "+$(grep -abo IDAT "$1" | head -1 | cut -d: -f1)" "$1" | sha256sum; } # without the notes before
+[ "$(pixels with.png)" = "$(pixels merged.png)" ] || fail "a LoRA beside the model is another than in it"
+[ "$(pixels none.png)" = "$(pixels b.png)" ] || fail "a LoRA of scale 0 changed the film"
+[ "$(pixels with.png)" != "$(pixels b.png)" ] || fail "a LoRA changed nothing"
+grep -aq "LoRA.$(sha256sum <$low | cut -d' ' -f1):0.5" with.png || fail "the film does not say with what LoRA it was made"
+refuse 3 "is a directory, expected a safetensors file" img2img --out d.png --lora virus/model
+refuse 2 "ldm.train_text_encoder = 1, expected one of them" "$program" train-ldm "$tiny" --out none \
+    --set ldm.lora_rank=2 --set ldm.train_text_encoder=1
+
 refuse 2 "no whole step" img2img --out d.png --strength 0.1
 refuse 2 "multiples of 16" img2img --out d.png --size 81
 refuse 3 "nowhere" "$program" img2img --model nowhere --image "$image" --prompt x --out d.png
