@@ -27,7 +27,9 @@
         {"noise", "FILE",                                                                          \
          "safetensors with noise to use instead: \"noise\" [1,c,h,w] at the start, with eta\n"     \
          "                               also \"step_noise\" [steps run,c,h,w]; c, h, w of the "   \
-         "latent; what is\n                               not in FILE comes from the seed",        \
+         "latent; what is\n                               not in FILE comes from the seed; of "     \
+         "img2img with AutoencoderKL\n                               also \"encode_noise\" "      \
+         "[1,c,h,w], else the mean is encoded",                                                    \
          NULL}
 #define SIZES(square)                                                                              \
     {"size", "PX", square, NULL}, {"width", "PX", "of a film that is not square, with --height",   \
@@ -186,14 +188,15 @@ static Status fit_source(Image *source, FilmShape shape)
     return OK;
 }
 
-/* ---- given noise ------------------------------------------------------------------------------- */
+/* ---- given noise --------------------------------------------------------------------- */
 
 typedef struct {
-    float *start, *steps; /* owned: [h,w,c] and [n,h,w,c], NULL where not given */
+    float *encode, *start, *steps; /* owned: [h,w,c], steps [n,h,w,c]; NULL where not given */
 } Noise;
 
 static void noise_free(Noise *n)
 {
+    free(n->encode);
     free(n->start);
     free(n->steps);
     *n = (Noise){0};
@@ -221,7 +224,8 @@ static Status read_noise(float **out, const SafeFile *f, const char *name, int64
 
 static Status read_noises(Noise *noise, const Wish *w, const Ldm *m, FilmShape shape, int steps)
 {
-    static const char *const known[] = {"noise", "step_noise"};
+    bool encodes = w->image && m->vae_config.is_kl;
+    static const char *const known[] = {"noise", "step_noise", "encode_noise"};
     SafeFile f;
     Status s = OK;
     *noise = (Noise){0};
@@ -229,19 +233,23 @@ static Status read_noises(Noise *noise, const Wish *w, const Ldm *m, FilmShape s
     TRY(st_open(&f, w->noise));
     int64_t h = shape.h / ldm_scale(m), wide = shape.w / ldm_scale(m);
     int64_t c = m->unet_config.in_channels;
-    for (int i = 0; i < f.n && !s; i++)
-        if (strcmp(f.tensor[i].name, known[0]) && strcmp(f.tensor[i].name, known[1]))
+    for (int i = 0; i < f.n && !s; i++) {
+        bool used = false;
+        for (int k = 0; k < 2 + encodes; k++) used |= !strcmp(f.tensor[i].name, known[k]);
+        if (!used)
             s = FAIL(ERR_INPUT, "%s: tensor \"%.80s\": found no use for it, expected noise or "
-                                "step_noise",
-                     w->noise, f.tensor[i].name);
+                                "step_noise%s",
+                     w->noise, f.tensor[i].name, encodes ? " or encode_noise" : "");
+    }
     if (!s) s = read_noise(&noise->start, &f, known[0], 1, h, wide, c);
     if (!s) s = read_noise(&noise->steps, &f, known[1], steps, h, wide, c);
+    if (!s) s = read_noise(&noise->encode, &f, known[2], 1, h, wide, c);
     st_close(&f);
     if (s) noise_free(noise);
     return s;
 }
 
-/* ---- making it ----------------------------------------------------------------------------------- */
+/* ---- making it ----------------------------------------------------------------------- */
 
 static Status write_film(const Wish *w, const float *film, FilmShape shape)
 {
@@ -288,7 +296,8 @@ static Status make_film(Wish *w, Log *log)
                              .negative = w->negative,
                              .source = source.pixel,
                              .noise = noise.start,
-                             .step_noise = noise.steps};
+                             .step_noise = noise.steps,
+                             .encode_noise = noise.encode};
     TRY_OR(done, s, sampler_run(sampler, &request, 1, film));
     TRY_OR(done, s, write_film(w, film, shape));
 done:

@@ -34,7 +34,8 @@ struct Sampler {
 static Status record(Sampler *s)
 {
     const Ldm *m = s->m;
-    int h = s->shape.h / ldm_scale(m), w = s->shape.w / ldm_scale(m), c = m->unet_config.in_channels;
+    int h = s->shape.h / ldm_scale(m), w = s->shape.w / ldm_scale(m);
+    int c = m->unet_config.in_channels;
     Graph *g = s->g = graph_new();
     bool guided = s->rows > s->batch;
     int latent[] = {s->batch, h, w, c}, rows[] = {s->rows, h, w, c};
@@ -165,6 +166,16 @@ static Status fill_contexts(Sampler *s, const SampleRequest *r, int n)
     return exec_write(s->e, s->context, s->rows_context);
 }
 
+/* The latent of r's source; scratch: as many floats. */
+static Status encode(Sampler *s, const SampleRequest *r, float *x, float *scratch)
+{
+    CHECK(r->source);
+    if (!r->encode_noise) return ldm_encode(s->m, r->source, 1, s->shape, x);
+    TRY(ldm_encode_moments(s->m, r->source, 1, s->shape, x, scratch));
+    for (size_t k = 0; k < s->per; k++) x[k] += scratch[k] * r->encode_noise[k];
+    return OK;
+}
+
 /* x at the first timestep: noise, or the source's latent with noise. */
 static Status start(Sampler *s, const SampleRequest *r, int n)
 {
@@ -172,14 +183,13 @@ static Status start(Sampler *s, const SampleRequest *r, int n)
     float keep = sqrtf(ab), rest = sqrtf(1 - ab);
     for (int i = 0; i < n; i++) {
         float *x = s->latent + (size_t)i * s->per, *noise = s->step_noise;
+        if (s->set.image_to_image) TRY(encode(s, &r[i], x, noise));
         if (r[i].noise) memcpy(noise, r[i].noise, s->per * sizeof *noise);
         else random_normals(noise, s->per, (RandomKey){s->seed, STREAM_START, 0, r[i].id});
         if (!s->set.image_to_image) {
             memcpy(x, noise, s->per * sizeof *x);
             continue;
         }
-        CHECK(r[i].source);
-        TRY(ldm_encode(s->m, r[i].source, 1, s->shape, x));
         for (size_t k = 0; k < s->per; k++) x[k] = keep * x[k] + rest * noise[k];
     }
     for (int i = n; i < s->batch; i++)

@@ -20,7 +20,10 @@ typedef struct {
     const char *prompt, *negative;
     const float *source; /* a film, or NULL: text-to-image */
     const float *noise;  /* start noise [h/8, w/8, channels], or NULL: by Philox */
-    const float *step_noise; /* [sampler_steps(), h/8, w/8, channels] for eta > 0, or NULL: by Philox */
+    /* for eta > 0, [sampler_steps(), h/8, w/8, channels], or NULL: by Philox */
+    const float *step_noise;
+    /* shaped as noise: which sample of AutoencoderKL's distribution the source is; NULL: its mean */
+    const float *encode_noise;
 } SampleRequest;
 
 typedef struct Sampler Sampler;
