@@ -1,7 +1,11 @@
 """img2img and txt2img against StableDiffusionImg2ImgPipeline and StableDiffusionPipeline with DDIMScheduler.
 
 Small models with random weights, any scheduler_config.json, any strength, steps, guidance, eta and size, the same noise.
-Limits: every value within 1 of 255, at least 99.9 % equal. The scheduler is set after the pipeline is built, since the
+Limits: every value within 1 of 255, at least 99.9 % equal. Drawn again are settings that diffusers in float32 does not hold
+itself: more than 0.03 % of its values move when the networks run in float64 (epsilon from pure noise divides rounding errors
+by sqrt(alpha_bar), without clipping up to 1e4 times); pictures without contrast; and, never drawn, the cosine schedule
+rescaled to zero SNR, which begins at 1 - alpha_bar = 4e-5, of which float32 keeps three digits, fewer after torch's
+square root (MKL's, off by a unit in the last place at random). The scheduler is set after the pipeline is built, since the
 pipelines' constructors overwrite steps_offset and clip_sample in the one they are given.
 """
 import json
@@ -73,7 +77,7 @@ def scheduler(rng):
     config = json.loads(text) | dict(steps_offset=pick(rng, [0, 1]), set_alpha_to_one=pick(rng, [True, False]),
                                      clip_sample=pick(rng, [True, False]), clip_sample_range=pick(rng, [1.0, 3.0]),
                                      timestep_spacing=pick(rng, ["leading", "trailing", "linspace"]))
-    if prediction != "epsilon":
+    if prediction != "epsilon" and config["beta_schedule"] != "squaredcos_cap_v2":
         config["rescale_betas_zero_snr"] = pick(rng, [True, False])
     return json.dumps(config, indent=2)
 
@@ -113,7 +117,7 @@ class Case:
         self.pipe = cls(vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=net.eval(), scheduler=own,
                         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
         settle(self.pipe, rng, channels)
-        unit = scale * 2 ** (blocks - 1)
+        unit = max(scale * 2 ** (blocks - 1), 1 if self.from_film else 8)  # the latter is what their txt2img takes
         self.h, self.w = (unit * int(rng.integers(2, max(3, 128 // unit + 1))) for _ in range(2))
         self.grey = pick(rng, [True, False])
         self.image = picture(rng, self.h, self.w, self.grey)
@@ -160,6 +164,20 @@ class Case:
         y = out.images[0]
         return np.round(255 * (y.mean(-1) if self.grey else y))
 
+    def is_held(self):
+        y = self.theirs()
+        if not np.isfinite(y).all() or y.std() < 10 or ((y > 0) & (y < 255)).mean() < 0.3:
+            return False
+        nets, noise = (self.pipe.unet, self.pipe.vae, self.pipe.text_encoder), self.noise
+        self.noise = {k: v.double() for k, v in noise.items()}
+        for net in nets:
+            net.double()
+        exact = self.theirs()
+        for net in nets:
+            net.float()
+        self.noise = noise
+        return (exact != y).mean() <= 0.0003
+
     def measure(self, program, folder):
         model, source, out, noise = (os.path.join(folder, n) for n in ("model", "in.png", "out.png", "noise.safetensors"))
         self.pipe.save_pretrained(model)
@@ -176,14 +194,14 @@ class Case:
         ours, theirs = np.asarray(Image.open(out)).astype(float), self.theirs()
         if ours.shape != theirs.shape:
             raise Miss(f"shape {ours.shape}, expected {theirs.shape}")
-        if not np.isfinite(theirs).all():
-            raise Miss("diffusers gives no numbers")
-        inner = ((theirs > 0) & (theirs < 255)).mean()
-        if theirs.std() < 10 or inner < 0.3:
-            raise Miss(f"a picture without contrast: deviation {theirs.std():.1f}, {inner:.2f} of it between black and white")
         off = np.abs(ours - theirs)
         return {"largest difference": off.max(), "unequal values": (off > 0).mean() / 0.001}
 
 
 def draw(rng, index):
-    return Case(rng, index)
+    for again in range(40):
+        case = Case(rng, index)
+        if case.is_held():
+            case.name += f", drawn again {again} times" if again else ""
+            return case
+    raise Miss("40 draws that float32 does not hold")
