@@ -72,7 +72,7 @@ Tensor *global_avgpool(Graph *g, Tensor *x);                        /* [n,h,w,c]
 
 /* ---- lookups and diffusion --------------------------------------------------------------- */
 Tensor *embedding(Graph *g, Tensor *ids /* I32 [n,t] */, Tensor *table /* [v,d] */);  /* [n,t,d]; an id outside is ERR_INPUT */
-/* t[n] -> [n,dim]: cos and sin of t * 10000^(-i/(dim/2 - shift)); flip: cosines first */
+/* t[n] -> [n,dim]: cos and sin of t * 10000^(-i/(dim/2 - shift)), the angle in fp32; flip: cosines first */
 Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift);
 /* y[i] = c[i,0]*a[i] + c[i,1]*b[i] for each sample i of a,b[n,...], c[n,2]: q(x_t | x_0), v targets */
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);

@@ -109,7 +109,7 @@ static void test_normal(void **state)
         density = fmax(density, fabs(d->z[i] - exp(-x * x / 2) * 0.39894228040143267794));
     }
     print_message("normal distribution: %.2g, density %.2g\n", below, density);
-    assert_true(below <= 3e-7 && density <= 1e-7);
+    assert_true(below <= 1e-7 && density <= 1e-7);
     free(d);
 }
 

@@ -168,16 +168,18 @@ static void embedding_dw_twin(const Tensor *dtable)
         ref_data(dtable)[(size_t)ids[i / d] * d + i % d] += ref_data(dtable->src[1])[i];
 }
 
+/* The one twin with float in it: the angle rounded at each step is part of the definition. */
 static void timestep_embedding_twin(const Tensor *y)
 {
     const TimestepArgs *a = y->args;
     for (int n = 0; n < y->dim[0]; n++)
         for (int k = 0; k < a->dim; k++) {
             int i = k % (a->dim / 2);
-            double angle =
-                ref_data(y->src[0])[n] * exp(-log(10000) * i / (a->dim / 2 - (double)a->shift));
+            float exponent = (float)-log(10000) * (float)i;
+            exponent /= (float)(a->dim / 2) - a->shift;
+            float angle = (float)ref_data(y->src[0])[n] * (float)exp((double)exponent);
             bool cosine = (k < a->dim / 2) == (a->flip != 0);
-            ref_data(y)[n * a->dim + k] = cosine ? cos(angle) : sin(angle);
+            ref_data(y)[n * a->dim + k] = cosine ? cos((double)angle) : sin((double)angle);
         }
 }
 
