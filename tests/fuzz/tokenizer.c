@@ -9,9 +9,9 @@
 
 const char fuzz_name[] = "tokenizer";
 
-typedef enum { MERGES, VOCAB, CONFIG, SPECIAL, TEXT, N_KINDS } Kind;
+typedef enum { MERGES, VOCAB, CONFIG, SPECIAL, WHOLE, TEXT, N_KINDS } Kind;
 static const char *const name[TEXT] = {"merges.txt", "vocab.json", "tokenizer_config.json",
-                                       "special_tokens_map.json"};
+                                       "special_tokens_map.json", "tokenizer.json"};
 static const char merges[] = "#version: 0.2\na b\nab c</w>\nt h\nth e</w>\n\xc3\x84 \xc2\xb0\n";
 static const char config[] =
     "{\"add_prefix_space\": false, \"bos_token\": {\"__type\": \"AddedToken\", \"content\": "
@@ -32,6 +32,45 @@ static void add(Kind kind, const char *text)
     fuzz_add(all, strlen(text) + 1);
 }
 
+/* One symbol of the vocabulary as JSON text: GPT-2's characters for bytes, in CLIP's order. */
+static int symbol(char out[8], int place)
+{
+    int code = place < 94 ? 33 + place : place < 106 ? 67 + place : 68 + place;
+    if (code == '"' || code == '\\') return sprintf(out, "\\%c", code);
+    if (code < 128) return sprintf(out, "%c", code);
+    return sprintf(out, "%c%c", 0xc0 | code >> 6, 0x80 | (code & 63));
+}
+
+/* tokenizer.json as transformers writes it, of one merge. */
+static void add_whole(void)
+{
+    static const char before[] =
+        "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": ["
+        "{\"id\": 513, \"content\": \"<|startoftext|>\", \"normalized\": true, \"lstrip\": false},"
+        "{\"id\": 514, \"content\": \"<|endoftext|>\", \"normalized\": false}],"
+        "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"},"
+        "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\\\\s+\"}, \"content\": \" \"},"
+        "{\"type\": \"Lowercase\"}]},"
+        "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\","
+        "\"pattern\": {\"Regex\": \"'s|'t|'re|'ve|'m|'ll|'d|[\\\\p{L}]+|[\\\\p{N}]|"
+        "[^\\\\s\\\\p{L}\\\\p{N}]+\"}, \"behavior\": \"Removed\", \"invert\": true},"
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}]},"
+        "\"decoder\": {\"type\": \"ByteLevel\"},"
+        "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<|endoftext|>\","
+        "\"continuing_subword_prefix\": \"\", \"end_of_word_suffix\": \"</w>\", "
+        "\"fuse_unk\": false, \"merges\": [\"a b\"], \"vocab\": {";
+    static char text[32768];
+    char one[8], *at = text + 1 + sprintf(text + 1, "%s", before);
+    text[0] = WHOLE;
+    for (int i = 0; i < 512; i++) {
+        symbol(one, i % 256);
+        at += sprintf(at, "\"%s%s\":%d,", one, i < 256 ? "" : "</w>", i);
+    }
+    at += sprintf(at, "\"ab\":512,\"<|startoftext|>\":513,\"<|endoftext|>\":514}}}");
+    CHECK(!fuzz_one((unsigned char *)text, (size_t)(at - text))); /* a seed that is good */
+    fuzz_add(text, (size_t)(at - text));
+}
+
 static void close_good(void) { tokenizer_close(&good); }
 
 void fuzz_seeds(const char *folder)
@@ -45,6 +84,7 @@ void fuzz_seeds(const char *folder)
     add(MERGES, "a b\n");
     add(CONFIG, config);
     add(SPECIAL, special);
+    add_whole();
     add(VOCAB, "{\"a\": 0, \"b\": 1, \"ab\": 2, \"<|startoftext|>\": 3, \"<|endoftext|>\": 4}");
     add(TEXT,
         "chest X-ray, the  patient's lungs 12 \xe2\x9c\x85\xf0\x9f\xab\x81 <|endoftext|> \xc4\xb0 "
@@ -80,11 +120,12 @@ Status fuzz_one(const unsigned char *data, size_t size)
     if (!size) return OK;
     Kind kind = data[0] % N_KINDS;
     if (kind == TEXT) return encode(good, data + 1, size - 1);
+    if (kind == WHOLE) remove(file[MERGES]); /* it would go first */
     fuzz_put(file[kind], data + 1, size - 1);
     Status s = tokenizer_open(&t, root);
     if (!s) s = encode(t, data + 1, size - 1);
     tokenizer_close(&t);
-    if (kind == MERGES) fuzz_put(file[MERGES], merges, strlen(merges));
-    else remove(file[kind]);
+    remove(file[kind]);
+    fuzz_put(file[MERGES], merges, strlen(merges));
     return s;
 }

@@ -126,7 +126,7 @@ static void add_spec(Checkpoint *c, const char *name, int ndim, const int64_t *d
 {
     SafeSpec *s = &c->spec[c->n++];
     *s = (SafeSpec){.name = arena_strdup(&c->names, name), .dtype = SAFE_F16, .ndim = ndim};
-    memcpy(s->dim, dim, (size_t)ndim * sizeof *dim);
+    if (ndim) memcpy(s->dim, dim, (size_t)ndim * sizeof *dim);
 }
 
 /* All parameters of the three models, OpenCLIP's in their thirds, value = place in the list. */
