@@ -129,7 +129,7 @@ def unet(case, sample, tokens, timesteps, **config):
     from diffusers import UNet2DConditionModel
     m = UNet2DConditionModel(**config)
     inputs = {"sample": [sample, "signed"],
-              "encoder_hidden_states": [[sample[0], tokens, config["cross_attention_dim"]], "signed"]}
+              "encoder_hidden_states": [[sample[0], tokens, np.ravel(config["cross_attention_dim"])[0].item()], "signed"]}
     record(case, "unet", m, lambda sample, encoder_hidden_states, timestep: {
         "sample": m(sample, timestep, encoder_hidden_states).sample}, load_formula(m, 1.0), inputs,
            dict(config, _class_name="UNet2DConditionModel", sample_size=64),
@@ -271,8 +271,9 @@ def scaled_inception(width, **settings):
     return m
 
 
-def inception(case, image, width, train, classes, aux):
+def inception(case, image, width, train, classes, aux, transform=False):
     m = scaled_inception(width, num_classes=classes, aux_logits=aux)
+    m.transform_input = transform
 
     def run(image):
         y = m(image)
@@ -282,7 +283,8 @@ def inception(case, image, width, train, classes, aux):
     averages = lambda module: {k: v.numpy().astype(np.float32) for k, v in module.state_dict().items()
                                if k.startswith("Conv2d_1a_3x3.bn.running") or k.startswith("Mixed_7c.branch_pool.bn.running")}
     record(case, "inception", m, run, load_formula(m, 2.0), {"image": [image, "signed"]},
-           dict(num_classes=classes, width=width, aux=aux, dropout=0.0), gain=2.0, train=train,
+           dict(num_classes=classes, width=width, aux=aux, dropout=0.0, **({"transform_input": True} if transform else {})),
+           gain=2.0, train=train,
            extra=averages if train else {})
 
 
@@ -299,6 +301,13 @@ CASES = {
         attention_head_dim=[2, 3, 4], transformer_layers_per_block=[1, 2, 1], cross_attention_dim=20,
         use_linear_projection=True, norm_num_groups=16, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False,
         freq_shift=1),
+    "unet_switches": lambda: unet(
+        "unet_switches", [2, 3, 12, 20], 9, [17, 998], in_channels=3, out_channels=2, block_out_channels=[16, 24],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"], up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
+        layers_per_block=1, attention_head_dim=[2, 3], cross_attention_dim=[10, 10], norm_num_groups=4, act_fn="mish",
+        time_embedding_dim=40, time_embedding_act_fn="gelu", timestep_post_act="relu", conv_in_kernel=5,
+        conv_out_kernel=1, center_input_sample=True, mid_block_type="UNetMidBlock2D", mid_block_scale_factor=1.5,
+        transformer_layers_per_block=[1, 2], reverse_transformer_layers_per_block=[1, 1]),
     "text_quick_gelu": lambda: text(
         "text_quick_gelu", [2, 77], vocab_size=120, hidden_size=64, intermediate_size=160, num_hidden_layers=3,
         num_attention_heads=4, max_position_embeddings=77, hidden_act="quick_gelu"),
@@ -318,6 +327,7 @@ CASES = {
     "inception_eval": lambda: inception("inception_eval", [2, 3, 75, 75], 1.0, False, 5, False),
     "inception_train": lambda: inception("inception_train", [8, 3, 75, 75], 1.0, True, 5, False),
     "inception_narrow": lambda: inception("inception_narrow", [3, 3, 91, 107], 0.3, True, 3, False),
+    "inception_transform": lambda: inception("inception_transform", [2, 3, 75, 83], 0.2, False, 4, False, True),
     "inception_aux": lambda: inception("inception_aux", [2, 3, 299, 299], 0.25, True, 4, True),
 }
 
