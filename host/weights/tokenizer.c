@@ -10,16 +10,13 @@
 #include "weights/bpe.h"
 #include "weights/json_text.h"
 #include "weights/tokenizer_json.h"
+#include "weights/tokenizer_unicode.h"
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
-enum { MAX_VOCAB_BYTES = 1 << 26, MAX_MERGES_BYTES = 1 << 26, MAX_CONFIG_BYTES = 1 << 20, JSON_DEPTH = 8, MAX_SPECIALS = 64 };
-
-typedef struct {
-    int32_t *at;
-    int n;
-} Codes; /* Unicode code points */
+enum { MAX_VOCAB_BYTES = 1 << 26, MAX_MERGES_BYTES = 1 << 26, MAX_CONFIG_BYTES = 1 << 20 };
+enum { JSON_DEPTH = 8, MAX_SPECIALS = 64 };
 
 typedef struct {
     char *text;  /* owned */
@@ -34,81 +31,6 @@ struct Tokenizer {
     int n_special;
     int32_t start, end, pad;
 };
-
-/* ---- Unicode --------------------------------------------------------------------------- */
-
-/* A copy in valid UTF-8, each maximal broken piece replaced by U+FFFD. Heap. */
-static char *valid_utf8(const char *text)
-{
-    const utf8proc_uint8_t *in = (const utf8proc_uint8_t *)text;
-    utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text);
-    char *copy = malloc(3 * (size_t)left + 1), *out = copy;
-    CHECK(copy);
-    while (left) {
-        utf8proc_int32_t code;
-        utf8proc_ssize_t n = utf8proc_iterate(in, left, &code);
-        if (n > 0) {
-            memcpy(out, in, (size_t)n);
-            out += n;
-        } else {
-            /* A broken sequence ends before the first byte that cannot continue it. */
-            int need = in[0] >= 0xc2 && in[0] < 0xe0   ? 1
-                       : in[0] >= 0xe0 && in[0] < 0xf0 ? 2
-                       : in[0] >= 0xf0 && in[0] < 0xf5 ? 3
-                                                       : 0;
-            int low = in[0] == 0xe0 ? 0xa0 : in[0] == 0xf0 ? 0x90 : 0x80;
-            int high = in[0] == 0xed ? 0x9f : in[0] == 0xf4 ? 0x8f : 0xbf;
-            for (n = 1; n <= need && n < left && in[n] >= low && in[n] <= high; n++)
-                low = 0x80, high = 0xbf;
-            memcpy(out, "\xef\xbf\xbd", 3);
-            out += 3;
-        }
-        in += n;
-        left -= n;
-    }
-    *out = 0;
-    return copy;
-}
-
-static bool is_space(int32_t c)
-{
-    return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-           c == 0x205f || c == 0x3000;
-}
-
-typedef enum { KIND_SPACE, KIND_LETTER, KIND_NUMBER, KIND_OTHER } Kind;
-
-static Kind kind_of(int32_t c)
-{
-    utf8proc_category_t k = utf8proc_category(c);
-    if (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) return KIND_LETTER;
-    if (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO) return KIND_NUMBER;
-    return is_space(c) ? KIND_SPACE : KIND_OTHER;
-}
-
-/* Composed (NFC), then lower case, of n bytes of valid UTF-8. Owned by the caller. */
-static Status clean_up(Codes *out, const char *text, size_t n)
-{
-    const utf8proc_option_t nfc = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-    const utf8proc_uint8_t *in = (const utf8proc_uint8_t *)text;
-    *out = (Codes){0};
-    utf8proc_ssize_t m = utf8proc_decompose(in, (utf8proc_ssize_t)n, NULL, 0, nfc);
-    if (m < 0) return FAIL(ERR_INPUT, "prompt: found text that cannot be composed, expected UTF-8");
-    int32_t *code = malloc(((size_t)m + 1) * sizeof *code),
-            *lower = malloc((2 * (size_t)m + 1) * sizeof *lower);
-    CHECK(code && lower);
-    utf8proc_decompose(in, (utf8proc_ssize_t)n, code, m, nfc);
-    m = utf8proc_normalize_utf32(code, m, nfc);
-    for (utf8proc_ssize_t i = 0; i < m; i++) {
-        bool dotted = code[i] == 0x130; /* the one capital whose lower case is two characters */
-        lower[out->n++] = dotted ? 'i' : utf8proc_tolower(code[i]);
-        if (dotted) lower[out->n++] = 0x307;
-    }
-    free(code);
-    out->at = lower;
-    return OK;
-}
 
 /* ---- encoding -------------------------------------------------------------------------- */
 
@@ -161,7 +83,7 @@ static int marker(const int32_t *code, int n)
 static void encode_words(Encoder *e, const int32_t *code, int n)
 {
     for (int at = 0, m; at < n; at += m) {
-        Kind kind = kind_of(code[at]);
+        CharKind kind = unicode_kind(code[at]);
         m = 1;
         if (kind == KIND_SPACE) continue;
         if ((m = marker(code + at, n - at))) {
@@ -171,7 +93,8 @@ static void encode_words(Encoder *e, const int32_t *code, int n)
             continue;
         }
         if (!(m = contraction(code + at, n - at)))
-            for (m = 1; kind != KIND_NUMBER && at + m < n && kind_of(code[at + m]) == kind;) m++;
+            for (m = 1; kind != KIND_NUMBER && at + m < n && unicode_kind(code[at + m]) == kind;)
+                m++;
         encode_word(e, code + at, m);
     }
 }
@@ -194,7 +117,7 @@ static Status encode_piece(Encoder *e, const char *text, size_t n)
 {
     Codes c;
     if (!n || e->n == e->limit) return OK;
-    TRY(clean_up(&c, text, n));
+    TRY(unicode_clean(&c, text, n));
     size_t room = 4 * (size_t)c.n + 1;
     e->word = malloc(room);
     e->tokens = malloc(room * sizeof *e->tokens);
@@ -238,7 +161,7 @@ Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int 
     if (bytes > TOKENIZER_MAX_TEXT)
         return FAIL(ERR_INPUT, "prompt: found %zu bytes, expected at most %d", bytes,
                     TOKENIZER_MAX_TEXT);
-    char *valid = valid_utf8(text), *from = valid;
+    char *valid = unicode_valid(text), *from = valid;
     Encoder e = {.t = t, .ids = ids, .n = 1, .limit = length - 1};
     Status s = OK;
     ids[0] = t->start;
@@ -304,7 +227,7 @@ static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool 
     *s = (Special){
         .text = strdup(text), .id = (int32_t)json_integer_value(id), .normalized = normalized};
     t->n_special++;
-    return clean_up(&s->clean, text, strlen(text));
+    return unicode_clean(&s->clean, text, strlen(text));
 }
 
 /* A token in a config is its text, or an object with more to say. */

@@ -346,8 +346,30 @@ static void hostile_files_are_survived(void **state)
     assert_true(refused > 10);
 }
 
-int main(void)
+/* For tests/parity/tokenizer.py: the ids of each string in a file, which a 0 ends, in a line. */
+static int print_ids(const char *path)
 {
+    Tokenizer *t;
+    char *text;
+    size_t size;
+    int32_t ids[LENGTH];
+    if (tokenizer_open(&t, BASE) || file_read(&text, &size, path, 1 << 28)) {
+        fprintf(stderr, "%s\n", status_message());
+        return 1;
+    }
+    for (size_t at = 0; at < size; at += strlen(text + at) + 1) {
+        if (tokenizer_encode(t, text + at, ids, LENGTH)) fprintf(stderr, "%s\n", status_message());
+        for (int i = 0; i < LENGTH; i++) printf("%d ", ids[i]);
+        printf("\n");
+    }
+    free(text);
+    tokenizer_close(&t);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) return print_ids(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_equal_the_goldens),
         cmocka_unit_test(opens_from_merges_alone),

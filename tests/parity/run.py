@@ -18,7 +18,7 @@ import torch
 import transformers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-KINDS = ["unet", "text", "inception", "kl", "pipelines", "lora", "compvis", "roundtrip"]
+KINDS = ["unet", "text", "inception", "kl", "pipelines", "lora", "compvis", "roundtrip", "tokenizer"]
 FIXED_SEED = 1
 
 
