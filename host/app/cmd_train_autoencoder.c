@@ -46,6 +46,9 @@ static Status choose_films(LoneStage *l)
     job->name = arena_printf(a, "autoencoder %s", l->label ? l->label : "all");
     stage_text(&l->stage, "class", l->label ? l->label : "all");
     stage_setting(&l->stage, l->config, "study.seed data.size autoencoder");
+    if (l->config->autoencoder.perceptual_weight > 0)
+        TRY(stage_input(&l->stage, "perceptual weights",
+                        l->config->autoencoder.perceptual_weights));
     return stage_input(&l->stage, "base model", job->base);
 }
 

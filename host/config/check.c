@@ -63,9 +63,15 @@ static Status check_autoencoder(const AutoencoderSettings *a)
     if (a->warmup > a->steps)
         return FAIL(ERR_USAGE, "autoencoder.warmup = %d is longer than autoencoder.steps = %d",
                     a->warmup, a->steps);
-    if (a->l1_weight + a->mse_weight <= 0)
-        return FAIL(ERR_USAGE, "autoencoder.l1_weight = 0 and autoencoder.mse_weight = 0 leave no "
-                               "error to train on");
+    if (a->perceptual_weight > 0 && !*a->perceptual_weights)
+        return FAIL(ERR_USAGE,
+                    "autoencoder.perceptual_weight = %g without autoencoder.perceptual_weights, "
+                    "expected an Inception-V3's file",
+                    a->perceptual_weight);
+    if (a->l1_weight + a->mse_weight + a->perceptual_weight <= 0)
+        return FAIL(ERR_USAGE,
+                    "autoencoder.l1_weight = 0, autoencoder.mse_weight = 0 and "
+                    "autoencoder.perceptual_weight = 0 leave no error to train on");
     return OK;
 }
 

@@ -107,6 +107,9 @@
     REAL(S, l1_weight,   1, 0, 1e6, "",        "of the mean absolute error, films in [0, 1]")     \
     REAL(S, mse_weight,  1, 0, 1e6, "",        "of the mean square error")                        \
     REAL(S, kl_weight,   1e-6, 0, 1e6, "",     "KL: of the divergence, summed over a film's latent")\
+    REAL(S, perceptual_weight, 0, 0, 1e6, "",  "of the distance of features; 0 = off")             \
+    PATH(S, perceptual_weights, "",            "Inception-V3 (a file, torchvision's names) whose " \
+         "features those are")                                                                    \
     INT (S, steps,       2000, 1, 100000000, "", "length of the run")                             \
     INT (S, batch,       8, 1, 4096, "films",  "per step")                                        \
     REAL(S, learning_rate, 1e-5, 0, 1, "",     "after warm-up")                                   \

@@ -7,7 +7,7 @@
 #define INCEPTION_V3_H
 #include "models/layers.h"
 
-enum { INCEPTION_LEAST_PX = 75, INCEPTION_LEAST_AUX_PX = 299 };
+enum { INCEPTION_LEAST_PX = 75, INCEPTION_LEAST_AUX_PX = 299, INCEPTION_TAPS = 3 };
 
 typedef struct {
     int num_classes;
@@ -21,6 +21,7 @@ typedef struct {
     Tensor *features;   /* [n,2048 * width] pooled, before dropout */
     Tensor *logits;     /* [n,classes] */
     Tensor *aux_logits; /* [n,classes], NULL without the head */
+    Tensor *tap[INCEPTION_TAPS]; /* [n,h,w,c] after Conv2d_2b_3x3, Mixed_5d, Mixed_6e */
 } InceptionOut;
 
 /* A folder with config.json (num_classes, aux_logits, transform_input, dropout as torchvision calls

@@ -8,6 +8,7 @@
 #include "data/loader.h"
 #include "exec/exec.h"
 #include "models/autoencoder.h"
+#include "models/perceptual.h"
 #include "train/run_state.h"
 #include "weights/model_folder.h"
 #include <math.h>
@@ -34,6 +35,7 @@ typedef struct {
     Log *log;
     AutoencoderConfig config;
     ParamStore store;
+    Perceptual perceptual; /* empty where its weight is 0 */
     Pass train, val;
     float *film, *noise, *weight; /* owned: a batch on the host */
     Loader *loader;
@@ -79,6 +81,10 @@ static Status record(Pass *p, Trainer *t, bool backward)
     if (c->is_kl)
         p->loss = add_scaled(g, p->loss, 1, gaussian_kl(g, m.mean, m.logvar, p->weight),
                              (float)set->kl_weight);
+    if (set->perceptual_weight > 0)
+        p->loss = add_scaled(g, p->loss, 1,
+                             perceptual_loss(g, &t->perceptual, back, p->film, p->weight),
+                             (float)set->perceptual_weight);
     TRY(graph_status(g));
     if (backward) {
         graph_backward(g, 1, &p->loss, NULL);
@@ -246,6 +252,19 @@ static Status loop(Trainer *t)
 
 /* ---- opening and closing -------------------------------------------------------------------- */
 
+static Status check_perceptual(const Config *c)
+{
+    Perceptual p;
+    if (c->autoencoder.perceptual_weight <= 0) return OK;
+    if (c->data.size < INCEPTION_LEAST_PX)
+        return FAIL(ERR_USAGE,
+                    "data.size = %d, expected %d or more with autoencoder.perceptual_weight",
+                    c->data.size, INCEPTION_LEAST_PX);
+    Status s = perceptual_open(&p, NULL, c->autoencoder.perceptual_weights);
+    perceptual_close(&p);
+    return s;
+}
+
 Status autoencoder_train_check(const Config *c, const char *base)
 {
     AutoencoderConfig a;
@@ -254,6 +273,7 @@ Status autoencoder_train_check(const Config *c, const char *base)
         return FAIL(ERR_USAGE,
                     "data.size = %d, expected a multiple of %d for the autoencoder in %s",
                     c->data.size, a.scale, base);
+    TRY(check_perceptual(c));
     if (!strcmp(c->autoencoder.init, "random")) return OK;
     char *config, *weights;
     TRY(model_find(&config, &weights, base));
@@ -312,6 +332,8 @@ static Status prepare(Trainer *t)
                     t->job->name, t->job->n_train, set->batch);
     TRY(autoencoder_config_read(&t->config, t->job->base));
     TRY(open_store(t));
+    if (set->perceptual_weight > 0)
+        TRY(perceptual_open(&t->perceptual, t->device, set->perceptual_weights));
     TRY(record(&t->train, t, true));
     TRY(record(&t->val, t, false));
     t->film = malloc(tensor_bytes(t->train.film));
@@ -351,6 +373,7 @@ static void trainer_close(Trainer *t)
     pass_free(&t->train);
     pass_free(&t->val);
     params_free(&t->store);
+    perceptual_close(&t->perceptual);
     free(t->film);
     free(t->noise);
     free(t->weight);

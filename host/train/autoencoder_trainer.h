@@ -7,10 +7,11 @@
  * once.
  *
  * Loss, films in [0, 1] as three equal channels, y what comes back of x:
- *   l1_weight * mean |y - x| + mse_weight * mean (y - x)^2 + kl_weight * KL
+ *   l1_weight * mean |y - x| + mse_weight * mean (y - x)^2 + kl_weight * KL + perceptual_weight * d
  * KL (AutoencoderKL only) is the divergence of the latent's distribution from the standard normal,
  * summed over a film's latent, mean over films: diffusers' posterior.kl().mean(). In training y is
- * decoded from a sample of the distribution, in validation from its mean.
+ * decoded from a sample of the distribution, in validation from its mean. d is the distance of
+ * perceptual.h by the network in perceptual_weights, which rests.
  */
 #ifndef AUTOENCODER_TRAINER_H
 #define AUTOENCODER_TRAINER_H
@@ -30,7 +31,8 @@ typedef struct {
     int minutes;     /* stop cleanly after so many minutes; 0 = no limit */
 } AutoencoderJob;
 
-/* Whether this base and these settings fit, found from its config in a moment. */
+/* Whether this base, the perceptual weights and these settings fit, found from configs and headers
+ * of files in a moment. */
 Status autoencoder_train_check(const Config *c, const char *base);
 
 Status autoencoder_train(const AutoencoderJob *job, Device *d, Log *log);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #define TINY SOURCE_DIR "/configs/models/tiny/vae"
+#define TRUNK SOURCE_DIR "/samples/trunk.safetensors"
 #define KL_CONFIG                                                                                  \
     "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [8, 16], \"norm_num_groups\": "  \
     "4, \"down_block_types\": [\"DownEncoderBlock2D\", \"DownEncoderBlock2D\"], "                  \
@@ -118,6 +119,57 @@ static void kl_continues(void **state)
 {
     (void)state;
     continues(true, "whole-kl", "parts-kl");
+}
+
+/* The same with the perceptual loss; the network that looks is part of neither the run's state nor
+ * its result, and the loss alone is what the sum of its terms has more. */
+static void perceptual_continues(void **state)
+{
+    (void)state;
+    Config c = settings(true);
+    c.data.size = 80;
+    c.autoencoder.steps = 4;
+    c.autoencoder.batch = 2;
+    c.autoencoder.perceptual_weight = 0.5;
+    strcpy(c.autoencoder.perceptual_weights, TRUNK);
+    require(train(&c, true, "whole-look", 0));
+    assert_int_equal(train(&c, true, "parts-look", 2), ERR_STOPPED);
+    require(train(&c, true, "parts-look", 0));
+    same_files("whole-look", "parts-look");
+
+    c.autoencoder.steps = 1;
+    c.autoencoder.learning_rate = 0;
+    require(train(&c, true, "both", 0));
+    c.autoencoder.l1_weight = c.autoencoder.mse_weight = c.autoencoder.kl_weight = 0;
+    c.autoencoder.perceptual_weight = 1;
+    require(train(&c, true, "look", 0));
+    c = settings(true);
+    c.data.size = 80;
+    c.autoencoder.steps = 1;
+    c.autoencoder.batch = 2;
+    c.autoencoder.learning_rate = 0;
+    require(train(&c, true, "pixels", 0));
+    double look = history("look", -1, 2), want = history("pixels", -1, 2) + 0.5 * look;
+    print_message("perceptual %g, with it %g\n", look, history("both", -1, 2));
+    assert_true(look > 0.05 && fabs(history("both", -1, 2) - want) <= 0x1p-20 * want);
+}
+
+static void perceptual_is_refused(void **state)
+{
+    (void)state;
+    Config c = settings(true);
+    c.autoencoder.perceptual_weight = 1;
+    assert_int_equal(config_check(&c), ERR_USAGE);
+    assert_non_null(strstr(status_message(), "without autoencoder.perceptual_weights"));
+    strcpy(c.autoencoder.perceptual_weights, TRUNK);
+    assert_int_equal(autoencoder_train_check(&c, at("kl")), ERR_USAGE);
+    assert_non_null(strstr(status_message(), "data.size = 32, expected 75 or more"));
+    c.data.size = 80;
+    require(autoencoder_train_check(&c, at("kl")));
+    strcpy(c.autoencoder.perceptual_weights, at("none.safetensors"));
+    assert_int_equal(autoencoder_train_check(&c, at("kl")), ERR_INPUT);
+    strcpy(c.autoencoder.perceptual_weights, TINY "/diffusion_pytorch_model.safetensors");
+    assert_int_equal(autoencoder_train_check(&c, at("kl")), ERR_INPUT);
 }
 
 static void loss_falls(void **state)
@@ -245,6 +297,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiny_continues), cmocka_unit_test(kl_continues),
+        cmocka_unit_test(perceptual_continues), cmocka_unit_test(perceptual_is_refused),
         cmocka_unit_test(loss_falls),     cmocka_unit_test(frozen_stays),
         cmocka_unit_test(loss_is_what_it_says),
     };
