@@ -197,6 +197,23 @@ Status file_read(char **data, size_t *size, const char *path, size_t limit_bytes
     return s;
 }
 
+Status file_copy(const char *from, const char *to)
+{
+    FILE *f;
+    OutFile o;
+    uint64_t n;
+    char piece[1 << 16];
+    TRY(open_regular(&f, &n, from));
+    Status s = out_open(&o, to);
+    for (size_t got; !s && (got = fread(piece, 1, sizeof piece, f));) s = out_write(&o, piece, got);
+    if (!s && ferror(f)) s = FAIL(ERR_INPUT, "%s: cannot read its %llu bytes", from,
+                                  (unsigned long long)n);
+    fclose(f);
+    if (!s) return out_commit(&o);
+    out_abandon(&o);
+    return s;
+}
+
 Status file_size(uint64_t *size_bytes, const char *path)
 {
     struct stat st;

@@ -35,6 +35,8 @@ Status dir_sync(const char *path); /* everything below it (its whole file system
  * the caller. Refuses what is no regular file, and files above limit_bytes. */
 Status file_read(char **data, size_t *size, const char *path, size_t limit_bytes);
 
+Status file_copy(const char *from, const char *to); /* of any size; `to` as by file_write() */
+
 Status file_size(uint64_t *size_bytes, const char *path);
 bool   file_exists(const char *path);  /* any kind of file or directory */
 bool   dir_exists(const char *path);

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_COPY = 1 << 24 };
-
 static Status read_kl(AutoencoderConfig *c, const char *config)
 {
     const KlConfig *k = &c->kl;
@@ -110,15 +108,8 @@ static Status copy_but_weights(const char *to, const char *from)
     Status s = OK;
     TRY(dir_list(&list, from));
     for (int i = 0; i < list.n && !s; i++) {
-        char *source = path_join(from, list.name[i]), *target = path_join(to, list.name[i]), *data;
-        size_t size;
-        if (!dir_exists(source) && !model_is_weights(list.name[i])) {
-            s = file_read(&data, &size, source, MAX_COPY);
-            if (!s) {
-                s = file_write(target, data, size);
-                free(data);
-            }
-        }
+        char *source = path_join(from, list.name[i]), *target = path_join(to, list.name[i]);
+        if (!dir_exists(source) && !model_is_weights(list.name[i])) s = file_copy(source, target);
         free(source);
         free(target);
     }

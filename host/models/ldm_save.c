@@ -13,19 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_JSON = 1 << 20, MAX_COPY = 1 << 30 };
+enum { MAX_JSON = 1 << 20 };
 static const char UNET_FILE[] = "unet/diffusion_pytorch_model.safetensors";
 static const char TEXT_FILE[] = "text_encoder/model.safetensors";
-
-static Status copy_file(const char *from, const char *to)
-{
-    char *data;
-    size_t size;
-    TRY(file_read(&data, &size, from, MAX_COPY));
-    Status s = file_write(to, data, size);
-    free(data);
-    return s;
-}
 
 /* In whatever form UNet and text encoder were read, they are written anew. */
 static bool is_rewritten(const char *name)
@@ -34,7 +24,8 @@ static bool is_rewritten(const char *name)
            model_is_weights(name);
 }
 
-/* Everything below `from` but the weights that are written anew. */
+/* Everything below `from` but the weights that are written anew, and what is unfinished (`to` may lie
+ * in it). */
 static Status copy_tree(const char *from, const char *to, const char *below)
 {
     DirList list;
@@ -43,10 +34,11 @@ static Status copy_tree(const char *from, const char *to, const char *below)
     free(here);
     if (s) return s;
     for (int i = 0; i < list.n && !s; i++) {
+        if (strstr(list.name[i], ".tmp-")) continue;
         char *name = *below ? path_join(below, list.name[i]) : strdup(list.name[i]);
         char *source = path_join(from, name), *target = path_join(to, name);
         if (dir_exists(source)) s = copy_tree(from, to, name);
-        else if (!is_rewritten(name)) s = copy_file(source, target);
+        else if (!is_rewritten(name)) s = file_copy(source, target);
         free(source);
         free(target);
         free(name);

@@ -106,6 +106,18 @@ static void write_is_whole_or_absent(void **state)
     free(data);
     assert_int_equal(file_read(&data, &size, path, 4), ERR_INPUT);
     assert_int_equal(file_read(&data, &size, "/dev/zero", 4), ERR_INPUT);
+    char *copy = strdup(scratch("copy")), *large = calloc(1, 200001);
+    for (int i = 0; i < 200001; i++) large[i] = (char)(i * 31);
+    assert_int_equal(file_write(path, large, 200001), OK);
+    assert_int_equal(file_copy(path, copy), OK);
+    assert_int_equal(file_read(&data, &size, copy, 200001), OK);
+    assert_int_equal(size, 200001);
+    assert_memory_equal(data, large, size);
+    free(data);
+    free(large);
+    assert_int_equal(file_copy("/dev/zero", copy), ERR_INPUT);
+    assert_int_equal(file_copy(path, "/dev/full/x"), ERR_INPUT);
+    free(copy);
     assert_int_equal(file_write("/dev/full/x", "y", 1), ERR_INPUT);
     char hex[HASH_TEXT];
     hash_bytes(hex, "abc", 3);
