@@ -256,13 +256,13 @@ static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_v
     const SafeTensor *t;
     TRY(st_expect(&t, &f->file, p->name, param_file_shape(p, dim), dim));
     if (safe_dtype_kind(t->dtype) == 'i') {
-        int32_t *whole = (int32_t *)file_values;
+        int32_t *whole = (int32_t *)values;
         TRY(st_read_i32(&f->file, t, whole));
-        for (size_t i = 0; i < p->count; i++) values[i] = (float)whole[i];
+        for (size_t i = 0; i < p->count; i++) file_values[i] = (float)whole[i];
     } else {
         TRY(st_read_f32(&f->file, t, file_values));
-        param_from_file(p, values, file_values);
     }
+    param_from_file(p, values, file_values);
     return exec_write(f->exec, to, values);
 }
 

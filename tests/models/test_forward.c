@@ -155,6 +155,40 @@ static void test_success(void **state)
     assert_int_equal(unlink(out), 0);
 }
 
+/* The decoder's output for latents of small whole numbers, written as `dtype`. */
+static void decode_as(SafeDtype dtype, float *film, size_t n_film)
+{
+    enum { COUNT = 32 * 2 * 3 };
+    float v[COUNT];
+    int32_t whole[COUNT];
+    SafeWriter w = {0};
+    const SafeSpec spec = {"latent", dtype, 4, {1, 32, 2, 3}};
+    for (int i = 0; i < COUNT; i++) v[i] = (float)(whole[i] = i * 7 % 5 - 2);
+    require(st_write_begin(&w, in, 1, &spec, 0, NULL));
+    require(dtype == SAFE_F32 ? st_write_f32(&w, v, COUNT) : st_write_i32(&w, whole, COUNT));
+    require(st_write_commit(&w));
+    require(forward("taesd-decode", VAE, "--force"));
+    SafeFile f = {0};
+    const SafeTensor *t;
+    require(st_open(&f, out));
+    require(st_expect(&t, &f, "sample", 4, (int64_t[]){1, 3, 16, 24}));
+    assert_int_equal(t->count, n_film);
+    require(st_read_f32(&f, t, film));
+    st_close(&f);
+    assert_int_equal(unlink(out), 0);
+}
+
+/* Whole numbers are turned into our layout like others. */
+static void test_integers(void **state)
+{
+    enum { FILM = 3 * 16 * 24 };
+    (void)state;
+    static float as_float[FILM], as_whole[FILM];
+    decode_as(SAFE_F32, as_float, FILM);
+    decode_as(SAFE_I32, as_whole, FILM);
+    assert_memory_equal(as_float, as_whole, sizeof as_float);
+}
+
 static int open_folder(void **state)
 {
     (void)state;
@@ -174,6 +208,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_weights),
-                                       cmocka_unit_test(test_success)};
+                                       cmocka_unit_test(test_success),
+                                       cmocka_unit_test(test_integers)};
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }
