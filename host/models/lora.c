@@ -194,8 +194,12 @@ static Status read_alpha(double *alpha, bool *root, const Lora *l, const Change 
             return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found %zu values, expected one",
                         l->file.path, t->name, t->count);
         TRY(st_read_f32(&l->file, t, &v));
-    } else if (json_is_number(about(meta, part, "lora_alpha"))) {
-        v = (float)json_number_value(about(meta, part, "lora_alpha"));
+    } else if (about(meta, part, "lora_alpha")) {
+        const json_t *given = about(meta, part, "lora_alpha");
+        if (!json_is_number(given))
+            return FAIL(ERR_INPUT, "%s: metadata: found a lora_alpha that is no number, expected one",
+                        l->file.path);
+        v = (float)json_number_value(given);
     }
     if (!isfinite(v))
         return FAIL(ERR_INPUT, "%s: module of %s: found alpha %g, expected a finite number",
@@ -250,6 +254,16 @@ static void add_product(float *w, const float *b, const float *a, size_t out, si
         }
 }
 
+/* Finite factors may have a product beyond fp32. */
+static Status check_finite(const Param *p, const float *v)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (!isfinite(v[i]))
+            return FAIL(ERR_NUMERIC, "%s: element %zu is %f with the LoRA, expected a finite number",
+                        p->name, i, (double)v[i]);
+    return OK;
+}
+
 static Status add_to(ParamStore *s, const Param *p, const float *a, const float *b, size_t rank,
                      float factor)
 {
@@ -261,6 +275,9 @@ static Status add_to(ParamStore *s, const Param *p, const float *a, const float 
         param_file_shape(p, dim);
         param_to_file(p, files, ours);
         add_product(files, b, a, (size_t)dim[0], rank, p->count / (size_t)dim[0], factor);
+        code = check_finite(p, files);
+    }
+    if (!code) {
         param_from_file(p, ours, files);
         code = device_write(s->device, s->value + p->offset, ours, p->count * sizeof *ours);
     }

@@ -17,7 +17,7 @@
 #include "models/params.h"
 
 /* Adds a file's changes to the stores' values, in memory. Nothing has changed if it fails on what
- * the file says. */
+ * the file says; if a sum leaves fp32 (ERR_NUMERIC), the modules before it have. */
 Status lora_merge(ParamStore *unet, ParamStore *text, const char *path, double scale);
 
 /* Adds trained changes (alpha = rank) to s, whose adapter they are. value: a host block of the

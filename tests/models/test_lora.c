@@ -189,6 +189,8 @@ static void misfits_are_refused(void **state)
     expect_refusal("found an alpha_pattern");
     write_pair(&p, "{\"unet.use_dora\": true}");
     expect_refusal("found use_dora");
+    write_pair(&p, "{\"unet.lora_alpha\": \"8\"}");
+    expect_refusal("found a lora_alpha that is no number");
     write_pair(&p, "{\"unet.use_dora\"");
     expect_refusal("expected a closing");
 }
@@ -207,6 +209,16 @@ static void bad_values_are_refused(void **state)
     require(st_write_f32(&w, v + RANK * IN, OUT * RANK));
     require(st_write_commit(&w));
     expect_refusal("element 2 is");
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) v[i] = 1e20f; /* finite, their product not */
+    require(st_write_begin(&w, file, 2, spec, 0, NULL));
+    require(st_write_f32(&w, v, RANK * IN));
+    require(st_write_f32(&w, v + RANK * IN, OUT * RANK));
+    require(st_write_commit(&w));
+    float before[600];
+    memcpy(before, unet.value, unet.count * sizeof *before);
+    assert_int_equal(lora_merge(&unet, &text, file, 1), ERR_NUMERIC);
+    assert_non_null(strstr(status_message(), "mid.attn1.to_q.weight: element 0 is inf"));
+    assert_memory_equal(before, unet.value, unet.count * sizeof *before);
     require(st_write_begin(&w, file, 0, spec, 0, NULL));
     require(st_write_commit(&w));
     expect_refusal("found no tensor");
