@@ -176,11 +176,19 @@ static const struct {
     SafeDtype dtype;
 } precision[] = {{"f16", SAFE_F16}, {"bf16", SAFE_BF16}, {"f32", SAFE_F32}};
 
+/* Options belong to one of the three each. */
+static Status refuse_option(const Options *o, const char *name)
+{
+    if (!options_has(o, name)) return OK;
+    return FAIL(ERR_USAGE, "weights %s: found --%s, which it does not take", o->argument[0], name);
+}
+
 static Status convert(App *app, const Options *o)
 {
     const char *name = options_text(o, "dtype"), *config = options_text(o, "config");
     const SafeDtype *dtype = NULL;
     if (o->n_argument != 3) return FAIL(ERR_USAGE, "weights convert: expected IN and OUT");
+    TRY(refuse_option(o, "scale"));
     if (!config) TRY(options_need(&name, o, "dtype"));
     for (size_t i = 0; name && i < sizeof precision / sizeof *precision; i++)
         if (!strcmp(name, precision[i].name)) dtype = &precision[i].dtype;
@@ -198,8 +206,12 @@ static Status merge_lora(App *app, const Options *o)
     Status s;
     if (o->n_argument != 4)
         return FAIL(ERR_USAGE, "weights merge-lora: expected MODEL, LORA and OUT");
+    TRY(refuse_option(o, "dtype"));
+    TRY(refuse_option(o, "config"));
     TRY(options_real(&use.lora_scale, o, "scale", -100, 100));
     use.lora = o->argument[2];
+    if (file_exists(o->argument[3]))
+        return FAIL(ERR_USAGE, "%s: is there already; nothing is overwritten", o->argument[3]);
     TRY(device_open(&d, "cpu", 0, app->log));
     TRY_OR(done, s, ldm_open(&m, d, o->argument[1], use));
     s = ldm_save(&m, o->argument[3], NULL, NULL);
@@ -220,5 +232,7 @@ Status cmd_weights(App *app, int argc, char **argv)
         return FAIL(ERR_USAGE, "weights: found %s, expected inspect, convert or merge-lora",
                     o.argument[0]);
     if (o.n_argument != 2) return FAIL(ERR_USAGE, "weights inspect: expected one PATH");
+    for (size_t i = 0; i < sizeof option / sizeof *option; i++)
+        TRY(refuse_option(&o, option[i].name));
     return inspect(app, o.argument[1]);
 }

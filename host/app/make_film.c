@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "data/image.h"
 #include "sample/film_note.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -212,6 +213,10 @@ static Status read_noise(float **out, const SafeFile *f, const char *name, int64
     TRY(st_expect(&t, f, name, 4, (int64_t[]){n, c, h, w}));
     float *v = malloc(t->count * sizeof *v), *turned = malloc(t->count * sizeof *turned);
     Status s = v && turned ? st_read_f32(f, t, v) : FAIL(ERR_SPACE, "no memory for %s", f->path);
+    for (size_t i = 0; !s && i < t->count; i++)
+        if (!isfinite(v[i]))
+            s = FAIL(ERR_INPUT, "%s: tensor \"%s\": element %zu is %f, expected a finite number",
+                     f->path, name, i, (double)v[i]);
     for (int64_t i = 0; !s && i < n; i++)
         for (int64_t k = 0; k < c; k++)
             for (int64_t p = 0; p < h * w; p++)
@@ -291,7 +296,10 @@ static Status make_film(Wish *w, Log *log)
     TRY_OR(done, s, sampler_open(&sampler, &m, shape, 1, w->set, (uint32_t)w->seed));
     TRY_OR(done, s, read_noises(&noise, w, &m, shape, sampler_steps(sampler)));
     film = malloc((size_t)shape.h * (size_t)shape.w * (size_t)shape.channels * sizeof *film);
-    CHECK(film);
+    if (!film) {
+        s = FAIL(ERR_SPACE, "no memory for a film of %d x %d px", shape.w, shape.h);
+        goto done;
+    }
     SampleRequest request = {.prompt = w->prompt,
                              .negative = w->negative,
                              .source = source.pixel,

@@ -255,6 +255,9 @@ Status films_list(Films *f, const FilmsSource *s)
     if (s->patient_regex && strcmp(s->format, "folders"))
         return FAIL(ERR_USAGE, "patient regex with format \"%s\", expected it with folders only",
                     s->format);
+    if (s->images && !table)
+        return FAIL(ERR_USAGE, "folder of images with format \"%s\", expected it with csv only",
+                    s->format);
     Status status = table ? list_table(f, s) : list_folder(f, s);
     for (int i = 0; i < f->n && !status; i++) {
         Film *film = &f->film[i];

@@ -28,6 +28,8 @@ Status device_open(Device **d, const char *which, int threads, Log *log)
     if (!strcmp(which, "cuda"))
         return FAIL(ERR_DEVICE,
                     "device = cuda: this program was built without CUDA, expected auto or cpu");
+    if (strcmp(which, "auto") && strcmp(which, "cpu"))
+        return FAIL(ERR_USAGE, "device = %s: expected auto, cpu or cuda", which);
     if (!strcmp(which, "auto") && log) log_info(log, "device: CPU (built without CUDA)");
     Device *r = calloc(1, sizeof *r);
     CHECK(r);

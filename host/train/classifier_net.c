@@ -40,7 +40,17 @@ Status classifier_net_start(ClassifierNet *n, const Config *c)
     if (c->classifier.weights[0]) TRY(params_load(&n->store, c->classifier.weights, &but_heads));
     char list[CONFIG_TEXT], *rest = list;
     strcpy(list, c->classifier.frozen);
-    for (char *name; (name = strtok_r(rest, ", ", &rest));) params_freeze(&n->store, name);
+    for (char *name; (name = strtok_r(rest, ", ", &rest));) {
+        int found = 0;
+        for (int i = 0; i < n->store.n; i++)
+            found += !strncmp(n->store.param[i].name, name, strlen(name));
+        if (!found)
+            return FAIL(ERR_USAGE,
+                        "classifier.frozen: found %s, expected the start of a parameter's name, "
+                        "as %s",
+                        name, n->store.param[0].name);
+        params_freeze(&n->store, name);
+    }
     return OK;
 }
 

@@ -117,6 +117,10 @@ expect 2 "nothing is overwritten" convert model half --dtype f16
 expect 2 "--dtype is missing" convert a.safetensors x
 expect 2 "expected f16, bf16 or f32" convert a.safetensors x --dtype f64
 expect 2 "expected inspect, convert or merge-lora" show a.safetensors
+expect 2 "inspect: found --dtype, which it does not take" inspect a.safetensors --dtype f16
+expect 2 "convert: found --scale, which it does not take" convert a.safetensors x --dtype f16 --scale 2
+expect 2 "merge-lora: found --dtype, which it does not take" merge-lora model a.safetensors x --dtype f16
+expect 2 "half: is there already; nothing is overwritten" merge-lora model a.safetensors half
 expect 3 "absent: cannot open it" inspect absent
 expect 7 'tensor "w": found the value 262144, expected F16' convert large.safetensors x --dtype f16
 head -c 100 a.safetensors >cut.safetensors

@@ -112,6 +112,9 @@ must txt2img --out f.png --width 96 --height 64 --rgb
 [ "$(od -An -tu1 -j16 -N10 e.png | xargs)" = "0 0 0 96 0 0 0 64 8 0" ] || fail "e.png is not 96 x 64 grey"
 [ "$(od -An -tu1 -j16 -N10 f.png | xargs)" = "0 0 0 96 0 0 0 64 8 2" ] || fail "f.png is not 96 x 64 colour"
 refuse 2 "size is missing" txt2img --out g.png
+header='{"noise":{"dtype":"F32","shape":[1,4,8,8],"data_offsets":[0,1024]}}'
+{ printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0%s" "$header"; head -c 1024 /dev/zero | tr '\0' '\377'; } >nan.safetensors
+refuse 3 'nan.safetensors: tensor "noise": element 0 is ' txt2img --out g.png --size 64 --noise nan.safetensors
 refuse 3 "no use for it" txt2img --out g.png --size 64 --noise virus/model/unet/diffusion_pytorch_model.safetensors
 [ ! -e g.png ] || fail "a refused film was written"
 
