@@ -9,16 +9,14 @@
 #include "exec/exec.h"
 #include "models/autoencoder.h"
 #include "models/perceptual.h"
-#include "train/run_state.h"
+#include "train/loop.h"
 #include "weights/model_folder.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { WINDOW = 10, MAX_BAD_STEPS = 3, CACHE_BYTES = 1 << 28 };
-enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS }; /* numbers kept in checkpoints */
-static const char *const COLUMNS[] = {"step", "loss", "val_loss", "val_l1", "rate", "grad_norm"};
+enum { CACHE_BYTES = 1 << 28 };
 
 /* One recorded use of the network: training with gradients, or validation without. */
 typedef struct {
@@ -39,11 +37,9 @@ typedef struct {
     Pass train, val;
     float *film, *noise, *weight; /* owned: a batch on the host */
     Loader *loader;
-    Optimizer optimizer;
-    History history;
-    RunState run;
+    TrainLoop loop;
     long per_epoch; /* steps */
-    char *checkpoints, *model;
+    char *model;
 } Trainer;
 
 /* ---- passes ------------------------------------------------------------------------------- */
@@ -145,14 +141,15 @@ static Status open_loader(Loader **l, const Trainer *t, bool train, long step)
     return s;
 }
 
-/* Mean loss and L1 over the validation films, decoded from the latents' means; NaN without films.
- */
-static Status validate(Trainer *t, double *loss, double *l1)
+/* mean[2]: loss and L1 over the validation films, decoded from the latents' means; NaN without
+ * films. */
+static Status validate(void *trainer, double *mean)
 {
+    Trainer *t = trainer;
     Loader *l = NULL;
     Status s = OK;
     double sum[2] = {0};
-    *loss = *l1 = NAN;
+    mean[0] = mean[1] = NAN;
     if (!t->job->n_val) return OK;
     if (t->noise) memset(t->noise, 0, tensor_bytes(t->val.noise));
     TRY(open_loader(&l, t, false, 0));
@@ -164,8 +161,7 @@ static Status validate(Trainer *t, double *loss, double *l1)
         TRY_OR(done, s, run_pass(&t->val, t, b.pixel, b.n, &part[0], &part[1]));
         for (int k = 0; k < 2; k++) sum[k] += (double)part[k] * t->set->batch;
     }
-    *loss = sum[0] / t->job->n_val;
-    *l1 = sum[1] / t->job->n_val;
+    for (int k = 0; k < 2; k++) mean[k] = sum[k] / t->job->n_val;
 done:
     loader_close(l);
     return s;
@@ -173,17 +169,15 @@ done:
 
 /* ---- steps -------------------------------------------------------------------------------- */
 
-static double rate_at(const AutoencoderSettings *set, long step)
+static Status start(void *trainer, long step)
 {
-    LrShape shape = !strcmp(set->schedule, "cosine")   ? LR_COSINE
-                    : !strcmp(set->schedule, "linear") ? LR_LINEAR
-                                                       : LR_CONSTANT;
-    return lr_at(shape, set->learning_rate, 0, step, set->steps, set->warmup);
+    Trainer *t = trainer;
+    return open_loader(&t->loader, t, true, step);
 }
 
-/* One update. A step whose gradient is not finite changes nothing; three in a row end the run. */
-static Status train_step(Trainer *t, long step, double *loss, double *norm)
+static Status step_gradients(void *trainer, long step, double *loss)
 {
+    Trainer *t = trainer;
     Batch b;
     float whole, l1;
     do TRY(loader_next(t->loader, &b));
@@ -191,63 +185,22 @@ static Status train_step(Trainer *t, long step, double *loss, double *norm)
     draw_noise(t, step);
     TRY(run_pass(&t->train, t, b.pixel, b.n, &whole, &l1));
     *loss = whole;
-    TRY(optimizer_step(&t->optimizer, rate_at(t->set, step), 1, norm));
-    t->optimizer.step = step;
-    if (isfinite(*norm)) {
-        t->run.number[BAD_STEPS] = 0;
-        return OK;
-    }
-    log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
-    if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
-        return FAIL(ERR_NUMERIC,
-                    "%s: %d steps in a row up to %ld have no finite gradient; lower "
-                    "autoencoder.learning_rate",
-                    t->job->name, MAX_BAD_STEPS, step);
     return OK;
 }
 
-/* The history's row at `step`: the mean loss since the last row, and the validation losses where
- * they are due. */
-static Status note(Trainer *t, long step, double loss, double norm)
+static Status open_loop(Trainer *t)
 {
-    double *number = t->run.number, val = NAN, l1 = NAN;
-    bool due = step % t->set->validate_every == 0 || step == t->set->steps;
-    char text[64];
-    if (isfinite(loss)) number[SUM_LOSS] += loss, number[COUNT_LOSS]++;
-    double mean = number[SUM_LOSS] / fmax(1, number[COUNT_LOSS]);
-    snprintf(text, sizeof text, "loss %.4f", mean);
-    log_progress(t->log, t->job->name, (double)step, t->set->steps, text);
-    if (due) TRY(validate(t, &val, &l1));
-    if (!due && step % WINDOW) return OK;
-    history_add(&t->history, (double[]){(double)step, mean, val, l1, rate_at(t->set, step), norm});
-    log_record(t->log, "autoencoder",
-               "\"name\":\"%s\",\"step\":%ld,\"loss\":%.6g,\"grad_norm\":%.6g,\"val_loss\":%.6g",
-               t->job->name, step, mean, isfinite(norm) ? norm : -1, isfinite(val) ? val : -1);
-    number[SUM_LOSS] = number[COUNT_LOSS] = 0;
-    return OK;
-}
-
-static Status loop(Trainer *t)
-{
-    long step;
-    TRY(run_state_resume(&t->run, &step, t->log));
-    TRY(open_loader(&t->loader, t, true, step));
-    while (step < t->set->steps) {
-        double loss = NAN, norm = NAN;
-        if (run_state_must_stop(&t->run, step, t->job->stop_after, t->job->minutes)) {
-            TRY(run_state_save(&t->run, step, t->log));
-            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept",
-                        t->job->name, step, t->set->steps);
-        }
-        step++;
-        TRY(train_step(t, step, &loss, &norm));
-        TRY(note(t, step, loss, norm));
-        if (step % t->set->checkpoint_every == 0 && step < t->set->steps &&
-            !t->run.number[BAD_STEPS])
-            TRY(run_state_save(&t->run, step, t->log));
-    }
-    log_progress_end(t->log);
-    return OK;
+    const AutoencoderJob *job = t->job;
+    const AutoencoderSettings *set = t->set;
+    t->loop = (TrainLoop){LOOP_COMMON(job, set),
+                          .section = "autoencoder",
+                          .column = {"step", "loss", "val_loss", "val_l1", "rate", "grad_norm"},
+                          .micro = 1,
+                          .trainer = t,
+                          .start = start,
+                          .step = step_gradients,
+                          .validate = validate};
+    return train_loop_open(&t->loop, t->device, t->log, (ParamStore *[]){&t->store}, 1);
 }
 
 /* ---- opening and closing -------------------------------------------------------------------- */
@@ -340,23 +293,12 @@ static Status prepare(Trainer *t)
     t->weight = malloc(tensor_bytes(t->train.weight));
     if (t->train.noise) t->noise = malloc(tensor_bytes(t->train.noise));
     CHECK(t->film && t->weight && (t->noise || !t->train.noise));
-    OptimizerSettings o = {.adamw = true,
-                           .beta1 = set->beta1,
-                           .beta2 = set->beta2,
-                           .epsilon = set->epsilon,
-                           .weight_decay = set->weight_decay,
-                           .clip_norm = set->clip_norm,
-                           .ema_decay = set->ema_decay};
-    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->store}, 1));
-    history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
-    run_state_init(&t->run, t->checkpoints, t->job->identity, t->device, &t->optimizer,
-                   &t->history);
-    return OK;
+    return open_loop(t);
 }
 
 static Status save_model(Trainer *t)
 {
-    const float *from = t->optimizer.ema[0] ? t->optimizer.ema[0] : t->store.value;
+    const float *from = t->loop.optimizer.ema[0] ? t->loop.optimizer.ema[0] : t->store.value;
     float *host = malloc(t->store.count * sizeof *host);
     if (!host) return FAIL(ERR_SPACE, "no memory for the weights");
     Status s = device_read(t->device, host, from, t->store.count * sizeof *host);
@@ -368,8 +310,7 @@ static Status save_model(Trainer *t)
 static void trainer_close(Trainer *t)
 {
     loader_close(t->loader);
-    history_free(&t->history);
-    optimizer_free(&t->optimizer);
+    train_loop_close(&t->loop);
     pass_free(&t->train);
     pass_free(&t->val);
     params_free(&t->store);
@@ -377,7 +318,6 @@ static void trainer_close(Trainer *t)
     free(t->film);
     free(t->noise);
     free(t->weight);
-    free(t->checkpoints);
     free(t->model);
 }
 
@@ -387,17 +327,13 @@ Status autoencoder_train(const AutoencoderJob *job, Device *d, Log *log)
                  .set = &job->config->autoencoder,
                  .device = d,
                  .log = log,
-                 .checkpoints = path_join(job->out, "checkpoints"),
                  .model = path_join(job->out, "model")};
     Status s = OK;
     if (dir_exists(t.model)) goto done;
     TRY_OR(done, s, prepare(&t));
-    TRY_OR(done, s, loop(&t));
-    char *history = path_join(job->out, "history.json");
-    s = history_write(&t.history, history);
-    free(history);
-    if (!s) s = save_model(&t);
-    if (!s) checkpoint_remove_all(t.checkpoints);
+    TRY_OR(done, s, train_loop(&t.loop));
+    TRY_OR(done, s, save_model(&t));
+    train_loop_done(&t.loop);
 done:
     trainer_close(&t);
     return s;

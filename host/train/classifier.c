@@ -20,7 +20,6 @@ enum {
     BEST_EPOCH,
     RATE_EPOCH
 }; /* numbers kept in checkpoints */
-enum { MAX_BAD_STEPS = 3 };
 static const char *const COLUMNS[] = {"epoch", "loss", "val_loss", "val_balanced_accuracy", "rate"};
 
 typedef struct {
@@ -67,19 +66,8 @@ static Status train_step(Trainer *t, long step, const Batch *b)
     int32_t rng[3] = {(int32_t)t->job->seed, (int32_t)step, 0};
     TRY(classifier_pass_train(&t->train, &t->optimizer, rate_of(t, step), b->pixel, b->label, rng,
                               &loss, &norm));
-    t->optimizer.step = step;
-    if (isfinite(norm)) {
-        t->run.number[SUM_LOSS] += loss;
-        t->run.number[BAD_STEPS] = 0;
-        return OK;
-    }
-    log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
-    if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
-        return FAIL(ERR_NUMERIC,
-                    "%s: %d steps in a row up to %ld have no finite gradient; lower "
-                    "classifier.learning_rate",
-                    t->job->name, MAX_BAD_STEPS, step);
-    return OK;
+    if (isfinite(norm)) t->run.number[SUM_LOSS] += loss;
+    return run_state_gradient(&t->run, BAD_STEPS, step, norm, t->job->name, "classifier", t->log);
 }
 
 /* Weighted cross-entropy and mean recall over the validation films. */

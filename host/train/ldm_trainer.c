@@ -3,16 +3,12 @@
 #include "exec/exec.h"
 #include "models/lora.h"
 #include "ops/ops.h"
-#include "train/run_state.h"
+#include "train/loop.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { WINDOW = 10, MAX_BAD_STEPS = 3 };  /* steps behind one row of the history */
-enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS }; /* numbers kept in checkpoints */
-static const char *const COLUMNS[] = {"step", "loss", "val_loss", "rate", "grad_norm"};
 
 /* One recorded use of the network: training with gradients, or validation without. */
 typedef struct {
@@ -29,10 +25,8 @@ typedef struct {
     LdmData data;
     LdmBatch batch;
     Pass train, val;
-    Optimizer optimizer;
-    History history;
-    RunState run;
-    char *checkpoints, *model, *latents, *lora;
+    TrainLoop loop;
+    char *model, *latents, *lora;
 } Trainer;
 
 static void pass_free(Pass *p)
@@ -92,8 +86,9 @@ static Status run_pass(Pass *p, const LdmBatch *b, float *loss)
 
 /* Mean loss over the validation films, each with the same noise and time every time; NaN without
  * films. */
-static Status validate(Trainer *t, double *loss)
+static Status validate(void *trainer, double *loss)
 {
+    Trainer *t = trainer;
     double sum = 0;
     float part;
     for (int first = 0; first < t->data.val.n; first += t->batch.n) {
@@ -106,17 +101,9 @@ static Status validate(Trainer *t, double *loss)
     return OK;
 }
 
-static double rate_at(const LdmSettings *set, long step)
+static Status step_gradients(void *trainer, long step, double *loss)
 {
-    LrShape shape = !strcmp(set->schedule, "cosine")   ? LR_COSINE
-                    : !strcmp(set->schedule, "linear") ? LR_LINEAR
-                                                       : LR_CONSTANT;
-    return lr_at(shape, set->learning_rate, 0, step, set->steps, set->warmup);
-}
-
-/* One update. A step whose gradient is not finite changes nothing; three in a row end the run. */
-static Status train_step(Trainer *t, long step, double *loss, double *norm)
-{
+    Trainer *t = trainer;
     const LdmSettings *set = &t->job->config->ldm;
     *loss = 0;
     for (int micro = 0; micro < set->accumulate; micro++) {
@@ -125,78 +112,38 @@ static Status train_step(Trainer *t, long step, double *loss, double *norm)
                        (uint32_t)t->job->config->study.seed, step, micro);
         TRY(run_pass(&t->train, &t->batch, &part));
         *loss += part / (double)set->accumulate;
-        if (micro + 1 < set->accumulate) TRY(optimizer_accumulate(&t->optimizer));
+        if (micro + 1 < set->accumulate) TRY(optimizer_accumulate(&t->loop.optimizer));
     }
-    TRY(optimizer_step(&t->optimizer, rate_at(set, step), set->accumulate, norm));
-    if (isfinite(*norm)) {
-        t->run.number[BAD_STEPS] = 0;
-        return OK;
-    }
-    log_warn(t->log, "%s: step %ld has a gradient that is no number: left out", t->job->name, step);
-    t->optimizer.step = step;
-    if (++t->run.number[BAD_STEPS] >= MAX_BAD_STEPS)
-        return FAIL(
-            ERR_NUMERIC,
-            "%s: %d steps in a row up to %ld have no finite gradient; lower ldm.learning_rate",
-            t->job->name, MAX_BAD_STEPS, step);
     return OK;
 }
 
-/* The history's row at `step`: the mean loss since the last row, and the validation loss where it
- * is due. */
-static Status note(Trainer *t, long step, double loss, double norm)
+static Status open_loop(Trainer *t)
 {
-    const LdmSettings *set = &t->job->config->ldm;
-    bool due = step % set->validate_every == 0 || step == set->steps;
-    double val = NAN;
-    char text[96];
-    if (isfinite(loss)) t->run.number[SUM_LOSS] += loss, t->run.number[COUNT_LOSS]++;
-    double mean = t->run.number[SUM_LOSS] / fmax(1, t->run.number[COUNT_LOSS]);
-    snprintf(text, sizeof text, "loss %.4f", mean);
-    log_progress(t->log, t->job->name, (double)step, set->steps, text);
-    if (due) TRY(validate(t, &val));
-    if (!due && step % WINDOW) return OK;
-    history_add(&t->history, (double[]){(double)step, mean, val, rate_at(set, step), norm});
-    log_record(t->log, "ldm", "\"name\":\"%s\",\"step\":%ld,\"loss\":%.6g,\"grad_norm\":%.6g%s%.6g",
-               t->job->name, step, mean, isfinite(norm) ? norm : -1,
-               ",\"val_loss\":", isfinite(val) ? val : -1);
-    t->run.number[SUM_LOSS] = t->run.number[COUNT_LOSS] = 0;
-    return OK;
-}
-
-static Status loop(Trainer *t)
-{
-    const LdmSettings *set = &t->job->config->ldm;
-    long step;
-    TRY(run_state_resume(&t->run, &step, t->log));
-    while (step < set->steps) {
-        double loss, norm;
-        if (run_state_must_stop(&t->run, step, t->job->stop_after, t->job->minutes)) {
-            TRY(run_state_save(&t->run, step, t->log));
-            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept",
-                        t->job->name, step, set->steps);
-        }
-        step++;
-        TRY(train_step(t, step, &loss, &norm));
-        TRY(note(t, step, loss, norm));
-        if (step % set->checkpoint_every == 0 && step < set->steps && !t->run.number[BAD_STEPS])
-            TRY(run_state_save(&t->run, step, t->log));
-    }
-    log_progress_end(t->log);
-    return OK;
+    const LdmJob *job = t->job;
+    const LdmSettings *set = &job->config->ldm;
+    t->loop = (TrainLoop){LOOP_COMMON(job, set),
+                          .section = "ldm",
+                          .column = {"step", "loss", "val_loss", "rate", "grad_norm"},
+                          .micro = set->accumulate,
+                          .trainer = t,
+                          .step = step_gradients,
+                          .validate = validate};
+    ParamStore *unet = set->lora_rank ? &t->m.lora : &t->m.unet;
+    return train_loop_open(&t->loop, t->device, t->log, (ParamStore *[]){unet, &t->m.text},
+                           set->train_text_encoder ? 2 : 1);
 }
 
 static Status save_model(Trainer *t)
 {
-    bool average = !strcmp(t->job->config->synthesis.weights, "ema") && t->optimizer.ema[0];
+    bool average = !strcmp(t->job->config->synthesis.weights, "ema") && t->loop.optimizer.ema[0];
     float *block[2] = {NULL, NULL};
     Status s = OK;
-    for (int k = 0; k < t->optimizer.n_store && average; k++) {
-        block[k] = malloc(t->optimizer.store[k]->count * sizeof(float));
+    for (int k = 0; k < t->loop.optimizer.n_store && average; k++) {
+        block[k] = malloc(t->loop.optimizer.store[k]->count * sizeof(float));
         if (!block[k]) s = FAIL(ERR_SPACE, "no memory for the averaged weights");
         if (!s)
-            s = device_read(t->device, block[k], t->optimizer.ema[k],
-                            t->optimizer.store[k]->count * sizeof(float));
+            s = device_read(t->device, block[k], t->loop.optimizer.ema[k],
+                            t->loop.optimizer.store[k]->count * sizeof(float));
     }
     if (!s && t->m.unet.adapter) s = lora_save(&t->m.lora, block[0], t->lora);
     if (!s && t->m.unet.adapter) s = lora_merge_adapter(&t->m.unet, block[0]);
@@ -226,31 +173,17 @@ static Status prepare(Trainer *t)
     ldm_batch_new(&t->batch, &t->data, c->ldm.batch);
     TRY(record(&t->train, t, true));
     TRY(record(&t->val, t, false));
-    OptimizerSettings o = {.adamw = true,
-                           .beta1 = c->ldm.beta1,
-                           .beta2 = c->ldm.beta2,
-                           .epsilon = c->ldm.epsilon,
-                           .weight_decay = c->ldm.weight_decay,
-                           .clip_norm = c->ldm.clip_norm,
-                           .ema_decay = c->ldm.ema_decay};
-    ParamStore *unet = c->ldm.lora_rank ? &t->m.lora : &t->m.unet;
-    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){unet, &t->m.text}, text ? 2 : 1));
-    history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
-    run_state_init(&t->run, t->checkpoints, t->job->identity, t->device, &t->optimizer,
-                   &t->history);
-    return OK;
+    return open_loop(t);
 }
 
 static void trainer_close(Trainer *t)
 {
-    history_free(&t->history);
-    optimizer_free(&t->optimizer);
+    train_loop_close(&t->loop);
     pass_free(&t->train);
     pass_free(&t->val);
     ldm_batch_free(&t->batch);
     ldm_data_close(&t->data);
     ldm_close(&t->m);
-    free(t->checkpoints);
     free(t->model);
     free(t->latents);
     free(t->lora);
@@ -261,7 +194,6 @@ Status ldm_train(const LdmJob *job, Device *d, Log *log)
     Trainer t = {.job = job,
                  .device = d,
                  .log = log,
-                 .checkpoints = path_join(job->out, "checkpoints"),
                  .model = path_join(job->out, "model"),
                  .latents = path_join(job->out, "latents.safetensors"),
                  .lora = path_join(job->out, "pytorch_lora_weights.safetensors")};
@@ -272,15 +204,10 @@ Status ldm_train(const LdmJob *job, Device *d, Log *log)
         goto done;
     }
     TRY_OR(done, s, prepare(&t));
-    TRY_OR(done, s, loop(&t));
-    char *history = path_join(job->out, "history.json");
-    s = history_write(&t.history, history);
-    free(history);
-    if (!s) s = save_model(&t);
-    if (!s) {
-        checkpoint_remove_all(t.checkpoints);
-        unlink(t.latents);
-    }
+    TRY_OR(done, s, train_loop(&t.loop));
+    TRY_OR(done, s, save_model(&t));
+    train_loop_done(&t.loop);
+    unlink(t.latents);
 done:
     trainer_close(&t);
     return s;

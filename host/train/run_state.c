@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+enum { MAX_BAD_STEPS = 3 };
 static const char *const BLOCK_NAMES[MAX_STORES][4] = {{"value", "m", "v", "ema"},
                                                        {"value.1", "m.1", "v.1", "ema.1"}};
 
@@ -103,6 +104,23 @@ Status run_state_save(RunState *r, long step, Log *log)
     }
     TRY(s);
     r->saved_step = step;
+    return OK;
+}
+
+Status run_state_gradient(RunState *r, int counter, long step, double norm, const char *name,
+                          const char *section, Log *log)
+{
+    r->optimizer->step = step;
+    if (isfinite(norm)) {
+        r->number[counter] = 0;
+        return OK;
+    }
+    log_warn(log, "%s: step %ld has a gradient that is no number: left out", name, step);
+    if (++r->number[counter] >= MAX_BAD_STEPS)
+        return FAIL(ERR_NUMERIC,
+                    "%s: %d steps in a row up to %ld have no finite gradient; lower "
+                    "%s.learning_rate",
+                    name, MAX_BAD_STEPS, step, section);
     return OK;
 }
 

@@ -34,6 +34,12 @@ Status run_state_resume(RunState *r, long *step, Log *log);
 /* A full disk is only warned about: training goes on. */
 Status run_state_save(RunState *r, long step, Log *log);
 
+/* After an update with the gradient's norm: one that is not finite has changed nothing and is warned
+ * about; three in a row, counted in number[counter], end the run. The optimizer's step is `step`.
+ */
+Status run_state_gradient(RunState *r, int counter, long step, double norm, const char *name,
+                          const char *section, Log *log);
+
 /* True if the run must stop after `step`: a signal, the time limit, or stop_after (0 = never). */
 bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
 #endif

@@ -1,0 +1,100 @@
+/* loop.c - steps with their learning rate, rows of the history, checkpoints and stops. */
+#include "train/loop.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW = 10 };                     /* steps behind one row of the history */
+enum { SUM_LOSS, COUNT_LOSS, BAD_STEPS }; /* numbers kept in checkpoints */
+enum { BEFORE_VAL = 2, AFTER_VAL = 2 };   /* columns around the validation losses */
+
+static double rate_at(const TrainLoop *l, long step)
+{
+    LrShape shape = !strcmp(l->schedule, "cosine")   ? LR_COSINE
+                    : !strcmp(l->schedule, "linear") ? LR_LINEAR
+                                                     : LR_CONSTANT;
+    return lr_at(shape, l->learning_rate, 0, step, l->steps, l->warmup);
+}
+
+static Status update(TrainLoop *l, long step, double *loss, double *norm)
+{
+    TRY(l->step(l->trainer, step, loss));
+    TRY(optimizer_step(&l->optimizer, rate_at(l, step), l->micro, norm));
+    return run_state_gradient(&l->run, BAD_STEPS, step, *norm, l->name, l->section, l->log);
+}
+
+/* The history's row at `step`: the mean loss since the last row, and the validation losses where
+ * they are due. */
+static Status note(TrainLoop *l, long step, double loss, double norm)
+{
+    double *number = l->run.number, row[LOOP_COLUMNS];
+    bool due = step % l->validate_every == 0 || step == l->steps;
+    int n_val = l->history.n_column - BEFORE_VAL - AFTER_VAL;
+    char text[64];
+    if (isfinite(loss)) number[SUM_LOSS] += loss, number[COUNT_LOSS]++;
+    double mean = number[SUM_LOSS] / fmax(1, number[COUNT_LOSS]);
+    snprintf(text, sizeof text, "loss %.4f", mean);
+    log_progress(l->log, l->name, (double)step, l->steps, text);
+    for (int k = 0; k < LOOP_COLUMNS; k++) row[k] = NAN;
+    double *val = row + BEFORE_VAL;
+    if (due) TRY(l->validate(l->trainer, val));
+    if (!due && step % WINDOW) return OK;
+    row[0] = (double)step, row[1] = mean;
+    val[n_val] = rate_at(l, step), val[n_val + 1] = norm;
+    history_add(&l->history, row);
+    log_record(l->log, l->section,
+               "\"name\":\"%s\",\"step\":%ld,\"loss\":%.6g,\"grad_norm\":%.6g,\"val_loss\":%.6g",
+               l->name, step, mean, isfinite(norm) ? norm : -1, isfinite(val[0]) ? val[0] : -1);
+    number[SUM_LOSS] = number[COUNT_LOSS] = 0;
+    return OK;
+}
+
+Status train_loop(TrainLoop *l)
+{
+    long step;
+    TRY(run_state_resume(&l->run, &step, l->log));
+    if (l->start) TRY(l->start(l->trainer, step));
+    while (step < l->steps) {
+        double loss = NAN, norm = NAN;
+        if (run_state_must_stop(&l->run, step, l->stop_after, l->minutes)) {
+            TRY(run_state_save(&l->run, step, l->log));
+            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept", l->name,
+                        step, l->steps);
+        }
+        step++;
+        TRY(update(l, step, &loss, &norm));
+        TRY(note(l, step, loss, norm));
+        if (step % l->checkpoint_every == 0 && step < l->steps && !l->run.number[BAD_STEPS])
+            TRY(run_state_save(&l->run, step, l->log));
+    }
+    log_progress_end(l->log);
+    char *history = path_join(l->out, "history.json");
+    Status s = history_write(&l->history, history);
+    free(history);
+    return s;
+}
+
+Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *store, int n_store)
+{
+    int n = 0;
+    while (n < LOOP_COLUMNS && l->column[n]) n++;
+    l->log = log;
+    l->checkpoints = path_join(l->out, "checkpoints");
+    TRY(optimizer_new(&l->optimizer, l->adamw, store, n_store));
+    history_init(&l->history, n, l->column);
+    run_state_init(&l->run, l->checkpoints, l->identity, d, &l->optimizer, &l->history);
+    return OK;
+}
+
+void train_loop_done(const TrainLoop *l)
+{
+    checkpoint_remove_all(l->checkpoints);
+}
+
+void train_loop_close(TrainLoop *l)
+{
+    history_free(&l->history);
+    optimizer_free(&l->optimizer);
+    free(l->checkpoints);
+}

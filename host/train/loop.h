@@ -1,0 +1,60 @@
+/* loop.h - the loop of a trainer that counts in steps: resume, step, validate, checkpoint, stop.
+ *
+ * The trainer fills a TrainLoop, train_loop_open() makes the optimizer, history and run state, and
+ * train_loop() runs what is left of the steps and writes history.json. The history has the columns
+ * step, loss (mean since the last row), the validation losses, rate, grad_norm: a row every ten
+ * steps and wherever validation is due, that is every validate_every steps and at the end.
+ */
+#ifndef LOOP_H
+#define LOOP_H
+#include "train/run_state.h"
+
+enum { LOOP_COLUMNS = 6 };
+typedef struct {
+    /* Filled by the trainer: */
+    const char *name;           /* for progress lines */
+    const char *out, *identity; /* folder; hash over everything the result depends on */
+    long stop_after;            /* as if a stop was requested after this step; 0 = never */
+    int minutes;                /* stop cleanly after so many minutes; 0 = no limit */
+    int steps, warmup, validate_every, checkpoint_every;
+    double learning_rate;
+    const char *schedule; /* "constant", "cosine" or "linear" */
+    OptimizerSettings adamw;
+    const char *section;              /* of the settings: "ldm" */
+    const char *column[LOOP_COLUMNS]; /* of the history, static; NULL behind the last */
+    int micro;     /* batches a step: gradients of all but the last are accumulated by `step` */
+    void *trainer; /* what the functions get */
+    Status (*start)(void *trainer, long step); /* before the first step of this run; or NULL */
+    /* Step number `step`, from 1: its gradients into the stores, its loss. */
+    Status (*step)(void *trainer, long step, double *loss);
+    Status (*validate)(void *trainer, double *loss); /* losses, NaN without films */
+    /* The loop's own: */
+    Log *log;
+    Optimizer optimizer;
+    History history;
+    RunState run;
+    char *checkpoints; /* owned: OUT/checkpoints */
+} TrainLoop;           /* starts as {0} */
+
+/* The fields that a trainer's job and its section of the settings have under the same names. */
+#define LOOP_COMMON(job, set)                                                                      \
+    .name = (job)->name, .out = (job)->out, .identity = (job)->identity,                           \
+    .stop_after = (job)->stop_after, .minutes = (job)->minutes, .steps = (set)->steps,             \
+    .warmup = (set)->warmup, .validate_every = (set)->validate_every,                              \
+    .checkpoint_every = (set)->checkpoint_every, .learning_rate = (set)->learning_rate,            \
+    .schedule = (set)->schedule,                                                                   \
+    .adamw = {.adamw = true,                                                                       \
+              .beta1 = (set)->beta1,                                                               \
+              .beta2 = (set)->beta2,                                                               \
+              .epsilon = (set)->epsilon,                                                           \
+              .weight_decay = (set)->weight_decay,                                                 \
+              .clip_norm = (set)->clip_norm,                                                       \
+              .ema_decay = (set)->ema_decay}
+
+Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *store, int n_store);
+/* ERR_STOPPED: stopped before the end, its state is kept. */
+Status train_loop(TrainLoop *l);
+/* When the result is whole: the checkpoints are not needed any more. */
+void train_loop_done(const TrainLoop *l);
+void train_loop_close(TrainLoop *l);
+#endif
