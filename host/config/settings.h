@@ -51,9 +51,11 @@
     REAL(S, beta2,        .999, 0, .999999, "", "adamw: memory of the square")                    \
     TEXT(S, schedule,     "plateau", "constant|plateau|cosine", "of the learning rate")           \
     REAL(S, plateau_factor, .5, .001, .999, "", "learning rate times this, when stuck")           \
-    INT (S, plateau_patience, 5, 0, 100000, "epochs", "without a better validation loss")         \
+    INT (S, plateau_patience, 5, 0, 100000, "epochs", "without a better validation")              \
     REAL(S, min_learning_rate, 1e-5, 0, 10, "", "floor of the schedule")                          \
     INT (S, patience,     10, 0, 100000, "epochs", "until it stops early; 0 = never")             \
+    TEXT(S, monitor,      "loss", "loss|balanced_accuracy", "of validation: the epoch kept is the " \
+         "best by it")                                                                            \
     INT (S, class_weights, 1, 0, 1, "0/1",     "weigh the loss against the imbalance")            \
     REAL(S, label_smoothing, 0, 0, .5, "",     "share of the label spread over all classes")      \
     TEXT(S, synthetic_in, "train+val", "train+val|train", "where synthetic films go")             \

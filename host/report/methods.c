@@ -152,10 +152,12 @@ static void add_classifier(Text *t, const Config *c)
     else text_add(&line, "started from random weights");
     text_add(&line,
              "; at most %d epochs, batches of %d, %s with learning rate %g (%s), weight decay %g; "
-             "%s; the epoch with the smallest validation loss is kept. Synthetic films are used in "
+             "%s; the epoch with the %s is kept. Synthetic films are used in "
              "%s. %d training seed%s per arm.",
              s->epochs, s->batch, s->optimizer, s->learning_rate, s->schedule, s->weight_decay,
              s->class_weights ? "loss weighted against the imbalance" : "loss not weighted",
+             strcmp(s->monitor, "loss") ? "largest validation balanced accuracy"
+                                        : "smallest validation loss",
              !strcmp(s->synthetic_in, "train") ? "training only" : "training and validation",
              c->study.repeats, c->study.repeats == 1 ? "" : "s");
     html_item(t, "Classifier: %s", line.s);

@@ -16,7 +16,7 @@ enum {
     SUM_LOSS,
     BAD_STEPS,
     RATE,
-    BEST_LOSS,
+    BEST_SCORE,
     BEST_EPOCH,
     RATE_EPOCH
 }; /* numbers kept in checkpoints */
@@ -121,9 +121,10 @@ static Status end_epoch(Trainer *t, long epoch, bool *stop)
                t->job->name, epoch, mean, isfinite(loss) ? loss : -1,
                isfinite(balanced) ? balanced : -1);
     number[SUM_LOSS] = 0;
-    if (!(loss >= number[BEST_LOSS])) { /* also where there is nothing to validate on: the last is
-                                           the best */
-        number[BEST_LOSS] = isfinite(loss) ? loss : INFINITY;
+    double score = strcmp(set->monitor, "loss") ? -balanced : loss;
+    /* Also where there is nothing to validate on: the last is the best. */
+    if (!(score >= number[BEST_SCORE])) {
+        number[BEST_SCORE] = isfinite(score) ? score : INFINITY;
         number[BEST_EPOCH] = number[RATE_EPOCH] = (double)epoch;
         TRY(sweep_zero(t->device, t->best, t->net.store.count));
         TRY(sweep_add(t->device, t->best, t->net.store.value, t->net.store.count));
@@ -202,7 +203,7 @@ static Status open_trainer(Trainer *t)
     run_state_init(&t->run, t->checkpoints, job->identity, t->device, &t->optimizer, &t->history);
     run_state_block(&t->run, "best", t->best, t->net.store.count);
     t->run.number[RATE] = set->learning_rate;
-    t->run.number[BEST_LOSS] = INFINITY;
+    t->run.number[BEST_SCORE] = INFINITY;
     return OK;
 }
 
@@ -212,10 +213,11 @@ static Status save_model(Trainer *t)
     float *host = malloc(count * sizeof *host);
     if (!host) return FAIL(ERR_SPACE, "no memory for the best weights");
     Status s = device_read(t->device, host, t->best, count * sizeof *host);
-    char width[32];
+    char width[32], epoch[32];
     snprintf(width, sizeof width, "%.17g", t->job->config->classifier.width);
-    if (!s)
-        s = params_save(&t->net.store, host, t->model, SAVE_F32, 1, &(SafeMeta){"width", width});
+    snprintf(epoch, sizeof epoch, "%.0f", t->run.number[BEST_EPOCH]);
+    const SafeMeta meta[] = {{"epoch", epoch}, {"width", width}};
+    if (!s) s = params_save(&t->net.store, host, t->model, SAVE_F32, 2, meta);
     free(host);
     return s;
 }

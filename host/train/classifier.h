@@ -1,7 +1,7 @@
 /* classifier.h - trains Inception-V3 on films, and predicts with it.
  *
- * Writes below `out`: model.safetensors (best epoch by validation loss, published names; metadata
- * says the width), history.json (per epoch: train loss, validation loss and balanced accuracy,
+ * Writes below `out`: model.safetensors (best epoch by `monitor`, published names; metadata
+ * says which and the width), history.json (per epoch: train loss, validation loss and balanced accuracy,
  * rate), checkpoints/ while it runs. A second call continues bit for bit; a finished one returns at
  * once.
  *

@@ -136,6 +136,16 @@ must pretext
 [ -s trunk/model.safetensors ] && [ -s trunk/history.json ] || fail "train-classifier left no model"
 refuse 2 "expected none with classifier.target = patient" pretext --class virus
 refuse 2 "--class is missing" "$program" train-classifier "$tiny" --out none
+# the epoch that is kept: the first best of the column that classifier.monitor names (3: loss, 4: balanced accuracy)
+kept() { # COLUMN SIGN
+    tr -d '[] ' <trunk/history.json | awk -F, -v c="$1" -v s="$2" '
+        $1 ~ /^[0-9]+$/ && (best == "" || s * $c < s * least) { least = $c; best = $1 } END { print best }'
+}
+epoch_of() { head -c 2000 "$1" | grep -ao '"epoch":"[0-9]*"' | tr -dc 0-9; }
+[ "$(epoch_of trunk/model.safetensors)" = "$(kept 3 1)" ] || fail "kept epoch $(epoch_of trunk/model.safetensors), best loss $(kept 3 1)"
+rm -r trunk
+must pretext --set classifier.monitor=balanced_accuracy --set classifier.epochs=6
+[ "$(epoch_of trunk/model.safetensors)" = "$(kept 4 -1)" ] || fail "kept epoch $(epoch_of trunk/model.safetensors), best balanced accuracy $(kept 4 -1)"
 # what it learned is where a classifier of two classes can start
 must "$program" train-classifier "$tiny" --class virus --out two --set classifier.weights=trunk/model.safetensors
 
