@@ -4,205 +4,16 @@
  * tensor's layout in files and in the engine is written as a Param, which knows both.
  */
 #include "app/commands.h"
+#include "app/forward.h"
 #include "app/options.h"
 #include "base/signal.h"
-#include "exec/exec.h"
-#include "models/autoencoder_kl.h"
-#include "models/autoencoder_tiny.h"
-#include "models/clip_text.h"
-#include "models/inception_v3.h"
-#include "models/unet.h"
-#include "weights/model_folder.h"
 #include <stdlib.h>
 #include <string.h>
-
-typedef enum {
-    PORT_IMAGE,
-    PORT_ROWS,
-    PORT_TIME,
-    PORT_IDS
-} PortKind; /* the last two have no gradient */
-typedef struct {
-    const char *name;
-    PortKind kind;
-    int ndim;
-} Port;
-
-enum { MAX_PORTS = 3 };
-
-typedef struct Forward Forward;
-typedef struct {
-    const char *name;
-    Port in[MAX_PORTS], out[MAX_PORTS];
-    Status (*build)(Forward *f); /* reads the config, records the model, fills f->output */
-    Status (*names)(Forward *f); /* fills f->how: names in the file; NULL: as published */
-} Model;
-
-struct Forward {
-    const Model *model;
-    const char *weights, *from, *to;
-    bool grad, train;
-    char *config_file, *weights_file; /* owned */
-    Device *device;
-    Graph *graph;
-    Exec *exec;
-    ParamStore params;
-    ParamFile how;
-    SafeFile file; /* the inputs */
-    Arena names;
-    Tensor *input[MAX_PORTS], *output[MAX_PORTS], *dy[MAX_PORTS];
-    int n_output; /* outputs of this run, the first ones of the model's */
-};
-
-/* ---- models ----------------------------------------------------------------------------- */
-
-static Status need_folder(const Forward *f)
-{
-    if (f->config_file) return OK;
-    return FAIL(ERR_INPUT,
-                "%s: found a single file, expected a folder with config.json: a file's shapes do "
-                "not say all",
-                f->weights);
-}
-
-static Status build_unet(Forward *f)
-{
-    UnetConfig c;
-    TRY(need_folder(f));
-    TRY(unet_config_read(&c, f->config_file));
-    f->output[0] = unet(f->graph, &f->params, &c, f->input[0], f->input[1], f->input[2], false);
-    return OK;
-}
-
-static Status build_text(Forward *f)
-{
-    ClipTextConfig c;
-    TRY(need_folder(f));
-    TRY(clip_text_config_read(&c, f->config_file));
-    f->output[0] = clip_text(f->graph, &f->params, &c, f->input[0]);
-    return OK;
-}
-static Status names_text(Forward *f) { return clip_text_names(&f->how, f->weights_file); }
-
-static Status build_encode(Forward *f)
-{
-    TinyConfig c;
-    TRY(tiny_config_read(&c, f->weights));
-    f->output[0] = autoencoder_tiny_encode(f->graph, &f->params, &c, f->input[0]);
-    return OK;
-}
-
-static Status build_decode(Forward *f)
-{
-    TinyConfig c;
-    TRY(tiny_config_read(&c, f->weights));
-    f->output[0] = autoencoder_tiny_decode(f->graph, &f->params, &c, f->input[0]);
-    return OK;
-}
-static Status names_tiny(Forward *f) { return tiny_names(&f->how, &f->params, f->weights_file); }
-
-static Status build_kl_encode(Forward *f)
-{
-    KlConfig c;
-    TRY(need_folder(f));
-    TRY(kl_config_read(&c, f->config_file));
-    KlMoments m = autoencoder_kl_encode(f->graph, &f->params, &c, f->input[0], false);
-    f->output[0] = m.mean;
-    f->output[1] = m.logvar;
-    f->how.skip = KL_DECODER;
-    return OK;
-}
-
-static Status build_kl_decode(Forward *f)
-{
-    KlConfig c;
-    TRY(need_folder(f));
-    TRY(kl_config_read(&c, f->config_file));
-    f->output[0] = autoencoder_kl_decode(f->graph, &f->params, &c, f->input[0], false);
-    f->how.skip = KL_ENCODER;
-    return OK;
-}
-
-/* The auxiliary head takes part in training only, and only where the image is large enough. */
-static Status build_inception(Forward *f)
-{
-    InceptionConfig c;
-    const Tensor *x = f->input[0];
-    TRY(inception_config_read(&c, f->weights));
-    c.aux = c.aux && f->train && x->dim[1] >= INCEPTION_LEAST_AUX_PX &&
-            x->dim[2] >= INCEPTION_LEAST_AUX_PX;
-    InceptionOut out = inception_v3(f->graph, &f->params, &c, f->input[0], NULL, f->train);
-    f->output[0] = out.logits;
-    f->output[1] = out.aux_logits;
-    return OK;
-}
-static Status names_inception(Forward *f)
-{
-    f->how.skip = f->output[1] ? NULL : "AuxLogits.";
-    return OK;
-}
-
-static const Model model[] = {
-    {"unet",
-     {{"sample", PORT_IMAGE, 4},
-      {"timestep", PORT_TIME, 1},
-      {"encoder_hidden_states", PORT_ROWS, 3}},
-     {{"sample", PORT_IMAGE, 4}},
-     build_unet,
-     NULL},
-    {"vae-encode",
-     {{"sample", PORT_IMAGE, 4}},
-     {{"mean", PORT_IMAGE, 4}, {"logvar", PORT_IMAGE, 4}},
-     build_kl_encode,
-     NULL},
-    {"vae-decode",
-     {{"latent", PORT_IMAGE, 4}},
-     {{"sample", PORT_IMAGE, 4}},
-     build_kl_decode,
-     NULL},
-    {"taesd-encode",
-     {{"sample", PORT_IMAGE, 4}},
-     {{"latent", PORT_IMAGE, 4}},
-     build_encode,
-     names_tiny},
-    {"taesd-decode",
-     {{"latent", PORT_IMAGE, 4}},
-     {{"sample", PORT_IMAGE, 4}},
-     build_decode,
-     names_tiny},
-    {"text",
-     {{"input_ids", PORT_IDS, 2}},
-     {{"last_hidden_state", PORT_ROWS, 3}},
-     build_text,
-     names_text},
-    {"inception",
-     {{"image", PORT_IMAGE, 4}},
-     {{"logits", PORT_ROWS, 2}, {"aux_logits", PORT_ROWS, 2}},
-     build_inception,
-     names_inception},
-};
-enum { N_MODEL = sizeof model / sizeof *model };
-
-static Status find_model(const Model **m, const char *name)
-{
-    Text names = {0};
-    for (int i = 0; i < N_MODEL; i++) {
-        *m = &model[i];
-        if (!strcmp(name, model[i].name)) {
-            free(names.s);
-            return OK;
-        }
-        text_add(&names, "%s%s", i ? ", " : "", model[i].name);
-    }
-    Status s = FAIL(ERR_USAGE, "forward: unknown model %s, expected one of %s", name, names.s);
-    free(names.s);
-    return s;
-}
 
 /* ---- tensors and files ------------------------------------------------------------------ */
 
 /* t as the file has it, under `prefix` and the port's name. */
-static Param as_filed(Forward *f, const char *prefix, const Port *port, const Tensor *t)
+static Param as_filed(Forward *f, const char *prefix, const ForwardPort *port, const Tensor *t)
 {
     Param p = {.name = arena_printf(&f->names, "%s%s", prefix, port->name),
                .ndim = t->ndim,
@@ -212,7 +23,7 @@ static Param as_filed(Forward *f, const char *prefix, const Port *port, const Te
     return p;
 }
 
-static Status find_input(const SafeTensor **t, Forward *f, const Port *port)
+static Status find_input(const SafeTensor **t, Forward *f, const ForwardPort *port)
 {
     *t = st_find(&f->file, port->name);
     if (!*t)
@@ -232,7 +43,7 @@ static Status find_input(const SafeTensor **t, Forward *f, const Port *port)
 static Status make_inputs(Forward *f)
 {
     for (int i = 0; i < MAX_PORTS && f->model->in[i].name; i++) {
-        const Port *port = &f->model->in[i];
+        const ForwardPort *port = &f->model->in[i];
         const SafeTensor *t;
         TRY(find_input(&t, f, port));
         int64_t d[MAX_DIM] = {0};
@@ -266,7 +77,7 @@ static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_v
     return exec_write(f->exec, to, values);
 }
 
-static Status write_input(Forward *f, Tensor *to, const char *prefix, const Port *port)
+static Status write_input(Forward *f, Tensor *to, const char *prefix, const ForwardPort *port)
 {
     Param p = as_filed(f, prefix, port, to);
     float *a = calloc(p.count, sizeof *a), *b = calloc(p.count, sizeof *b);
@@ -450,7 +261,7 @@ static Status check_options(const Forward *f, const Options *o)
     for (int i = 0; i < 2 && !options_has(o, "force"); i++)
         if (written[i] && file_exists(written[i]))
             return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", written[i]);
-    if (f->train && f->model->build != build_inception)
+    if (f->train && !f->model->has_training)
         return FAIL(ERR_USAGE,
                     "forward: found --train, expected none: %s computes the same in training",
                     f->model->name);
@@ -463,7 +274,7 @@ Status cmd_forward(App *app, int argc, char **argv)
     Forward f = {0};
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
-    TRY(find_model(&f.model, o.argument[0]));
+    TRY(forward_find_model(&f.model, o.argument[0]));
     TRY(options_need(&f.weights, &o, "weights"));
     TRY(options_need(&f.from, &o, "in"));
     TRY(options_need(&f.to, &o, "out"));
