@@ -4,6 +4,7 @@
 #include "app/options.h"
 #include "study/dataset.h"
 #include "study/fold.h"
+#include "train/run_state.h"
 #include <string.h>
 
 static const Option option[] = {
@@ -48,6 +49,7 @@ static Status choose_films(LoneStage *l)
     job->val = val;
     job->identity = l->identity;
     job->name = arena_printf(a, "classifier %s", l->label ? l->label : "patients");
+    TRY(train_need_batch(job->name, job->n_train, "classifier.batch", c->classifier.batch));
     stage_text(&l->stage, "class", l->label ? l->label : "patients");
     stage_setting(&l->stage, c, "study.seed data.normal data.size classifier augment");
     return stage_input(&l->stage, "first weights", c->classifier.weights);

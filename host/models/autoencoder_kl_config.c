@@ -9,6 +9,7 @@ static const char *const activations[] = {"silu", "relu", "gelu", "swish"};
 
 /* Without meaning here: image size of tiling, and half precision that is not used. */
 static const char *const ignored[] = {"sample_size", "force_upcast"};
+static const JsonFixed fixed[] = {{"_class_name", "\"AutoencoderKL\""}};
 
 /* Every block is of the one kind that we have: as many as block_out_channels, or absent where that
  * has one block. */
@@ -83,6 +84,7 @@ static Status read(KlConfig *c, JsonConfig *j)
 {
     double scaling = 0.18215, shift = 0;
     int activation = 0;
+    TRY(json_config_fixed(j, fixed, 1));
     TRY(json_config_int(&c->in_channels, j, "in_channels", 1, 4096));
     TRY(json_config_int(&c->out_channels, j, "out_channels", 1, 4096));
     TRY(json_config_int(&c->latent_channels, j, "latent_channels", 1, KL_MAX_LATENT));

@@ -74,6 +74,7 @@ static Status from_shapes(TinyConfig *c, const SafeFile *f)
 static const char *const ignored[] = {"latent_magnitude",   "latent_shift", "force_upcast",
                                       "block_out_channels", "latents_mean", "latents_std"};
 static const JsonFixed fixed[] = {
+    {"_class_name", "\"AutoencoderTiny\""},
     {"in_channels", "3"},
     {"out_channels", "3"},
     {"act_fn", "\"relu\""},

@@ -5,8 +5,6 @@
 /* Without meaning for the forward pass: training's settings, token ids (the tokenizer's files have
  * them), the projection that CLIPTextModel does not own. */
 static const char *const ignored[] = {
-    "architectures",
-    "model_type",
     "torch_dtype",
     "dtype",
     "dropout",
@@ -28,12 +26,17 @@ static const char *const ignored[] = {
     "chunk_size_feed_forward",
 };
 static const JsonFixed fixed[] = {{"attention_dropout", "0.0"}};
+static const char *const classes[] = {"CLIPTextModel"}, *const types[] = {"clip_text_model"};
+/* Absent as well as null where a config was written without its model. */
+static const char *const nullable[] = {"architectures", "model_type"};
 static const char *const activations[] = {"quick_gelu", "gelu"};
 
 static Status read(ClipTextConfig *c, JsonConfig *j)
 {
-    int activation = 0;
+    int activation = 0, class, type, n;
     double eps = 1e-5;
+    TRY(json_config_choices(&class, &n, 1, j, "architectures", classes, 1));
+    TRY(json_config_choice(&type, j, "model_type", types, 1));
     TRY(json_config_int(&c->vocab_size, j, "vocab_size", 1, 1 << 24));
     TRY(json_config_int(&c->max_position_embeddings, j, "max_position_embeddings", 1, 65536));
     TRY(json_config_int(&c->hidden_size, j, "hidden_size", 1, 65536));
@@ -42,7 +45,7 @@ static Status read(ClipTextConfig *c, JsonConfig *j)
     TRY(json_config_int(&c->num_attention_heads, j, "num_attention_heads", 1, 1024));
     TRY(json_config_choice(&activation, j, "hidden_act", activations, 2));
     TRY(json_config_real(&eps, j, "layer_norm_eps", 1e-12, 1));
-    TRY(json_config_nulls(j, NULL, 0));
+    TRY(json_config_nulls(j, nullable, 2));
     TRY(json_config_fixed(j, fixed, 1));
     TRY(json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored)));
     if (c->hidden_size % c->num_attention_heads)

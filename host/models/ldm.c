@@ -154,6 +154,7 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
     *m = (Ldm){.device = d, .folder = path_join("", folder)};
     Status s = OK;
     TRY_OR(done, s, need_folder(folder));
+    if (!use.random) TRY_OR(done, s, model_folder_check(folder));
     TRY_OR(done, s, read_configs(m));
     adapt(m, use.lora_rank);
     TRY_OR(done, s, register_parameters(m));

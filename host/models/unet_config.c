@@ -10,6 +10,7 @@ static const UnetActivation activation[] = {UNET_SILU, UNET_SILU, UNET_GELU, UNE
 
 /* What the family can do beyond this engine, in the state in which it does nothing. */
 static const JsonFixed fixed[] = {
+    {"_class_name", "\"UNet2DConditionModel\""},
     {"only_cross_attention", "false"},
     {"mid_block_only_cross_attention", "false"},
     {"dual_cross_attention", "false"},

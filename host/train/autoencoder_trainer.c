@@ -218,30 +218,23 @@ static Status check_perceptual(const Config *c)
     return s;
 }
 
-Status autoencoder_train_check(const Config *c, const char *base)
+/* Registers every parameter. */
+static Status register_parameters(ParamStore *s, const AutoencoderConfig *c)
 {
-    AutoencoderConfig a;
-    TRY(autoencoder_config_read(&a, base));
-    if (c->data.size % a.scale)
-        return FAIL(ERR_USAGE,
-                    "data.size = %d, expected a multiple of %d for the autoencoder in %s",
-                    c->data.size, a.scale, base);
-    TRY(check_perceptual(c));
-    if (!strcmp(c->autoencoder.init, "random")) return OK;
-    char *config, *weights;
-    TRY(model_find(&config, &weights, base));
-    free(config);
-    free(weights);
-    return OK;
+    Graph *g = graph_new();
+    Tensor *film = input(g, "film", 4, (int[]){1, c->scale, c->scale, 3});
+    autoencoder_decode(g, s, c, autoencoder_encode(g, s, c, film, false).mean, false);
+    Status status = graph_status(g);
+    graph_free(g);
+    return status;
 }
 
-/* What autoencoder.frozen names rests; every name must be one, and something must be left. */
-static Status freeze(Trainer *t)
+/* What `frozen` names rests; every name must be one, and something must be left. */
+static Status freeze(ParamStore *s, const char *frozen)
 {
     char list[CONFIG_TEXT], *rest = list;
-    ParamStore *s = &t->store;
     int left = 0;
-    strcpy(list, t->set->frozen);
+    strcpy(list, frozen);
     for (char *name; (name = strtok_r(rest, ", ", &rest));) {
         int n = 0;
         for (int i = 0; i < s->n; i++) n += !strncmp(s->param[i].name, name, strlen(name));
@@ -253,36 +246,42 @@ static Status freeze(Trainer *t)
         params_freeze(s, name);
     }
     for (int i = 0; i < s->n; i++) left += s->param[i].trainable;
-    return left ? OK
-                : FAIL(ERR_USAGE, "autoencoder.frozen = %s leaves nothing to train",
-                       t->set->frozen);
+    return left ? OK : FAIL(ERR_USAGE, "autoencoder.frozen = %s leaves nothing to train", frozen);
 }
 
-/* Registers, allocates and fills every parameter; those that autoencoder.frozen names rest. */
+Status autoencoder_train_check(const Config *c, const char *base)
+{
+    AutoencoderConfig a;
+    ParamStore store = {0}; /* without memory: loading reads headers only */
+    TRY(autoencoder_config_read(&a, base));
+    if (c->data.size % a.scale)
+        return FAIL(ERR_USAGE,
+                    "data.size = %d, expected a multiple of %d for the autoencoder in %s",
+                    c->data.size, a.scale, base);
+    TRY(check_perceptual(c));
+    Status s = register_parameters(&store, &a);
+    if (!s) s = freeze(&store, c->autoencoder.frozen);
+    if (!s && strcmp(c->autoencoder.init, "random")) s = autoencoder_load(&store, &a, base);
+    params_free(&store);
+    return s;
+}
+
+/* Allocates and fills the parameters; those that autoencoder.frozen names rest. */
 static Status open_store(Trainer *t)
 {
-    const AutoencoderConfig *c = &t->config;
-    Graph *g = graph_new();
-    Tensor *film = input(g, "film", 4, (int[]){1, c->scale, c->scale, 3});
-    autoencoder_decode(g, &t->store, c,
-                       autoencoder_encode(g, &t->store, c, film, false).mean, false);
-    Status s = graph_status(g);
-    graph_free(g);
-    TRY(s);
+    TRY(register_parameters(&t->store, &t->config));
     TRY(params_alloc(&t->store, t->device, true));
     if (!strcmp(t->set->init, "random"))
         TRY(params_init(&t->store, (uint32_t)t->job->config->study.seed));
-    else TRY(autoencoder_load(&t->store, c, t->job->base));
-    return freeze(t);
+    else TRY(autoencoder_load(&t->store, &t->config, t->job->base));
+    return freeze(&t->store, t->set->frozen);
 }
 
 static Status prepare(Trainer *t)
 {
     const AutoencoderSettings *set = t->set;
+    TRY(train_need_batch(t->job->name, t->job->n_train, "autoencoder.batch", set->batch));
     t->per_epoch = t->job->n_train / set->batch;
-    if (t->per_epoch < 1)
-        return FAIL(ERR_USAGE, "%s: %d training films, expected at least autoencoder.batch = %d",
-                    t->job->name, t->job->n_train, set->batch);
     TRY(autoencoder_config_read(&t->config, t->job->base));
     TRY(open_store(t));
     if (set->perceptual_weight > 0)

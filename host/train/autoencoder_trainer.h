@@ -31,8 +31,8 @@ typedef struct {
     int minutes;     /* stop cleanly after so many minutes; 0 = no limit */
 } AutoencoderJob;
 
-/* Whether this base, the perceptual weights and these settings fit, found from configs and headers
- * of files in a moment. */
+/* Whether this base, the perceptual weights and these settings (frozen too) fit, found from configs
+ * and headers of files in a moment. */
 Status autoencoder_train_check(const Config *c, const char *base);
 
 Status autoencoder_train(const AutoencoderJob *job, Device *d, Log *log);

@@ -178,10 +178,8 @@ static Status open_trainer(Trainer *t)
     const ClassifierJob *job = t->job;
     const Config *c = job->config;
     const ClassifierSettings *set = &c->classifier;
+    TRY(train_need_batch(job->name, job->n_train, "classifier.batch", set->batch));
     t->per_epoch = job->n_train / set->batch;
-    if (t->per_epoch < 1)
-        return FAIL(ERR_USAGE, "%s: %d training films, expected at least classifier.batch = %d",
-                    job->name, job->n_train, set->batch);
     if (set->class_weights) t->class_weight = balanced_weights(job);
     TRY(classifier_net_open(&t->net, t->device, c, job->classes, true));
     TRY(params_init(&t->net.store, job->seed));

@@ -129,3 +129,10 @@ bool run_state_must_stop(const RunState *r, long step, long stop_after, int minu
     return signal_stop_requested() || (stop_after && step >= stop_after) ||
            (minutes && now_s() - r->began_s > 60.0 * minutes);
 }
+
+Status train_need_batch(const char *name, int n_train, const char *setting, int batch)
+{
+    if (n_train >= batch) return OK;
+    return FAIL(ERR_USAGE, "%s: found %d training films, expected at least %s = %d", name, n_train,
+                setting, batch);
+}

@@ -42,4 +42,7 @@ Status run_state_gradient(RunState *r, int counter, long step, double norm, cons
 
 /* True if the run must stop after `step`: a signal, the time limit, or stop_after (0 = never). */
 bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
+
+/* For trainers of full batches only: there are films for one. setting: "classifier.batch". */
+Status train_need_batch(const char *name, int n_train, const char *setting, int batch);
 #endif

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CLIP_MERGES = 48894 };
+enum { CLIP_MERGES = 48894, BYTE_TOKENS = 512, MOST_SPECIAL = 64 };
 
 /* ---- bytes as characters --------------------------------------------------------------- */
 
@@ -194,6 +194,12 @@ static Status read_merges(Bpe *b, json_t *vocab, char *text, size_t size, const 
         if (make_vocab && rank == CLIP_MERGES) break; /* CLIP's own file goes on, unused */
         TRY(add_merge(b, vocab, &l, line, rank++, make_vocab));
     }
+    int expected = b->size - BYTE_TOKENS;
+    if (!make_vocab && expected - rank > MOST_SPECIAL)
+        return FAIL(ERR_INPUT,
+                    "%s: found %d merges, expected about %d for %d tokens in the vocabulary: cut "
+                    "short?",
+                    path, rank, expected, b->size);
     return OK;
 }
 
@@ -208,7 +214,7 @@ Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, char *merges, si
     if (make_vocab) {
         *vocab = json_object();
         CHECK(*vocab);
-        for (int i = 0; i < 512; i++) {
+        for (int i = 0; i < BYTE_TOKENS; i++) {
             char symbol[8];
             byte_symbol(symbol, byte_at(i % 256), i >= 256);
             add_token(*vocab, symbol);

@@ -20,14 +20,16 @@ typedef struct {
 
 enum { BPE_MAX_TOKENS = 1 << 20, BPE_MAX_TOKEN_BYTES = 512 };
 
-/* vocab: token -> id, checked to be the ids 0..n-1 once each. merges: text of `size` bytes, one "left
- * right" a line, best first; it is cut up. *vocab may be NULL: it is then made from the merges and
- * owned by the caller. The paths are for errors. */
+/* vocab: token -> id, checked to be the ids 0..n-1 once each. merges: text of `size` bytes, one
+ * "left right" a line, best first; it is cut up. The vocabulary must be about the bytes and the
+ * merges. *vocab may be NULL: it is then made from the merges and owned by the caller. The paths are
+ * for errors. */
 Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, char *merges, size_t size,
                 const char *merges_path);
 void   bpe_close(Bpe *b);
 
-/* The tokens of a word of n bytes: ids and rank (working space) have room for n; returns how many. */
+/* The tokens of a word of n bytes: ids and rank (working space) have room for n; returns how many.
+ */
 int bpe_word(const Bpe *b, int32_t *ids, int32_t *rank, const unsigned char *word, int n);
 
 #define BPE_START "<|startoftext|>"

@@ -57,6 +57,8 @@ static void test_config(void **state)
     assert_true(c.latents_mean[1] == -2 && c.latents_std[1] == 3);
 
     static const char *const refused[][2] = {
+        {"{\"_class_name\": \"VQModel\"}",
+         "_class_name: found \"VQModel\", expected \"AutoencoderKL\""},
         {TWO ", \"act_fn\": \"mish\"}", "act_fn"},
         {TWO ", \"norm_num_groups\": 24}", "block_out_channels"},
         {TWO ", \"latent_channels\": 65}", "latent_channels"},

@@ -35,6 +35,7 @@ static const char unet_base[] =
 
 static const Row unet_rows[] = {
     {"_class_name", "\"UNet2DConditionModel\"", NOTHING},
+    {"_class_name", "\"UNet3DConditionModel\"", REFUSED},
     {"_diffusers_version", "\"0.6.0\"", NOTHING},
     {"sample_size", "64", NOTHING},
     {"sample_size", "[64, 32]", NOTHING},
@@ -116,7 +117,10 @@ static const char text_base[] =
 
 static const Row text_rows[] = {
     {"architectures", "[\"CLIPTextModel\"]", NOTHING},
+    {"architectures", "null", NOTHING},
+    {"architectures", "[\"T5EncoderModel\"]", REFUSED},
     {"model_type", "\"clip_text_model\"", NOTHING},
+    {"model_type", "\"t5\"", REFUSED},
     {"_name_or_path", "\"x\"", NOTHING},
     {"transformers_version", "\"4.0\"", NOTHING},
     {"torch_dtype", "\"float16\"", NOTHING},

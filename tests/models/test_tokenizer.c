@@ -287,6 +287,8 @@ static void damaged_files_are_refused(void **state)
         {"merges.txt", "q zzz\n",
          "merges.txt:1: found the token \"zzz\" that is not in the vocabulary"},
         {"merges.txt", "\xf0\x9f\xa9\xbb x\n", "not in the vocabulary"},
+        {"merges.txt", "", "merges.txt: found 0 merges, expected about 48896 for 49408 tokens"},
+        {"merges.txt", "#version: 0.2\ni n\n", "merges.txt: found 1 merges, expected about 48896"},
         {"tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
          "found BertTokenizer, expected CLIPTokenizer"},
         {"tokenizer_config.json", "{\"additional_special_tokens\": [\"<cat>\"]}", "expected none"},

@@ -228,10 +228,10 @@ static void frozen_stays(void **state)
     device_close(d);
 
     strcpy(c.autoencoder.frozen, "encoder,decodr.");
-    assert_int_equal(train(&c, false, "none", 0), ERR_USAGE);
+    assert_int_equal(autoencoder_train_check(&c, TINY), ERR_USAGE);
     assert_non_null(strstr(status_message(), "found decodr., expected the start of a parameter's name"));
     strcpy(c.autoencoder.frozen, "encoder,decoder");
-    assert_int_equal(train(&c, false, "none", 0), ERR_USAGE);
+    assert_int_equal(autoencoder_train_check(&c, TINY), ERR_USAGE);
     assert_non_null(strstr(status_message(), "leaves nothing to train"));
 }
 

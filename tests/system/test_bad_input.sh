@@ -109,6 +109,38 @@ synthesize model conv_in.bias
 cp "$SOURCE_DIR/samples/base/${unet#model/}" $unet
 truncate -s -1 model/vae/diffusion_pytorch_model.safetensors
 synthesize model model/vae/diffusion_pytorch_model.safetensors
+cp "$SOURCE_DIR/samples/base/vae/diffusion_pytorch_model.safetensors" model/vae
+refuse_text() { # WORDS: txt2img with ./model
+    refuse 3 "$1" x.png "$program" txt2img --model model --prompt x --size 64 --out x.png
+}
+wrong_class() { # FILE KEY FOUND EXPECTED OWN
+    sed "s/${5:-$4}/$3/" "$SOURCE_DIR/samples/base/$1" >"model/$1"
+    refuse_text "model/$1: $2: found"
+    grep -q "found \"*$3\"*, expected \"*$4" err || fail "$1: $(cat err)"
+    cp "$SOURCE_DIR/samples/base/$1" "model/$1"
+}
+wrong_class model_index.json unet UNet3DConditionModel UNet2DConditionModel
+wrong_class unet/config.json _class_name UNet3DConditionModel UNet2DConditionModel
+wrong_class vae/config.json _class_name VQModel AutoencoderKL AutoencoderTiny
+wrong_class text_encoder/config.json "architectures[0]" T5EncoderModel CLIPTextModel
+
+# ---- a lone stage that was refused for a setting runs when that is corrected
+lone_autoencoder() {
+    "$program" train-autoencoder "$tiny" --out a12 --set autoencoder.base="$SOURCE_DIR/samples/base/vae" \
+        --set autoencoder.steps=1 --set autoencoder.batch=1 --set study.device=cpu --set data.source=good \
+        --set data.format=folders --set data.images= "$@"
+}
+refuse 2 "autoencoder.frozen: found decodr, expected" a12 lone_autoencoder --set autoencoder.frozen=encoder,decodr
+refuse 2 "training films, expected at least autoencoder.batch = 60" a12/stage.json \
+    lone_autoencoder --set autoencoder.batch=60
+lone_autoencoder --set autoencoder.frozen=encoder >out 2>err || fail "corrected: $(tail -1 err)"
+lone_classifier() {
+    "$program" train-classifier "$tiny" --class bacteria --out a13 --set classifier.epochs=1 \
+        --set data.source=good --set data.format=folders --set data.images= --set data.train_share=0.5 --set data.val_share=0.25 "$@"
+}
+refuse 2 "training films, expected at least classifier.batch = 60" a13/stage.json \
+    lone_classifier --set classifier.batch=60
+lone_classifier --set classifier.batch=2 >out 2>err || fail "corrected: $(tail -1 err)"
 
 # ---- settings
 prepare 2 'folder of images with format "folders"' a6 folders good --images good
