@@ -77,18 +77,28 @@ static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_v
     return exec_write(f->exec, to, values);
 }
 
+static Status write_ids(Forward *f, Tensor *to, const Param *p, int32_t *ids)
+{
+    TRY(st_read_i32(&f->file, st_find(&f->file, p->name), ids));
+    for (size_t i = 0; i < p->count; i++)
+        if (ids[i] < 0 || ids[i] >= f->vocab)
+            return FAIL(ERR_INPUT, "%s: tensor \"%s\": element %zu: found id %d, expected 0..%d",
+                        f->from, p->name, i, (int)ids[i], f->vocab - 1);
+    return exec_write(f->exec, to, ids);
+}
+
+static Status no_memory(const Param *p)
+{
+    return FAIL(ERR_SPACE, "no memory for tensor \"%s\" of %zu values", p->name, p->count);
+}
+
 static Status write_input(Forward *f, Tensor *to, const char *prefix, const ForwardPort *port)
 {
     Param p = as_filed(f, prefix, port, to);
     float *a = calloc(p.count, sizeof *a), *b = calloc(p.count, sizeof *b);
-    CHECK(a && b);
-    Status s;
-    if (port->kind == PORT_IDS) {
-        s = st_read_i32(&f->file, st_find(&f->file, p.name), (int32_t *)a);
-        if (!s) s = exec_write(f->exec, to, a);
-    } else {
-        s = write_floats(f, to, &p, a, b);
-    }
+    Status s = !a || !b                  ? no_memory(&p)
+               : port->kind == PORT_IDS ? write_ids(f, to, &p, (int32_t *)a)
+                                        : write_floats(f, to, &p, a, b);
     free(a);
     free(b);
     return s;
@@ -171,10 +181,10 @@ static Status write_result(Forward *f, SafeWriter *w, const Result *r)
 {
     size_t count = r->param.count;
     float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
-    CHECK(a && b);
-    Status s = r->tensor ? exec_read(f->exec, r->tensor, a)
-                         : device_read(f->device, a, r->block, count * sizeof *a);
-    param_to_file(&r->param, b, a);
+    Status s = !a || !b    ? no_memory(&r->param)
+               : r->tensor ? exec_read(f->exec, r->tensor, a)
+                           : device_read(f->device, a, r->block, count * sizeof *a);
+    if (!s) param_to_file(&r->param, b, a);
     if (!s) s = st_write_f32(w, b, count);
     free(a);
     free(b);
@@ -213,7 +223,8 @@ done:
 static const Option option[] = {
     {"weights", "PATH", "folder with config.json, or a file whose config follows from its shapes",
      NULL},
-    {"in", "A.safetensors", "the model's inputs; with --grad also grad.OUTPUT for each output",
+    {"in", "A.safetensors",
+     "the model's inputs; with --grad also grad.OUTPUT for each output; other tensors are ignored",
      NULL},
     {"out", "B.safetensors", "gets the outputs; with --grad also grad.INPUT and grad.PARAMETER",
      NULL},

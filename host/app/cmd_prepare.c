@@ -6,7 +6,8 @@
 
 static const Option option[] = {
     {"out", "DIR", "new folder for images/, manifest.csv, left_out.csv, near_duplicates.csv", NULL},
-    {"size", "PX", "side of the square films; they are fitted whole, padded with black", "256"},
+    {"size", "PX", "side of the square films, 8 or more; they are fitted whole, padded with black",
+     "256"},
     {"train-share", "S", "of the films, by patients", "0.7"},
     {"val-share", "S", "of the films, by patients", "0.1"},
     {"pool-share", "S", "of the films, by patients, for no classifier's eyes; what is left tests",
@@ -58,6 +59,10 @@ static Status read_options(PrepareOptions *p, const Options *o)
     TRY(options_real(&p->share.val, o, "val-share", 0, 1));
     TRY(options_real(&p->share.pool, o, "pool-share", 0, 1));
     TRY(options_real(&p->train_ratio, o, "train-ratio", 0, 1000));
+    if (options_has(o, "normal") && p->train_ratio <= 0)
+        return FAIL(ERR_USAGE,
+                    "prepare: found --normal without --train-ratio above 0, expected both: alone "
+                    "it has no effect");
     TRY(options_int(&seed, o, "seed", 0, 2147483647));
     p->seed = (uint32_t)seed;
     return OK;

@@ -19,8 +19,8 @@ static void print_help(void)
 {
     printf(
         "usage: equipoise COMMAND [OPTION]... [ARGUMENT]...\n"
-        "Balances an imbalanced set of medical images with latent diffusion and measures whether it "
-        "helped.\n\ncommands:\n");
+        "Balances an imbalanced set of medical images with latent diffusion and measures whether "
+        "it helped.\n\ncommands:\n");
     for (int i = 0; i < N_COMMAND; i++) printf("  %-18s %s\n", command[i].name, command[i].help);
     printf(
         "\n  equipoise COMMAND --help   says more\n"

@@ -17,7 +17,7 @@ typedef struct {
     X("train-classifier", cmd_train_classifier, "train one classifier")                            \
     X("synthesize", cmd_synthesize, "make synthetic films of one class")                           \
     X("img2img", cmd_img2img, "make one film from a film and a prompt")                            \
-    X("txt2img", cmd_txt2img, "make one film from a prompt")                                        \
+    X("txt2img", cmd_txt2img, "make one film from a prompt")                                       \
     X("evaluate", cmd_evaluate, "metrics of a classifier with intervals, or two compared")         \
     X("report", cmd_report, "make the report of a finished run again, or its films as a picture")  \
     X("forward", cmd_forward, "run one model on given tensors, and its backward pass")             \

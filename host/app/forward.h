@@ -41,6 +41,7 @@ struct Forward {
     SafeFile file; /* the inputs */
     Arena names;
     Tensor *input[MAX_PORTS], *output[MAX_PORTS], *dy[MAX_PORTS];
+    int vocab;    /* text: ids are below */
     int n_output; /* outputs of this run, the first ones of the model's */
 };
 

@@ -32,6 +32,7 @@ static Status build_text(Forward *f)
     ClipTextConfig c;
     TRY(need_folder(f));
     TRY(clip_text_config_read(&c, f->config_file));
+    f->vocab = c.vocab_size;
     f->output[0] = clip_text(f->graph, &f->params, &c, f->input[0]);
     return OK;
 }

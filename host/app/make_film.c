@@ -28,7 +28,7 @@
         {"noise", "FILE",                                                                          \
          "safetensors with noise to use instead: \"noise\" [1,c,h,w] at the start, with eta\n"     \
          "                               also \"step_noise\" [steps run,c,h,w]; c, h, w of the "   \
-         "latent; what is\n                               not in FILE comes from the seed; of "     \
+         "latent; what is\n                               not in FILE comes from the seed; of "    \
          "img2img with AutoencoderKL\n                               also \"encode_noise\" "      \
          "[1,c,h,w], else the mean is encoded",                                                    \
          NULL}
@@ -49,8 +49,9 @@ static const Option from_film_option[] = {
     PROMPTS,
     {"strength", "S", "0 keeps the film, 1 ignores it", "0.6"},
     SAMPLING,
-    SIZES("side of the square film made; without any size: the film's own, or, where the model does\n"
-          "                               not take that, a square of its longer side, rounded down"),
+    SIZES("side of the square film made; without any size: the film's own, or, where the model\n"
+          "                               does not take that, a square of its longer side, rounded "
+          "down"),
     OUTPUT,
 };
 static const Option from_text_option[] = {MODEL, PROMPTS, SAMPLING,
@@ -149,9 +150,12 @@ static Status read_wish(Wish *w, const Options *o, bool from_film)
     w->channels = options_has(o, "rgb") ? 3 : 1;
     TRY(read_sampling(w, o));
     TRY(read_size(w, o));
+    if (!*w->out || dir_exists(w->out))
+        return FAIL(ERR_USAGE, "%s: --out is \"%s\", expected the name of a PNG file, found %s",
+                    w->command, w->out, *w->out ? "a folder" : "none");
     if (file_exists(w->out) && !options_has(o, "force"))
         return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", w->out);
-    return OK;
+    return file_check_room(w->out);
 }
 
 /* ---- the film to start from ------------------------------------------------------------------ */
@@ -238,6 +242,12 @@ static Status read_noises(Noise *noise, const Wish *w, const Ldm *m, FilmShape s
     TRY(st_open(&f, w->noise));
     int64_t h = shape.h / ldm_scale(m), wide = shape.w / ldm_scale(m);
     int64_t c = m->unet_config.in_channels;
+    if (!f.n)
+        s = FAIL(ERR_INPUT, "%s: found no tensors, expected noise or step_noise%s", w->noise,
+                 encodes ? " or encode_noise" : "");
+    else if (w->set.eta <= 0 && st_find(&f, known[1]))
+        s = FAIL(ERR_INPUT, "%s: tensor \"%s\": found with --eta 0, expected --eta above 0",
+                 w->noise, known[1]);
     for (int i = 0; i < f.n && !s; i++) {
         bool used = false;
         for (int k = 0; k < 2 + encodes; k++) used |= !strcmp(f.tensor[i].name, known[k]);
@@ -277,6 +287,12 @@ static Status write_film(const Wish *w, const float *film, FilmShape shape)
     return film_note_write(w->out, film, shape, &note);
 }
 
+static Status check_prompts(const Wish *w, const Ldm *m, Log *log)
+{
+    const char *prompt[] = {w->prompt, w->set.guidance > 1 ? w->negative : NULL};
+    return ldm_check_prompts(m, prompt, 2, log);
+}
+
 static Status make_film(Wish *w, Log *log)
 {
     Device *d = NULL;
@@ -290,6 +306,7 @@ static Status make_film(Wish *w, Log *log)
     TRY_OR(done, s, read_source(&source, w));
     TRY_OR(done, s, device_open(&d, w->device, 0, log));
     TRY_OR(done, s, ldm_open(&m, d, w->model, w->use));
+    TRY_OR(done, s, check_prompts(w, &m, log));
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));
     TRY_OR(done, s, fit_source(&source, shape));
     if (!w->own_spacing) w->set.spacing = m.schedule.spacing;

@@ -9,6 +9,7 @@
 #include "models/compvis.h"
 #include "weights/model_folder.h"
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -174,12 +175,17 @@ static Status check_surplus(const Compvis *c, int k)
 static Status write_values(SafeWriter *w, const Compvis *c, const Source *source)
 {
     float v[PIECE];
+    size_t n_bad = 0;
     for (size_t at = 0; at < source->count; at += PIECE) {
         size_t n = source->count - at < PIECE ? source->count - at : PIECE;
         TRY(signal_check());
         TRY(st_read_f32_part(&c->file, source->tensor, source->first + at, n, v));
         TRY(st_write_f32(w, v, n));
+        for (size_t i = 0; i < n; i++) n_bad += !isfinite(v[i]);
     }
+    if (n_bad)
+        log_warn(c->log, "%s: tensor \"%s\": %zu values are NaN or infinite", c->file.path,
+                 source->tensor->name, n_bad);
     return OK;
 }
 

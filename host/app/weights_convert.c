@@ -5,15 +5,17 @@
  */
 #include "app/weights.h"
 #include "base/signal.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { PIECE = 1 << 14, MAX_COPY_BYTES = 1 << 26 };
 
-static Status convert_tensor(SafeWriter *out, const SafeFile *f, const SafeTensor *t)
+static Status convert_tensor(SafeWriter *out, const SafeFile *f, const SafeTensor *t, Log *log)
 {
     float v[PIECE];
+    size_t n_bad = 0;
     bool number = safe_dtype_kind(t->dtype) == 'f';
     size_t width = number ? 1 : (size_t)safe_dtype_bits(t->dtype) / 8,
            total = number ? t->count : (size_t)t->bytes;
@@ -23,7 +25,11 @@ static Status convert_tensor(SafeWriter *out, const SafeFile *f, const SafeTenso
         size_t n = total - at < room ? total - at : room;
         TRY(number ? st_read_f32_part(f, t, at, n, v) : st_read_bytes(f, t, at, n, v));
         TRY(number ? st_write_f32(out, v, n) : st_write_bytes(out, v, n));
+        for (size_t i = 0; number && i < n; i++) n_bad += !isfinite(v[i]);
     }
+    if (n_bad)
+        log_warn(log, "%s: tensor \"%s\": %zu values are NaN or infinite", f->path, t->name,
+                 n_bad);
     return OK;
 }
 
@@ -54,7 +60,7 @@ static Status convert_file(Walk *w, const char *from, const char *to)
     TRY_OR(done, s, make_specs(&spec, &f, w->dtype));
     TRY_OR(done, s, st_write_begin(&out, to, f.n, spec, f.n_meta, f.meta));
     for (int i = 0; i < f.n; i++) {
-        TRY_OR(done, s, convert_tensor(&out, &f, &f.tensor[i]));
+        TRY_OR(done, s, convert_tensor(&out, &f, &f.tensor[i], w->log));
         log_progress(w->log, from, i + 1, f.n, NULL);
     }
     TRY_OR(done, s, st_write_commit(&out));

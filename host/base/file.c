@@ -64,6 +64,19 @@ static Status sync_parent(const char *path)
     return failed && err != EINVAL ? IO_FAIL(path, "flush its directory") : OK;
 }
 
+Status file_check_room(const char *path)
+{
+    char *at = text("%s", path), *folder = dirname(at);
+    while (!file_exists(folder)) folder = dirname(folder);
+    errno = ENOTDIR;
+    bool good = dir_exists(folder) && !access(folder, W_OK | X_OK);
+    Status s = good ? OK
+                    : FAIL(ERR_INPUT, "%s: found %s: %s, expected a folder to write into", path,
+                           folder, strerror(errno));
+    free(at);
+    return s;
+}
+
 Status out_open(OutFile *o, const char *path)
 {
     *o = (OutFile){0};

@@ -1,9 +1,9 @@
 /* status.h - how functions say that the outside world failed them.
  *
  * Three kinds of trouble, three answers:
- *   the caller broke the contract                    -> CHECK: print where, abort. Always there.
- *   the world failed (file, memory, device, config)  -> return a Status.
- *   the numbers went wrong (NaN, divergence)         -> a value in a step's report; trainers decide.
+ *   the caller broke the contract                   -> CHECK: print where, abort. Always there.
+ *   the world failed (file, memory, device, config) -> return a Status.
+ *   the numbers went wrong (NaN, divergence)        -> a value in a step's report; trainers decide.
  *
  * A failing function describes the failure once, in one line, where the most is known:
  * "file:place: what was found, what was expected". Callers only pass it up. The text and

@@ -17,7 +17,7 @@
 #define STUDY_SETTINGS(S, INT, REAL, TEXT, PATH)                                                  \
     TEXT(S, name,    "study", "",              "title of the report")                             \
     INT (S, seed,    0, 0, 2147483647, "",     "decides every random draw")                       \
-    TEXT(S, base_note, "", "",                 "what base models were trained on; for the report")    \
+    TEXT(S, base_note, "", "",                 "what base models were trained on; for the report") \
     TEXT(S, device,  "auto", "auto|cpu|cuda",  "auto: a GPU if there is one")                     \
     INT (S, threads, 0, 0, 4096, "",           "processor threads; 0 = one per core")             \
     INT (S, repeats, 1, 1, 100, "",            "training seeds of each classifier")
@@ -54,8 +54,8 @@
     INT (S, plateau_patience, 5, 0, 100000, "epochs", "without a better validation")              \
     REAL(S, min_learning_rate, 1e-5, 0, 10, "", "floor of the schedule")                          \
     INT (S, patience,     10, 0, 100000, "epochs", "until it stops early; 0 = never")             \
-    TEXT(S, monitor,      "loss", "loss|balanced_accuracy", "of validation: the epoch kept is the " \
-         "best by it")                                                                            \
+    TEXT(S, monitor,      "loss", "loss|balanced_accuracy", "of validation: the epoch kept is the" \
+         " best by it")                                                                           \
     INT (S, class_weights, 1, 0, 1, "0/1",     "weigh the loss against the imbalance")            \
     REAL(S, label_smoothing, 0, 0, .5, "",     "share of the label spread over all classes")      \
     TEXT(S, synthetic_in, "train+val", "train+val|train", "where synthetic films go")             \
@@ -94,8 +94,8 @@
     REAL(S, noise_offset, 0, 0, 1, "",         "of noise shared by a whole channel")              \
     REAL(S, prior_share, 0, 0, .9, "",         "of each batch drawn from normal films, to keep "  \
          "what the base knows")                                                                   \
-    INT (S, lora_rank,   0, 0, 1024, "",       "train a LoRA of this rank for the UNet's attention;" \
-         " 0 = all weights")                                                                      \
+    INT (S, lora_rank,   0, 0, 1024, "",       "train a LoRA of this rank for the UNet's "        \
+         "attention; 0 = all weights")                                                            \
     INT (S, recompute,   0, 0, 1, "0/1",       "less memory, more time")                          \
     INT (S, train_text_encoder, 0, 0, 1, "0/1", "tune the text encoder too")                      \
     INT (S, validate_every, 200, 1, 100000000, "steps", "between validation losses")              \
@@ -108,7 +108,8 @@
     TEXT(S, frozen,      "", "",               "comma list: parameters whose names start so rest")\
     REAL(S, l1_weight,   1, 0, 1e6, "",        "of the mean absolute error, films in [0, 1]")     \
     REAL(S, mse_weight,  1, 0, 1e6, "",        "of the mean square error")                        \
-    REAL(S, kl_weight,   1e-6, 0, 1e6, "",     "KL: of the divergence, summed over a film's latent")\
+    REAL(S, kl_weight,   1e-6, 0, 1e6, "",     "KL: of the divergence, summed over a film's "     \
+         "latent")                                                                                \
     REAL(S, perceptual_weight, 0, 0, 1e6, "",  "of the distance of features; 0 = off")             \
     PATH(S, perceptual_weights, "",            "Inception-V3 (a file, torchvision's names) whose " \
          "features those are")                                                                    \

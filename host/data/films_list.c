@@ -95,7 +95,9 @@ static void take_patient(Walk *w, Film *film, const Pattern *p, const char *name
 {
     char *patient = pattern_take(p, name, 1);
     if (patient) film->patient = arena_strdup(&w->films->memory, patient);
-    else film_problem(film, "%s: name does not match, expected %s", film->path, expected);
+    else
+        film_problem(film, "%s/%s: name does not match, expected %s", w->films->root, film->path,
+                     expected);
     free(patient);
 }
 
@@ -138,13 +140,14 @@ static void folders_file(Walk *w, const char *path, char *const *above, int dept
     if (!depth) return;                        /* a README beside the classes */
     Film *film = films_add(w->films, path);
     if (depth != level) {
-        film_problem(film, "%s: %d folders deep, expected %s", path, depth,
+        film_problem(film, "%s/%s: %d folders deep, expected %s", w->films->root, path, depth,
                      level == 2 ? "<split>/<class>/<file>" : "<class>/<file>");
         return;
     }
     film->label_name = arena_strdup(&w->films->memory, above[depth - 1]);
     if (level == 2 && !split_parse(&film->split, above[0]))
-        film_problem(film, "%s: folder \"%s\", expected train, val, test or pool", path, above[0]);
+        film_problem(film, "%s/%s: folder \"%s\", expected train, val, test or pool",
+                     w->films->root, path, above[0]);
     if (w->pattern[0]) {
         take_patient(w, film, w->pattern[0], name, w->source->patient_regex);
     } else {
@@ -240,6 +243,9 @@ static Status list_table(Films *f, const FilmsSource *s)
     f->root = strdup(s->images ? s->images : dirname(copy));
     CHECK(f->table && f->root);
     free(copy);
+    if (s->images && !dir_exists(s->images))
+        return FAIL(ERR_INPUT, "%s: found no such folder, expected the one of the films in %s",
+                    s->images, s->source);
     TRY(csv_list(f, &f->has_split));
     if (s->keep_split && !f->has_split)
         return FAIL(ERR_INPUT, "%s:1: no column \"split\", expected one to keep", f->table);

@@ -2,9 +2,9 @@
  * where a caller asks for it.)
  *
  * image_read() decides by content, never by name, and refuses what it cannot read exactly:
- * truncated or damaged files, CMYK, 16-bit colour, transparent pixels, more than IMAGE_MAX_PIXELS. Samples are
- * v / (2^bits - 1) with no gamma, profile or significant-bits correction. The orientation that a
- * camera or scanner noted (EXIF) is applied.
+ * truncated or damaged files, CMYK, 16-bit colour, transparent pixels, more than IMAGE_MAX_PIXELS.
+ * Samples are v / (2^bits - 1) with no gamma, profile or significant-bits correction. The
+ * orientation that a camera or scanner noted (EXIF) is applied.
  *
  * Colour. Films are often stored as RGB with grey content; the mean of the three channels is
  * taken. With chroma = max(r, g, b) - min(r, g, b) of a pixel, a file is a colour image, and
@@ -61,8 +61,8 @@ Status image_write_png(const char *path, const float *pixel, int h, int w, const
 Status image_write_colour_png(const char *path, const float *pixel, int h, int w,
                               const ImageText *text, int n_text);
 
-/* Of grey images. Resampling with a triangle filter on pixel centres, one axis after the other: bilinear
- * interpolation when enlarging, its support widened by the factor when shrinking, so that
+/* Of grey images. Resampling with a triangle filter on pixel centres, one axis after the other:
+ * bilinear interpolation when enlarging, its support widened by the factor when shrinking, so that
  * nothing aliases. Weights are normalised at the borders. */
 Status image_resize(Image *out, const Image *in, int h, int w);
 

@@ -49,8 +49,9 @@ static double timestep(const NoiseSchedule *s, Spacing spacing, int steps, int i
 Status schedule_timesteps(const NoiseSchedule *s, Spacing spacing, int steps, int first, int *t)
 {
     if (steps < 1 || steps > s->n)
-        return FAIL(ERR_USAGE, "synthesis.steps: %d, expected 1..%d as the model was trained with",
-                    steps, s->n);
+        return FAIL(ERR_USAGE,
+                    "found %d sampling steps, expected 1..%d as the model was trained with", steps,
+                    s->n);
     for (int i = 0; i < steps; i++)
         t[i] = (int)fmin(
             timestep(s, spacing, steps, spacing == SPACING_TRAILING ? i : steps - 1 - i), s->n - 1);

@@ -360,6 +360,19 @@ void ldm_standardise(Ldm *m, float *latents, int n, int size)
 /* ---- text --------------------------------------------------------------------------------------
  */
 
+Status ldm_check_prompts(const Ldm *m, const char *const *prompt, int n, Log *log)
+{
+    int most = ldm_tokens(m) - 2, found; /* start and end */
+    for (int i = 0; i < n; i++) {
+        if (!prompt[i]) continue;
+        TRY(tokenizer_count(&found, m->tokenizer, prompt[i]));
+        if (found > most)
+            log_warn(log, "prompt \"%.60s%s\": found %d tokens, the model sees the first %d",
+                     prompt[i], strlen(prompt[i]) > 60 ? "..." : "", found, most);
+    }
+    return OK;
+}
+
 Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids)
 {
     for (int i = 0; i < n; i++)

@@ -9,6 +9,7 @@
  */
 #ifndef LDM_H
 #define LDM_H
+#include "base/log.h"
 #include "models/autoencoder.h"
 #include "models/clip_text.h"
 #include "models/diffusion.h"
@@ -66,10 +67,13 @@ Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, fl
                           float *deviation);
 Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *films);
 
+/* Warns of each prompt (NULL: none) that has more tokens than the text encoder sees. */
+Status ldm_check_prompts(const Ldm *m, const char *const *prompt, int n, Log *log);
 Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids); /* [n, tokens] */
 Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context); /* [n, tokens, width] */
 
-/* Sets the statistics from n raw latents (per channel, over all positions) and standardises those. */
+/* Sets the statistics from n raw latents (per channel, over all positions) and standardises those.
+ */
 void ldm_standardise(Ldm *m, float *latents, int n, int size);
 /* Standardises latents that were encoded before ldm_standardise. */
 void ldm_restandardise(const Ldm *m, float *latents, int n, int size);

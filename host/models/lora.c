@@ -197,7 +197,8 @@ static Status read_alpha(double *alpha, bool *root, const Lora *l, const Change 
     } else if (about(meta, part, "lora_alpha")) {
         const json_t *given = about(meta, part, "lora_alpha");
         if (!json_is_number(given))
-            return FAIL(ERR_INPUT, "%s: metadata: found a lora_alpha that is no number, expected one",
+            return FAIL(ERR_INPUT,
+                        "%s: metadata: found a lora_alpha that is no number, expected one",
                         l->file.path);
         v = (float)json_number_value(given);
     }
@@ -221,7 +222,14 @@ static Status check_all(Lora *l, double scale)
     json_t *meta = NULL;
     size_t end;
     Status s = OK;
-    if (text) TRY(json_text_object(&meta, &end, text, strlen(text), l->file.path, 8));
+    if (text) {
+        char *place = malloc(strlen(l->file.path) + 64);
+        CHECK(place);
+        sprintf(place, "%s: lora_adapter_metadata", l->file.path);
+        s = json_text_object(&meta, &end, text, strlen(text), place, 8);
+        free(place);
+        TRY(s);
+    }
     for (int i = 0; i < l->n && !s; i++) {
         Change *c = &l->change[i];
         double alpha = 0;

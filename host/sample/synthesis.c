@@ -112,6 +112,14 @@ done:
     return s;
 }
 
+/* The negative prompt has no part where nothing guides. */
+static Status check_prompts(const Stage *st, const Ldm *m)
+{
+    TRY(ldm_check_prompts(m, (const char *const *)st->prompt, st->n_prompt, st->log));
+    const char *negative = st->set.guidance > 1 ? st->job->config->synthesis.negative_prompt : NULL;
+    return ldm_check_prompts(m, &negative, 1, st->log);
+}
+
 static Status make_missing(const Stage *st, Device *d)
 {
     const SynthesisJob *j = st->job;
@@ -128,6 +136,7 @@ static Status make_missing(const Stage *st, Device *d)
     Status s = OK;
     if (!n) goto done;
     TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
+    TRY_OR(done, s, check_prompts(st, &m));
     TRY_OR(done, s,
            sampler_open(&sampler, &m, film_square(j->config->data.size), set->batch, st->set,
                         seed_of(st)));

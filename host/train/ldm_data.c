@@ -130,6 +130,7 @@ Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, cons
         ldm_restandardise(m, d->prior.latent, n_prior, size);
         ldm_restandardise(m, d->val.latent, n_val, size);
     }
+    TRY_OR(done, s, ldm_check_prompts(m, (const char *const *)d->prompt, d->n_prompt, log));
     d->ids = need((size_t)d->n_prompt * (size_t)d->tokens, sizeof *d->ids);
     TRY_OR(done, s, ldm_tokenize(m, (const char *const *)d->prompt, d->n_prompt, d->ids));
     if (embed) {

@@ -11,6 +11,7 @@
 #include "weights/json_text.h"
 #include "weights/tokenizer_json.h"
 #include "weights/tokenizer_unicode.h"
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -36,7 +37,7 @@ struct Tokenizer {
 
 typedef struct {
     const Tokenizer *t;
-    int32_t *ids; /* the caller's */
+    int32_t *ids; /* the caller's; NULL: they are only counted */
     int n, limit;
     unsigned char *word;    /* [4 * codes] scratch of one piece of text, */
     int32_t *tokens, *rank; /* [4 * codes] as are these                  */
@@ -44,7 +45,9 @@ typedef struct {
 
 static void emit(Encoder *e, int32_t id)
 {
-    if (e->n < e->limit) e->ids[e->n++] = id;
+    if (e->n == e->limit) return;
+    if (e->ids) e->ids[e->n] = id;
+    e->n++;
 }
 
 static void encode_word(Encoder *e, const int32_t *code, int n)
@@ -154,31 +157,45 @@ static const Special *raw_special(const Tokenizer *t, const char *text)
     return best;
 }
 
-Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int length)
+static Status encode(Encoder *e, const char *text)
 {
-    CHECK(length >= 2);
     size_t bytes = strlen(text);
     if (bytes > TOKENIZER_MAX_TEXT)
         return FAIL(ERR_INPUT, "prompt: found %zu bytes, expected at most %d", bytes,
                     TOKENIZER_MAX_TEXT);
     char *valid = unicode_valid(text), *from = valid;
-    Encoder e = {.t = t, .ids = ids, .n = 1, .limit = length - 1};
     Status s = OK;
-    ids[0] = t->start;
     for (char *at = valid; *at && !s;) {
-        const Special *special = raw_special(t, at);
+        const Special *special = raw_special(e->t, at);
         if (!special) {
             at++;
             continue;
         }
-        s = encode_piece(&e, from, (size_t)(at - from));
-        emit(&e, special->id);
+        s = encode_piece(e, from, (size_t)(at - from));
+        emit(e, special->id);
         from = at += strlen(special->text);
     }
-    if (!s) s = encode_piece(&e, from, strlen(from));
+    if (!s) s = encode_piece(e, from, strlen(from));
     free(valid);
+    return s;
+}
+
+Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int length)
+{
+    CHECK(length >= 2);
+    Encoder e = {.t = t, .ids = ids, .n = 1, .limit = length - 1};
+    ids[0] = t->start;
+    Status s = encode(&e, text);
     ids[e.n] = t->end;
     for (int i = e.n + 1; i < length; i++) ids[i] = t->pad;
+    return s;
+}
+
+Status tokenizer_count(int *n, const Tokenizer *t, const char *text)
+{
+    Encoder e = {.t = t, .limit = INT_MAX};
+    Status s = encode(&e, text);
+    *n = e.n;
     return s;
 }
 

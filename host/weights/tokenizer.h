@@ -34,4 +34,6 @@ int32_t tokenizer_pad(const Tokenizer *t);    /* differs between models: worth a
 
 /* ids[length], length >= 2: start, at most length - 2 ids of the text, end, padding. */
 Status tokenizer_encode(const Tokenizer *t, const char *text, int32_t *ids, int length);
+/* How many ids the text has, start and end not counted: what does not fit is left out by encode. */
+Status tokenizer_count(int *n, const Tokenizer *t, const char *text);
 #endif

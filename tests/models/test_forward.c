@@ -58,6 +58,16 @@ static void refused(Status got, Status expected, const char *part)
     assert_false(file_exists(out));
 }
 
+/* The last of three ids is one too large. */
+static void bad_id(void)
+{
+    static const int32_t ids[] = {0, 49407, 49408};
+    SafeWriter w = {0};
+    require(st_write_begin(&w, in, 1, &(SafeSpec){"input_ids", SAFE_I32, 2, {1, 3}}, 0, NULL));
+    require(st_write_i32(&w, ids, 3));
+    require(st_write_commit(&w));
+}
+
 static const SafeSpec latent = {"latent", SAFE_F32, 4, {1, 32, 2, 3}};
 
 static void test_refusals(void **state)
@@ -88,6 +98,10 @@ static void test_refusals(void **state)
     bad = (SafeSpec){"latent", SAFE_F32, 4, {0, 32, 2, 3}};
     write_inputs(1, &bad);
     refused(forward("taesd-decode", VAE, NULL), ERR_INPUT, "dimension of 0");
+
+    bad_id();
+    refused(forward("text", SOURCE_DIR "/samples/base/text_encoder", NULL), ERR_INPUT,
+            "in.safetensors: tensor \"input_ids\": element 2: found id 49408, expected 0..49407");
 
     const SafeSpec unet[] = {{"sample", SAFE_F32, 4, {1, 4, 8, 8}},
                              {"timestep", SAFE_F32, 1, {1}},

@@ -52,6 +52,10 @@ check "large values are warned about" grep -q 'is F32 its true dtype' err
 "$program" weights inspect nan.safetensors >out 2>err
 check "NaN is warned about" grep -q '1 values are NaN or infinite' err
 
+"$program" weights convert nan.safetensors nan16.safetensors --dtype f16 2>err
+check "NaN is converted" test $? -eq 0
+check "and warned about" grep -q 'nan.safetensors: tensor "w": 1 values are NaN or infinite' err
+
 "$program" weights convert a.safetensors half.safetensors --dtype f16 2>err
 check "to f16" test $? -eq 0
 "$program" weights inspect half.safetensors >out

@@ -142,7 +142,40 @@ refuse 2 "training films, expected at least classifier.batch = 60" a13/stage.jso
     lone_classifier --set classifier.batch=60
 lone_classifier --set classifier.batch=2 >out 2>err || fail "corrected: $(tail -1 err)"
 
+# ---- what img2img and txt2img would find after sampling
+base=$SOURCE_DIR/samples/base
+film() { # CODE WORDS OUT OPTIONS...
+    refuse "$1" "$2" "" "$program" txt2img --model "$base" --prompt "${prompt:-x}" --size 64 --out "$3" "${@:4}"
+}
+film 2 '--out is "", expected' "" --steps 2
+film 2 '--out is "good", expected the name of a PNG file, found a folder' good --force
+film 3 "missing.csv: Not a directory, expected a folder to write into" missing.csv/x.png
+film 2 "found 2000 sampling steps, expected 1.." x.png --steps 2000
+tensors() { # FILE HEADER FLOATS
+    { printf "\\x$(printf %02x ${#2})\0\0\0\0\0\0\0"; printf %s "$2"; head -c $((4 * $3)) /dev/zero; } >"$1"
+}
+tensors none.safetensors '{}' 0
+film 3 "none.safetensors: found no tensors, expected noise or step_noise" x.png --noise none.safetensors
+tensors steps.safetensors '{"step_noise":{"dtype":"F32","shape":[1,32,8,8],"data_offsets":[0,8192]}}' 2048
+film 3 'steps.safetensors: tensor "step_noise": found with --eta 0, expected --eta above 0' x.png --steps 1 \
+    --noise steps.safetensors
+[ ! -e x.png ] || fail "x.png was made"
+long=$(printf 'lung %.0s' {1..80})
+"$program" txt2img --model "$base" --prompt "$long" --size 64 --steps 1 --out long.png >out 2>err ||
+    fail "a long prompt: $(tail -1 err)"
+[ "$(grep -c 'prompt "lung lung .*\.\.\.": found 80 tokens, the model sees the first 75' err)" = 1 ] ||
+    fail "a long prompt is cut without one warning: $(cat err)"
+
 # ---- settings
+refuse 3 "nowhere: found no such folder, expected the one of the films in" a5 "$program" study "$tiny" --run a5 \
+    --set data.images=nowhere
+refuse 2 "found --normal without --train-ratio" a5 "$program" prepare folders good --out a5 --normal normal
+refuse 2 '--size is "7", expected a whole number in 8..4096' a5 "$program" prepare folders good --out a5 --size 7
+mkdir -p bad/bacteria/more
+cp good/normal/* bad/bacteria/more
+prepare 3 "folders deep, expected <class>/<file>" a5 folders bad
+grep -q "the first: bad/bacteria/more/.*: 2 folders deep" err || fail "no source before: $(cat err)"
+rm -r bad/bacteria/more
 prepare 2 'folder of images with format "folders"' a6 folders good --images good
 refuse 2 "classifier.frozen: found Mixed_9" a6 "$program" study "$tiny" --run a6 --set classifier.frozen=Conv2d,Mixed_9
 refuse 2 "device = gpu: expected auto, cpu or cuda" x.png "$program" txt2img --model "$SOURCE_DIR/samples/base" \
