@@ -36,6 +36,8 @@ class Unet:
             config = json.load(f)
         self.format = o.format
         self.net = UNet2DConditionModel.from_config(config).to(memory_format=o.format).train()
+        if o.recompute:
+            self.net.enable_gradient_checkpointing()
         self.run = torch.compile(self.net) if o.compile else self.net
         side, n, c = o.size // 8, BATCHES * o.batch, config["in_channels"]
         self.latent, self.noise = torch.randn(2, n, c, side, side).unbind()
@@ -123,6 +125,7 @@ def main():
     p.add_argument("network", choices=["unet", "inception"])
     p.add_argument("--layout", choices=["nchw", "channels_last"], default="nchw")
     p.add_argument("--compile", action="store_true")
+    p.add_argument("--recompute", action="store_true", help="unet: gradient checkpointing")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--batch", type=int, default=32)
     p.add_argument("--size", type=int, default=128)

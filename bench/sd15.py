@@ -2,8 +2,7 @@
 
   python bench/sd15.py DIR
 
-Then, for time and peak memory of image-to-image at 512 x 512:
-  /usr/bin/time -v equipoise img2img --model DIR --image FILM --size 512 --steps 4 --strength 1 --prompt "chest x-ray" --out OUT.png
+real_sizes.py measures what it costs to use.
 """
 import json
 import os
@@ -19,6 +18,10 @@ TOKENIZER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "samp
 SCHEDULER = {"_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
              "clip_sample": False, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True,
              "steps_offset": 1, "trained_betas": None}
+INDEX = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
+         "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+         "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+         "safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
 
 
 def weights(module, folder, name):
@@ -54,8 +57,9 @@ def main():
         module.config.to_json_file(os.path.join(folder, "config.json")) if part == "text_encoder" else module.save_config(folder)
     shutil.copytree(TOKENIZER, os.path.join(root, "tokenizer"))
     os.makedirs(os.path.join(root, "scheduler"))
-    with open(os.path.join(root, "scheduler", "scheduler_config.json"), "w") as f:
-        json.dump(SCHEDULER, f, indent=2)
+    for name, what in (("scheduler/scheduler_config.json", SCHEDULER), ("model_index.json", INDEX)):
+        with open(os.path.join(root, name), "w") as f:
+            json.dump(what, f, indent=2)
 
 
 main()

@@ -30,7 +30,7 @@ typedef struct {
     int size, batch, rounds, steps;
     double width;
     const char *folder;
-    bool piped;
+    bool piped, recompute;
 
     Device *device;
     Config config;
@@ -102,7 +102,7 @@ static Status record_unet(Bench *b, const UnetConfig *c)
     fill_times(time, time + 1, time + 2, time + 3);
     Tensor *noisy = mix_samples(g, latent, noise, time[1].t);
     Tensor *wanted = mix_samples(g, latent, noise, time[2].t);
-    Tensor *prediction = unet(g, &b->unet_store, c, noisy, time[0].t, text, false);
+    Tensor *prediction = unet(g, &b->unet_store, c, noisy, time[0].t, text, b->recompute);
     b->loss = weighted_mse(g, prediction, wanted, time[3].t);
     TRY(graph_status(g));
     TRY(params_alloc(&b->unet_store, b->device, true));
@@ -276,6 +276,7 @@ static void bench_close(Bench *b)
 static const Option option[] = {
     {"model", "DIR", "unet: model folder in diffusers' layout; only its config is read",
      "samples/base"},
+    {"recompute", NULL, "unet: keep few activations, compute the others again", NULL},
     {"width", "W", "inception: times the channels of the published network", "0.25"},
     {"size", "PX", "side of the films; the UNet's latents have an eighth", "128"},
     {"batch", "N", "films a step", "32"},
@@ -307,6 +308,7 @@ static Status read_options(Bench *b, int *threads, const Options *o)
     TRY(options_real(&b->width, o, "width", .05, 4));
     b->folder = options_text(o, "model");
     b->piped = options_has(o, "pipe");
+    b->recompute = options_has(o, "recompute");
     config_default(&b->config);
     b->config.data.size = b->size;
     b->config.classifier.batch = b->batch;
