@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from timm.models.inception_v3 import InceptionV3
 from torchvision.models import Inception3
 
-from common import Case, Miss, normal, uniform, write_json
+from common import Case, Miss, normal, pick, uniform, write_json
 
 # px, auxiliary head, training, images; then the same at random
-FIXED = [(75, False, False, 2), (139, False, False, 2), (75, False, True, 32), (139, False, True, 4),
+FIXED = [(75, False, False, 2), (139, False, False, 2), (75, False, True, 8), (139, False, True, 4),
          (299, True, True, 4), (331, True, True, 4), (299, True, False, 1), (331, True, False, 1),
          (299, False, True, 2)]
 COUNT = len(FIXED)
