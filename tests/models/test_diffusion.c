@@ -51,7 +51,8 @@ static void check_step(const NoiseSchedule *s, int steps, const json_t *taken, S
     double rest = s->prediction == PREDICT_SAMPLE ? part / (double)coef[1] : part;
     double scale =
         (double)coef[2] * clean + (double)coef[3] * rest + (double)coef[4] * fabs((double)noise);
-    /* 1 - ab' - s^2 and 1 - ab / ab' lose digits: what the coefficients are sure of at least */
+    /* 1 - ab' - s^2 and 1 - ab / ab' lose digits, in torch's fp32 too: 4e-7 is chosen for it, not
+     * derived. */
     if (fabs((double)y - want) > 16 * 0x1p-24 * scale + 4e-7 * part)
         fail_msg("t %g of %d steps: %.9g, expected %.9g (scale %g)", number(taken, "t"), steps,
                  (double)y, want, scale);

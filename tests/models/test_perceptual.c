@@ -296,6 +296,7 @@ static bool compare(Decoding *d, const ParamStore *s, const float *grad, const P
     double difference = (end[1] - end[0]) / (2 * h);
     print_message("slope %.9g, difference %.9g; gradient's relative error %.2g%s\n", slope,
                   difference, sqrt(off / all), same ? "" : ", on another branch");
+    /* 1e-4: the project's limit of a gradient against PyTorch; 1e-5 is chosen, not derived. */
     assert_true(all > 0 && fabs(difference - slope) <= 1e-5 * sqrt(all));
     if (same) assert_true(sqrt(off) <= 1e-4 * sqrt(all));
     ref_release(d->g);

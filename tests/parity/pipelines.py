@@ -2,7 +2,7 @@
 
 Small models with random weights, any scheduler_config.json, any strength, steps, guidance, eta and size, the same noise.
 Limits: every value within 1 of 255, at least 99.9 % equal. Drawn again are settings that diffusers in float32 does not hold
-itself: more than 0.03 % of its values move when the networks run in float64 (epsilon from pure noise divides rounding errors
+itself: more than 0.1 % of its values move when the networks run in float64 (epsilon from pure noise divides rounding errors
 by sqrt(alpha_bar), without clipping up to 1e4 times); pictures without contrast; and, never drawn, the cosine schedule
 rescaled to zero SNR, which begins at 1 - alpha_bar = 4e-5, of which float32 keeps three digits, fewer after torch's
 square root (MKL's, off by a unit in the last place at random). The scheduler is set after the pipeline is built, since the
@@ -176,7 +176,7 @@ class Case:
         for net in nets:
             net.float()
         self.noise = noise
-        return (exact != y).mean() <= 0.0003
+        return (exact != y).mean() <= 0.001
 
     def measure(self, program, folder):
         model, source, out, noise = (os.path.join(folder, n) for n in ("model", "in.png", "out.png", "noise.safetensors"))
