@@ -10,6 +10,10 @@
 #define KERNELS_MATRIX_H
 #include "kernels_base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* y[n,p,q,k] = b[k] + sum over r,s,c of x[n, p*stride+r-top, q*stride+s-left, c] * w[k,r,s,c],
  * x zero outside the image; p and q as conv_out() says. */
 typedef struct {
@@ -50,4 +54,8 @@ Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, c
 Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *y,
                          const float *lse, const float *q, const float *k, const float *v,
                          const AttentionShape *a, Stream *s);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -6,6 +6,10 @@
 #include "kernels_base.h"
 #include <stdbool.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 Status cpu_fill(float *y, float value, size_t count, Stream *s);
 Status cpu_add(float *y, const float *a, const float *b, size_t count, Stream *s);
 
@@ -24,6 +28,19 @@ Status cpu_relu_dx(float *dx, const float *y, const float *dy, size_t count,
 Status cpu_soft_clamp_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_soft_clamp_dx(float *dx, const float *y, const float *dy, size_t count,
                          Stream *s); /* reads y */
+
+/* the same on a GPU, in place too; `kept` is what the cpu_ launcher reads, x or y */
+#define CUDA_UNARY(f)                                                                              \
+    Status cuda_##f##_fwd(void *y, const void *x, size_t count, Dtype type, Stream *s);            \
+    Status cuda_##f##_dx(void *dx, const void *kept, const void *dy, size_t count, Dtype type,     \
+                         Stream *s);
+CUDA_UNARY(silu)
+CUDA_UNARY(gelu)
+CUDA_UNARY(quick_gelu)
+CUDA_UNARY(mish)
+CUDA_UNARY(relu)
+CUDA_UNARY(soft_clamp)
+#undef CUDA_UNARY
 
 /* dx is 0 where x lies outside least..most */
 Status cpu_clamp_fwd(float *y, const float *x, float least, float most, size_t count, Stream *s);
@@ -87,4 +104,8 @@ Status cpu_batchnorm_fwd(float *y, float *stats, const float *running_mean,
 Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
                         const float *gain, const float *bias, const float *stats, size_t rows,
                         int c, bool train, bool relu, Stream *s);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

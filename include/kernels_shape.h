@@ -4,6 +4,10 @@
 #define KERNELS_SHAPE_H
 #include "kernels_base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Rows of n parts side by side: y[rows, sum of c[k]] from x[k][rows, c[k]], n <= 6. */
 Status cpu_concat(float *y, const float *const *x, const int *c, int n, size_t rows, Stream *s);
 /* y[rows, count] = x[rows, c] from column `from` on. */
@@ -49,4 +53,8 @@ Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which,
 Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise /* or NULL */,
                      const float *coef, size_t count, int guided, int prediction, float guidance,
                      float clip, Stream *s);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -4,6 +4,10 @@
 #define KERNELS_TRAIN_H
 #include "kernels_base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- losses ------------------------------------------------------------------------------ */
 /* loss[1] = sum over i of weight[i] * mean over per elements of (x-target)^2, divided by n. */
 Status cpu_weighted_mse_fwd(float *loss, const float *x, const float *target, const float *weight,
@@ -55,4 +59,8 @@ Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zero
 Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s);
 Status cpu_axpy(float *y, float a, const float *x, size_t count, Stream *s);
 Status cpu_ema(float *shadow, const float *x, double decay, size_t count, Stream *s);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -39,7 +39,7 @@ void status_set(Status code, const char *text)
 const char *status_message(void) { return message; }
 const char *status_trace_text(void) { return trace; }
 
-noreturn void check_failed(const char *what, const char *file, int line)
+void check_failed(const char *what, const char *file, int line)
 {
     fprintf(stderr, "equipoise: bug at %s:%d: %s does not hold\n", file, line, what);
     abort();

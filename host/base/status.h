@@ -14,7 +14,10 @@
 #ifndef STATUS_H
 #define STATUS_H
 #include <stdbool.h>
-#include <stdnoreturn.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef enum {
     OK          = 0,
@@ -35,7 +38,7 @@ Status status_trace(Status code, const char *file, int line);
 const char *status_message(void);     /* the one-line text of this thread's last failure      */
 const char *status_trace_text(void);  /* "  at file:line\n" for each TRY it passed            */
 void status_set(Status code, const char *message); /* carry a failure over from another thread */
-noreturn void check_failed(const char *what, const char *file, int line);
+void check_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 
 #define FAIL(code, ...) status_fail((code), __FILE__, __LINE__, __VA_ARGS__)
 #define CHECK(cond)     ((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
@@ -56,4 +59,8 @@ noreturn void check_failed(const char *what, const char *file, int line);
             goto label;                                                                            \
         }                                                                                          \
     } while (0)
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -8,6 +8,7 @@
 #include <jpeglib.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 
 enum { MAX_SCANS = 200 }; /* a small file can ask for endless passes over a large image */

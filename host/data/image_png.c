@@ -10,6 +10,7 @@
 #include <png.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 #include <utf8proc.h>
 

@@ -22,5 +22,7 @@ Status device_run(Device *d, const Tensor *node);     /* enqueues one node */
 Status device_sync(Device *d);
 Stream *device_stream(Device *d);                     /* for launchers outside a graph: sweeps */
 
+bool device_is_gpu(const Device *d);                  /* which launchers a sweep calls */
+
 const char *device_text(const Device *d);             /* "CPU, 2 threads, AVX-512" */
 #endif

@@ -109,6 +109,7 @@ Tensor *graph_node(Graph *g, const OpDef *op, int ndim, const int *dim, int n_sr
     Tensor *t = append(g, ndim, dim);
     t->op = op;
     t->kind = KIND_ACT;
+    t->dtype = g->act;
     t->name = graph_path(g, op->name);
     for (int i = 0; i < n_src; i++) {
         t->src[i] = src[i];
@@ -129,6 +130,12 @@ Tensor *graph_side(Graph *g, Tensor *owner, int ndim, const int *dim)
     t->owner = owner;
     t->name = owner->name;
     return owner->side[k] = t;
+}
+
+Tensor *graph_typed(Tensor *t, Dtype dtype)
+{
+    if (t) t->dtype = dtype;
+    return t;
 }
 
 Tensor *graph_view(Graph *g, const OpDef *op, Tensor *of, int ndim, const int *dim)

@@ -64,6 +64,7 @@ struct Graph {
     char     scope[256];           /* path being recorded, "" at the top            */
     size_t   scope_end[MAX_SCOPE]; /* its length before each push                   */
     int      n_scope;
+    Dtype    act;                  /* storage of activations: graph_node()'s outputs */
     int      segment, n_segment;   /* segment being recorded; how many there are    */
     char     error[256];           /* "" while all is well                          */
 };
@@ -80,8 +81,10 @@ char   *graph_path(Graph *g, const char *name);   /* scope and name joined, in t
 
 Tensor *graph_leaf(Graph *g, Kind kind, Dtype dtype, const char *name, int ndim, const int *dim);
 Tensor *graph_node(Graph *g, const OpDef *op, int ndim, const int *dim, int n_src,
-                   Tensor *const *src, const void *args, size_t args_size);  /* fp32 output */
+                   Tensor *const *src, const void *args, size_t args_size); /* of type g->act */
 Tensor *graph_side(Graph *g, Tensor *owner, int ndim, const int *dim); /* after its owner; fp32 */
+/* A node or side of another type: losses and gradients of parameters are fp32, dk beside dq is not. */
+Tensor *graph_typed(Tensor *t /* or NULL */, Dtype dtype);
 Tensor *graph_view(Graph *g, const OpDef *op, Tensor *of, int ndim, const int *dim);
 
 /* Activations recorded between begin and end are dropped after use and computed again in the

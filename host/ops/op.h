@@ -14,6 +14,10 @@ static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (siz
 
 static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 && t->dim[0] == n; }
 
+/* The CUDA column of an OpDef: NULL, and the function and its launcher not linked, in a build
+ * without CUDA. */
+#define CUDA_RUN(f) (EQ_CUDA ? (f) : NULL)
+
 /* Every op of the engine: X(name) declares `extern const OpDef op_name`. Backward ops stand
  * behind the op they belong to. */
 #define OPS(X) \

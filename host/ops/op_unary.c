@@ -17,17 +17,28 @@
     {                                                                                              \
         return cpu_##f##_fwd(y->data, y->src[0]->data, tensor_count(y), s);                        \
     }                                                                                              \
+    static Status f##_cuda(const Tensor *y, Stream *s)                                             \
+    {                                                                                              \
+        return cuda_##f##_fwd(y->data, y->src[0]->data, tensor_count(y), y->dtype, s);             \
+    }                                                                                              \
     static Status f##_dx_cpu(const Tensor *dx, Stream *s)                                          \
     {                                                                                              \
         return cpu_##f##_dx(dx->data, dx->src[0]->data, dx->src[1]->data, tensor_count(dx), s);    \
     }                                                                                              \
-    const OpDef op_##f##_dx = {.name = #f "_dx", .cpu = f##_dx_cpu};                               \
+    static Status f##_dx_cuda(const Tensor *dx, Stream *s)                                         \
+    {                                                                                              \
+        return cuda_##f##_dx(dx->data, dx->src[0]->data, dx->src[1]->data, tensor_count(dx),       \
+                             dx->dtype, s);                                                        \
+    }                                                                                              \
+    const OpDef op_##f##_dx = {                                                                    \
+        .name = #f "_dx", .cpu = f##_dx_cpu, .cuda = CUDA_RUN(f##_dx_cuda)};                       \
     static void f##_vjp(Graph *g, Tensor *y, Tensor *dy)                                           \
     {                                                                                              \
         Tensor *src[] = {kept, dy};                                                                \
         grad_add(g, y->src[0], graph_node(g, &op_##f##_dx, y->ndim, y->dim, 2, src, NULL, 0));     \
     }                                                                                              \
-    const OpDef op_##f = {.name = #f, .cpu = f##_cpu, .vjp = f##_vjp};                             \
+    const OpDef op_##f = {                                                                         \
+        .name = #f, .cpu = f##_cpu, .cuda = CUDA_RUN(f##_cuda), .vjp = f##_vjp};                   \
     Tensor *f(Graph *g, Tensor *x)                                                                 \
     {                                                                                              \
         return x ? graph_node(g, &op_##f, x->ndim, x->dim, 1, &x, NULL, 0) : NULL;                 \

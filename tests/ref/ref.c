@@ -1,6 +1,7 @@
 /* ref.c - the executor of twins and the harness that compares. */
 #include "ref/ref.h"
 #include "base/random.h"
+#include "weights/half.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ const Twin *ref_find(const OpDef *op)
 
 Tensor *case_leaf(Graph *g, const char *name, int ndim, const int *dim)
 {
-    return graph_leaf(g, KIND_PARAM, DTYPE_F32, name, ndim, dim);
+    return graph_leaf(g, KIND_PARAM, ndim > 1 ? g->act : DTYPE_F32, name, ndim, dim);
 }
 Tensor *case_const(Graph *g, const char *name, Dtype dtype, int ndim, const int *dim)
 {
@@ -41,14 +42,24 @@ double case_normal(uint32_t seed, const Tensor *leaf, size_t i)
     return (float)random_normal((RandomKey){seed, STREAM_TEST, 0, (uint64_t)leaf->id}, (uint32_t)i);
 }
 
-/* Values are rounded to float, so that both sides see the same. */
+static double rounded(double v, Dtype type)
+{
+    float f = (float)v;
+    uint16_t half;
+    if (type != DTYPE_BF16) return f;
+    float_to_bf16(&half, &f, 1);
+    bf16_to_float(&f, &half, 1);
+    return f;
+}
+
+/* Values are rounded to what the device stores, so that both sides see the same. */
 static void fill_leaf(const OpCase *c, const Tensor *t, double *value, uint32_t seed)
 {
     size_t n = tensor_count(t);
     bool own = !c || !c->fill || !strcmp(t->name, "dy");
     for (size_t i = 0; own && i < n; i++) value[i] = case_normal(seed, t, i);
     if (!own) c->fill(t, value, n, seed);
-    for (size_t i = 0; i < n; i++) value[i] = (float)value[i];
+    for (size_t i = 0; i < n; i++) value[i] = rounded(value[i], t->dtype);
 }
 
 /* ---- running twins -------------------------------------------------------------------- */
@@ -68,7 +79,15 @@ void ref_release(Graph *g)
         if (!g->node[i]->view_of) free(g->node[i]->data);
 }
 
-static void run_to(Graph *g, int last)
+static void round_bf16(const Tensor *t)
+{
+    if (t && t->dtype == DTYPE_BF16)
+        for (size_t i = 0; i < tensor_count(t); i++)
+            ref_data(t)[i] = rounded(ref_data(t)[i], DTYPE_BF16);
+}
+
+/* naive: every node's outputs rounded to what they are stored as. */
+static void run_to(Graph *g, int last, bool naive)
 {
     for (int i = 0; i <= last; i++) {
         Tensor *t = g->node[i];
@@ -79,10 +98,12 @@ static void run_to(Graph *g, int last)
             abort();
         }
         twin->run(t);
+        for (int k = 0; naive && k < MAX_SIDE; k++) round_bf16(t->side[k]);
+        if (naive) round_bf16(t);
     }
 }
 
-void ref_run(Graph *g) { run_to(g, g->n - 1); }
+void ref_run(Graph *g) { run_to(g, g->n - 1, false); }
 
 /* ---- one case ------------------------------------------------------------------------- */
 
@@ -92,13 +113,14 @@ typedef struct {
     int n_leaf, n_out;
 } Built;
 
-static bool build(Built *b, const OpCase *c)
+static bool build(Built *b, const OpCase *c, Dtype act)
 {
     *b = (Built){.g = graph_new()};
+    b->g->act = act;
     b->y = c->build(b->g);
     for (int i = 0; i < b->g->n && b->n_leaf < 31; i++)
         if (b->g->node[i]->kind != KIND_ACT) b->leaf[b->n_leaf++] = b->g->node[i];
-    if (b->y) b->dy = graph_leaf(b->g, KIND_INPUT, DTYPE_F32, "dy", b->y->ndim, b->y->dim);
+    if (b->y) b->dy = graph_leaf(b->g, KIND_INPUT, b->y->dtype, "dy", b->y->ndim, b->y->dim);
     b->leaf[b->n_leaf++] = b->dy;
     if (b->y && b->y->trainable) graph_backward(b->g, 1, &b->y, &b->dy);
     if (graph_status(b->g)) {
@@ -132,17 +154,23 @@ static void fill_ref(const Built *b, const OpCase *c, uint32_t seed)
     }
 }
 
-static double scalar(Built *b, const OpCase *c, uint32_t seed, const Tensor *except)
+/* State was changed by the run before. */
+static void renew_state(Built *b, const OpCase *c, uint32_t seed, const Tensor *except)
 {
-    double sum = 0;
-    for (int i = 0; i < b->n_leaf; i++) /* state was changed by the run before */
+    for (int i = 0; i < b->n_leaf; i++)
         if (b->leaf[i]->kind == KIND_STATE && b->leaf[i] != except) {
             double *value = calloc(tensor_count(b->leaf[i]), sizeof *value);
             fill_leaf(c, b->leaf[i], value, seed);
             store_ref(b->leaf[i], value);
             free(value);
         }
-    run_to(b->g, except ? b->y->id : b->g->n - 1); /* differences need no gradients */
+}
+
+static double scalar(Built *b, const OpCase *c, uint32_t seed, const Tensor *except)
+{
+    double sum = 0;
+    renew_state(b, c, seed, except);
+    run_to(b->g, except ? b->y->id : b->g->n - 1, false); /* differences need no gradients */
     for (size_t i = 0; i < tensor_count(b->y); i++) sum += ref_data(b->y)[i] * ref_data(b->dy)[i];
     return sum;
 }
@@ -191,60 +219,96 @@ static int check_differences(Built *b, const OpCase *c, uint32_t seed)
     return failed;
 }
 
+/* naive: NULL for fp32, else the values of a run that rounds after every node. A bf16 kernel may be
+ * off by what fp32 arithmetic is, 1.5 times the rounding of the exact value, and twice the largest
+ * error of the naive run. */
 static int compare(const OpCase *c, const char *what, const float *got, const double *want,
-                   size_t n)
+                   const double *naive, size_t n)
 {
     double top = largest(want, n), bound = 8 * 0x1p-24 * (1 + sqrt(c->terms)) * fmax(top, 1e-30);
-    for (size_t i = 0; i < n; i++)
-        if (!(fabs(got[i] - want[i]) <= bound)) {
-            printf("FAILED %s: %s[%zu] is %.9g, twin says %.9g, bound %.3g\n", c->name, what, i,
-                   got[i], want[i], bound);
+    double worst = 0;
+    for (size_t i = 0; naive && i < n; i++) worst = fmax(worst, fabs(naive[i] - want[i]));
+    for (size_t i = 0; i < n; i++) {
+        double more = naive ? 2 * worst + 1.5 * 0x1p-9 * fabs(want[i]) : 0;
+        if (!(fabs(got[i] - want[i]) <= bound + more)) {
+            printf("FAILED %s%s: %s[%zu] is %.9g, twin says %.9g, bound %.3g\n", c->name,
+                   naive ? " (bf16)" : "", what, i, got[i], want[i], bound + more);
             return 1;
         }
+    }
     return 0;
 }
 
 typedef struct { float *value[72]; int n; } Snapshot; /* outputs, then state leaves */
 
-static void run_cpu(Snapshot *s, Device *d, const OpCase *c, uint32_t seed, bool *seen)
+static void poison(Device *d, const Tensor *t)
+{
+    void *ones = malloc(tensor_bytes(t));
+    CHECK(ones);
+    memset(ones, 0xff, tensor_bytes(t));
+    CHECK(!device_write(d, t->data, ones, tensor_bytes(t)));
+    free(ones);
+}
+
+/* Values to the device's storage and back; I32 stays what it is. */
+static void write_values(Exec *e, Tensor *t, const double *value)
+{
+    size_t n = tensor_count(t);
+    float *raw = malloc(n * sizeof *raw);
+    uint16_t *half = malloc(n * sizeof *half);
+    CHECK(raw && half);
+    for (size_t k = 0; k < n; k++) {
+        if (t->dtype == DTYPE_I32) ((int32_t *)(void *)raw)[k] = (int32_t)value[k];
+        else raw[k] = (float)value[k];
+    }
+    float_to_bf16(half, raw, n);
+    CHECK(!exec_write(e, t, t->dtype == DTYPE_BF16 ? (void *)half : raw));
+    free(half);
+    free(raw);
+}
+
+static float *read_values(Exec *e, const Tensor *t)
+{
+    size_t n = tensor_count(t);
+    float *value = malloc(n * sizeof *value);
+    uint16_t *half = malloc(n * sizeof *half);
+    CHECK(value && half);
+    CHECK(!exec_read(e, t, t->dtype == DTYPE_BF16 ? (void *)half : value));
+    if (t->dtype == DTYPE_BF16) bf16_to_float(value, half, n);
+    free(half);
+    return value;
+}
+
+static void run_on(Snapshot *s, Device *d, const OpCase *c, Dtype act, uint32_t seed, bool *seen)
 {
     Built b;
     Exec *e;
     *s = (Snapshot){0};
-    CHECK(build(&b, c));
+    CHECK(build(&b, c, act));
     for (int i = 0; i < b.n_leaf; i++)
         if (b.leaf[i]->kind != KIND_INPUT)
             CHECK(!device_alloc(d, &b.leaf[i]->data, tensor_bytes(b.leaf[i]), "leaf"));
     CHECK(!exec_new(&e, d, b.g, b.out, b.n_out));
     for (int i = 0; i < b.g->n; i++) { /* what a kernel forgets to write stays NaN */
         Tensor *t = b.g->node[i];
-        if (t->live && t->kind == KIND_ACT) memset(t->data, 0xff, tensor_bytes(t));
+        if (t->live && t->kind == KIND_ACT) poison(d, t);
         for (int k = 0; k < op_table_count; k++)
             if (t->op == op_table[k] && t->live) seen[k] = true;
     }
     for (int i = 0; i < b.n_leaf; i++) {
         Tensor *t = b.leaf[i];
-        size_t n = tensor_count(t);
-        double *value = calloc(n, sizeof *value);
-        float *narrow = malloc(n * sizeof *narrow);
-        CHECK(value && narrow);
+        double *value = calloc(tensor_count(t), sizeof *value);
+        CHECK(value);
         fill_leaf(c, t, value, seed);
-        for (size_t k = 0; k < n; k++) {
-            if (t->dtype == DTYPE_I32) ((int32_t *)(void *)narrow)[k] = (int32_t)value[k];
-            else narrow[k] = (float)value[k];
-        }
-        CHECK(!exec_write(e, t, narrow));
+        write_values(e, t, value);
         free(value);
-        free(narrow);
     }
     Status failed = exec_run(e);
     if (failed) printf("FAILED %s: %s\n", c->name, status_message());
     for (int i = 0; i < b.n_out + b.n_leaf; i++) {
         Tensor *t = i < b.n_out ? b.out[i] : b.leaf[i - b.n_out];
         if (i >= b.n_out && t->kind != KIND_STATE) continue;
-        s->value[s->n] = malloc(tensor_bytes(t));
-        CHECK(s->value[s->n]);
-        CHECK(!exec_read(e, t, s->value[s->n++]));
+        s->value[s->n++] = read_values(e, t);
     }
     for (int i = 0; i < b.n_leaf; i++)
         if (b.leaf[i]->kind != KIND_INPUT) device_release(d, b.leaf[i]->data);
@@ -252,31 +316,53 @@ static void run_cpu(Snapshot *s, Device *d, const OpCase *c, uint32_t seed, bool
     graph_free(b.g);
 }
 
-int ref_check(const OpCase *c, uint32_t seed, bool *seen)
+/* The outputs and state of the twin graph, side by side with a Snapshot. */
+static int outputs(const Built *b, Tensor **list)
+{
+    int n = 0;
+    for (int i = 0; i < b->n_out; i++) list[n++] = b->out[i];
+    for (int i = 0; i < b->n_leaf; i++)
+        if (b->leaf[i]->kind == KIND_STATE) list[n++] = b->leaf[i];
+    return n;
+}
+
+int ref_check(const OpCase *c, const char *device, Dtype act, uint32_t seed, bool *seen)
 {
     Built b;
     Device *d;
     Snapshot one, two;
-    if (!build(&b, c)) return 1;
+    Tensor *list[72];
+    double *naive[72] = {0};
+    if (!build(&b, c, act)) return 1;
     ref_alloc(b.g);
     fill_ref(&b, c, seed);
-    int failed = check_differences(&b, c, seed);
+    int failed = act == DTYPE_F32 ? check_differences(&b, c, seed) : 0, n = outputs(&b, list);
 
-    CHECK(!device_open(&d, "cpu", 0, NULL));
-    run_cpu(&one, d, c, seed, seen);
-    run_cpu(&two, d, c, seed, seen);
+    CHECK(!device_open(&d, device, 0, NULL));
+    run_on(&one, d, c, act, seed, seen);
+    run_on(&two, d, c, act, seed, seen);
+    if (act == DTYPE_BF16) {
+        renew_state(&b, c, seed, NULL);
+        run_to(b.g, b.g->n - 1, true);
+        for (int k = 0; k < n; k++) {
+            size_t bytes = tensor_count(list[k]) * sizeof(double);
+            naive[k] = malloc(bytes);
+            CHECK(naive[k]);
+            memcpy(naive[k], list[k]->data, bytes);
+        }
+    }
     scalar(&b, c, seed, NULL);
-    int k = 0;
-    for (int i = 0; i < b.n_out + b.n_leaf; i++) {
-        Tensor *t = i < b.n_out ? b.out[i] : b.leaf[i - b.n_out];
-        if (i >= b.n_out && t->kind != KIND_STATE) continue;
-        failed += compare(c, i ? t->name : "y", one.value[k], t->data, tensor_count(t));
-        if (memcmp(one.value[k], two.value[k], tensor_bytes(t))) {
+    for (int k = 0; k < n; k++) {
+        const Tensor *t = list[k];
+        size_t count = tensor_count(t);
+        failed += compare(c, k ? t->name : "y", one.value[k], t->data, naive[k], count);
+        if (memcmp(one.value[k], two.value[k], count * sizeof(float))) {
             printf("FAILED %s: two runs differ in %s\n", c->name, t->name);
             failed++;
         }
         free(one.value[k]);
-        free(two.value[k++]);
+        free(two.value[k]);
+        free(naive[k]);
     }
     device_close(d);
     ref_release(b.g);

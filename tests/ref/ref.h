@@ -48,9 +48,9 @@ double case_normal(uint32_t seed, const Tensor *leaf, size_t i);
 
 const Twin *ref_find(const OpDef *op); /* NULL if there is none */
 
-/* Runs one case; returns the number of failures, each printed. seen[i] is set for each row of
- * op_table that ran. */
-int ref_check(const OpCase *c, uint32_t seed, bool *seen);
+/* Runs one case on a device ("cpu", "cuda"), activations stored as `act`; returns the number of
+ * failures, each printed. seen[i] is set for each row of op_table that ran. */
+int ref_check(const OpCase *c, const char *device, Dtype act, uint32_t seed, bool *seen);
 
 extern const RefFamily *const ref_family[];
 extern const int ref_family_count;
