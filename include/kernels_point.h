@@ -13,6 +13,9 @@ extern "C" {
 Status cpu_fill(float *y, float value, size_t count, Stream *s);
 Status cpu_add(float *y, const float *a, const float *b, size_t count, Stream *s);
 
+/* y = x, each stored as its type: F32 or BF16, not in place */
+Status cuda_cast(void *y, Dtype to, const void *x, Dtype from, size_t count, Stream *s);
+
 /* ---- functions of one element; in place ---- */
 Status cpu_silu_fwd(float *y, const float *x, size_t count, Stream *s);
 Status cpu_silu_dx(float *dx, const float *x, const float *dy, size_t count, Stream *s);

@@ -101,6 +101,15 @@ Tensor *graph_leaf(Graph *g, Kind kind, Dtype dtype, const char *name, int ndim,
     return t;
 }
 
+/* The rule of graph.h. */
+static Dtype stored_as(const Graph *g, int ndim, int n_src, Tensor *const *src)
+{
+    if (ndim < 2) return DTYPE_F32;
+    for (int i = 0; i < n_src; i++)
+        if (src[i] && src[i]->ndim > 1 && src[i]->dtype != DTYPE_I32) return src[i]->dtype;
+    return g->act;
+}
+
 Tensor *graph_node(Graph *g, const OpDef *op, int ndim, const int *dim, int n_src,
                    Tensor *const *src, const void *args, size_t args_size)
 {
@@ -109,7 +118,7 @@ Tensor *graph_node(Graph *g, const OpDef *op, int ndim, const int *dim, int n_sr
     Tensor *t = append(g, ndim, dim);
     t->op = op;
     t->kind = KIND_ACT;
-    t->dtype = g->act;
+    t->dtype = stored_as(g, ndim, n_src, src);
     t->name = graph_path(g, op->name);
     for (int i = 0; i < n_src; i++) {
         t->src[i] = src[i];
@@ -166,7 +175,17 @@ void grad_add(Graph *g, Tensor *t, Tensor *contribution)
 {
     if (!t || !t->trainable || !contribution) return;
     Tensor *both[] = {t->grad, contribution};
-    t->grad = t->grad ? graph_node(g, &op_add, t->ndim, t->dim, 2, both, NULL, 0) : contribution;
+    if (!t->grad) {
+        t->grad = contribution;
+        return;
+    }
+    if (t->grad->dtype != contribution->dtype) {
+        graph_fail(g, "%s: gradients of two storage types, from %s and %s", t->name,
+                   t->grad->name, contribution->name);
+        return;
+    }
+    t->grad = graph_typed(graph_node(g, &op_add, t->ndim, t->dim, 2, both, NULL, 0),
+                          contribution->dtype);
 }
 
 /* A tensor of a segment, as the copy that was recorded again; anything else as it is. */
@@ -212,7 +231,9 @@ void graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy)
     for (int i = 0; i < n; i++) {
         float one = 1;
         Tensor *seed = dy ? dy[i] : NULL;
-        if (!seed) seed = graph_node(g, &op_fill, y[i]->ndim, y[i]->dim, 0, NULL, &one, sizeof one);
+        if (!seed)
+            seed = graph_typed(graph_node(g, &op_fill, y[i]->ndim, y[i]->dim, 0, NULL, &one,
+                                          sizeof one), y[i]->dtype);
         grad_add(g, y[i], seed);
     }
     for (int i = n_forward - 1; i >= 0 && !g->error[0]; i--) {

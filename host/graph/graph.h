@@ -64,7 +64,7 @@ struct Graph {
     char     scope[256];           /* path being recorded, "" at the top            */
     size_t   scope_end[MAX_SCOPE]; /* its length before each push                   */
     int      n_scope;
-    Dtype    act;                  /* storage of activations: graph_node()'s outputs */
+    Dtype    act;                  /* storage of activations and of weights of 2 and more dimensions */
     int      segment, n_segment;   /* segment being recorded; how many there are    */
     char     error[256];           /* "" while all is well                          */
 };
@@ -81,7 +81,11 @@ char   *graph_path(Graph *g, const char *name);   /* scope and name joined, in t
 
 Tensor *graph_leaf(Graph *g, Kind kind, Dtype dtype, const char *name, int ndim, const int *dim);
 Tensor *graph_node(Graph *g, const OpDef *op, int ndim, const int *dim, int n_src,
-                   Tensor *const *src, const void *args, size_t args_size); /* of type g->act */
+                   Tensor *const *src, const void *args, size_t args_size);
+/* Storage. Where g->act is bf16, inputs stay fp32 (ids int32) and models cast them (ops.h). A node of
+ * two or more dimensions is stored as its first source of two or more is, ids apart; without one as
+ * g->act. So all behind a cast to bf16 is bf16, and all behind a cast to fp32 (losses, outputs) is
+ * fp32. Vectors and scalars, sides, and all gradients of parameters are fp32. */
 Tensor *graph_side(Graph *g, Tensor *owner, int ndim, const int *dim); /* after its owner; fp32 */
 /* A node or side of another type: losses and gradients of parameters are fp32, dk beside dq is not. */
 Tensor *graph_typed(Tensor *t /* or NULL */, Dtype dtype);
@@ -92,7 +96,7 @@ Tensor *graph_view(Graph *g, const OpDef *op, Tensor *of, int ndim, const int *d
 void    graph_recompute_begin(Graph *g);
 void    graph_recompute_end(Graph *g);
 
-void    grad_add(Graph *g, Tensor *t, Tensor *contribution);   /* t->grad += contribution */
+void    grad_add(Graph *g, Tensor *t, Tensor *contribution);   /* t->grad += contribution, of one dtype */
 
 /* Reverse mode from n outputs y[i] with gradients dy[i] (NULL: ones). Afterwards t->grad is the
  * gradient of each trainable t that they depend on, or NULL where they do not. */

@@ -129,6 +129,7 @@ KlMoments autoencoder_kl_encode(Graph *g, ParamStore *s, const KlConfig *c, Tens
                    tensor_shape_text(x, text), c->in_channels, step);
         return m;
     }
+    x = cast(g, x, g->act);
     graph_scope_push(g, "encoder");
     x = conv(&k, "conv_in", x, c->channels[0], 3);
     for (int i = 0; i < c->n_block; i++) x = down_block(&k, i, x);
@@ -136,6 +137,7 @@ KlMoments autoencoder_kl_encode(Graph *g, ParamStore *s, const KlConfig *c, Tens
     x = conv(&k, "conv_out", x, 2 * z, 3);
     graph_scope_pop(g);
     if (c->quant_conv) x = conv(&k, "quant_conv", x, 2 * z, 1);
+    x = cast(g, x, DTYPE_F32);
     if (!x) return m;
     m.mean = slice(g, x, 0, z);
     m.logvar = clamp(g, slice(g, x, z, z), -30, 20);
@@ -150,6 +152,7 @@ Tensor *autoencoder_kl_decode(Graph *g, ParamStore *s, const KlConfig *c, Tensor
     if (x->ndim != 4 || x->dim[3] != c->latent_channels)
         return graph_fail(g, "latent %s: expected [n,h,w,%d]", tensor_shape_text(x, text),
                           c->latent_channels);
+    x = cast(g, x, g->act);
     if (c->post_quant_conv) x = conv(&k, "post_quant_conv", x, c->latent_channels, 1);
     graph_scope_push(g, "decoder");
     x = conv(&k, "conv_in", x, c->channels[c->n_block - 1], 3);
@@ -158,5 +161,5 @@ Tensor *autoencoder_kl_decode(Graph *g, ParamStore *s, const KlConfig *c, Tensor
     x = norm(&k, "conv_norm_out", x, ACT_SILU);
     x = conv(&k, "conv_out", x, c->out_channels, 3);
     graph_scope_pop(g);
-    return x;
+    return cast(g, x, DTYPE_F32);
 }

@@ -57,6 +57,7 @@ Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Te
         return graph_fail(g, "sample %s: expected [n,h,w,3] with h and w multiples of %d",
                           tensor_shape_text(x, text), TINY_SCALE);
     Tiny t = {.g = g, .s = s, .c = c};
+    x = cast(g, x, g->act);
     graph_scope_push(g, "encoder.layers");
     for (int i = 0; i < TINY_STAGES; i++) {
         x = conv(&t, x, c->width, i ? 2 : 1, i == 0);
@@ -65,7 +66,7 @@ Tensor *autoencoder_tiny_encode(Graph *g, ParamStore *s, const TinyConfig *c, Te
     }
     x = conv(&t, x, c->latent_channels, 1, true);
     graph_scope_pop(g);
-    return x;
+    return cast(g, x, DTYPE_F32);
 }
 
 Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Tensor *x)
@@ -77,7 +78,7 @@ Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Te
                           c->latent_channels);
     Tiny t = {.g = g, .s = s, .c = c};
     graph_scope_push(g, "decoder.layers");
-    x = relu(g, conv(&t, soft_clamp(g, x), c->width, 1, true));
+    x = relu(g, conv(&t, soft_clamp(g, cast(g, x, g->act)), c->width, 1, true));
     t.layer++; /* the relu */
     for (int i = 0; i < TINY_STAGES; i++) {
         bool last = i == TINY_STAGES - 1;
@@ -89,5 +90,5 @@ Tensor *autoencoder_tiny_decode(Graph *g, ParamStore *s, const TinyConfig *c, Te
         x = conv(&t, x, last ? 3 : c->width, 1, last);
     }
     graph_scope_pop(g);
-    return x;
+    return cast(g, x, DTYPE_F32);
 }

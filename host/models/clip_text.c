@@ -69,7 +69,7 @@ Tensor *clip_text(Graph *g, ParamStore *s, const ClipTextConfig *c, Tensor *ids)
     graph_scope_pop(g);
     x = layer_layernorm(g, s, "final_layer_norm", x, c->layer_norm_eps);
     graph_scope_pop(g);
-    return x;
+    return cast(g, x, DTYPE_F32);
 }
 
 static const char top[] = "text_model.";

@@ -132,7 +132,7 @@ static Tensor *head(Net *m, Tensor *x, float deviation)
         param(m->g, m->s, "weight", LAYOUT_SAME, 2, (int[]){k, c}, INIT_TRUNCATED, deviation);
     Tensor *b = param(m->g, m->s, "bias", LAYOUT_SAME, 1, &k, INIT_UNIFORM, 1 / sqrtf((float)c));
     graph_scope_pop(m->g);
-    return linear(m->g, x, w, b);
+    return cast(m->g, linear(m->g, x, w, b), DTYPE_F32);
 }
 
 static Tensor *auxiliary(Net *m, Tensor *x)
@@ -169,6 +169,7 @@ InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Ten
     if (!x || !image_fits(g, c, x)) return out;
     Net net = {.g = g, .s = s, .c = c, .train = train, .deviation = 0.1f}, *m = &net;
     if (c->transform_input) x = channel_affine(g, x, input_scale, input_shift);
+    x = cast(g, x, g->act);
     x = unit(m, "Conv2d_1a_3x3", x, 32, half);
     x = unit(m, "Conv2d_2a_3x3", x, 32, three_valid);
     out.tap[0] = unit(m, "Conv2d_2b_3x3", x, 64, three);
@@ -187,7 +188,8 @@ InceptionOut inception_v3(Graph *g, ParamStore *s, const InceptionConfig *c, Ten
     x = block_d(m, "Mixed_7a", x);
     x = block_e(m, "Mixed_7b", x);
     x = block_e(m, "Mixed_7c", x);
-    out.features = x = global_avgpool(g, x);
+    x = global_avgpool(g, x);
+    out.features = cast(g, x, DTYPE_F32);
     if (rng && c->dropout > 0) x = dropout(g, x, rng, c->dropout, STREAM_DROPOUT);
     out.logits = head(m, x, 0.1f);
     return g->error[0] ? (InceptionOut){0} : out;

@@ -94,8 +94,9 @@ static Tensor *leaf(Graph *g, ParamStore *s, const char *name, Param want)
         Tensor *known = leaf_of(g, s, at);
         if (known) return known;
     }
+    Dtype dtype = want.ndim > 1 && !want.state ? g->act : DTYPE_F32;
     Tensor *t =
-        graph_leaf(g, want.state ? KIND_STATE : KIND_PARAM, DTYPE_F32, name, want.ndim, want.dim);
+        graph_leaf(g, want.state ? KIND_STATE : KIND_PARAM, dtype, name, want.ndim, want.dim);
     if (!t) return NULL;
     ParamRef *ref = arena_alloc(&g->arena, sizeof *ref);
     *ref = (ParamRef){s, at};

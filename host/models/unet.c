@@ -201,7 +201,8 @@ Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tenso
 {
     if (!sample || !timestep || !context || !inputs_fit(g, c, sample, timestep, context))
         return NULL;
-    Unet u = {.g = g, .s = s, .c = c, .context = context, .recompute = recompute};
+    sample = cast(g, sample, g->act);
+    Unet u = {.g = g, .s = s, .c = c, .context = cast(g, context, g->act), .recompute = recompute};
     Skips skips = {.n = 0};
     int width = c->channels[0];
 
@@ -217,6 +218,7 @@ Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tenso
     for (int i = 0; i < c->n_block; i++) x = down_block(&u, i, x, &skips);
     x = mid_block(&u, x);
     for (int i = 0; i < c->n_block; i++) x = up_block(&u, i, x, &skips);
-    return layer_conv(g, s, "conv_out", norm_act(&u, "conv_norm_out", x), c->out_channels,
-                      c->conv_out_kernel, 1);
+    x = layer_conv(g, s, "conv_out", norm_act(&u, "conv_norm_out", x), c->out_channels,
+                   c->conv_out_kernel, 1);
+    return cast(g, x, DTYPE_F32);
 }

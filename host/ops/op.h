@@ -21,7 +21,7 @@ static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 &&
 /* Every op of the engine: X(name) declares `extern const OpDef op_name`. Backward ops stand
  * behind the op they belong to. */
 #define OPS(X) \
-    X(add) X(fill) X(reshape) \
+    X(add) X(fill) X(reshape) X(cast) \
     X(conv2d) X(conv2d_dx) X(conv2d_dw) \
     X(linear) X(linear_dx) X(linear_dw) X(column_sum) \
     X(attention) X(attention_bwd) \

@@ -1,7 +1,7 @@
 /* ops.h - everything a model may be built from, one line of mathematics each.
  *
  * Shapes: x[n,h,w,c] images, [n,t,d] tokens, [n,c] vectors; weights [k,r,s,c]; "..." any leading
- * dimensions. All fp32 unless I32 is said. A NULL tensor or a shape that does not fit leaves
+ * dimensions. Floating (graph.h: storage) unless I32 is said. A NULL tensor or a shape that does not fit leaves
  * its reason in the graph and returns NULL. Args structs are public: kernels of tests (the
  * twins in tests/ref) read them too.
  */
@@ -60,6 +60,10 @@ Tensor *add_rows(Graph *g, Tensor *x, Tensor *p);       /* x[n,t,d] + p[t,d] (ro
 Tensor *channel_affine(Graph *g, Tensor *x, const float *scale, const float *shift); /* per channel, c <= 4, constants */
 /* x / keep where kept, else 0; rng: I32[3] input {seed, step, first sample}: kept by Philox(seed, a.stream, step, sample), element within the sample */
 Tensor *dropout(Graph *g, Tensor *x, Tensor *rng, float rate, uint32_t stream);
+
+/* The same values stored otherwise, F32 or BF16; x itself where it is stored so already, and what a
+ * cast to F32 was made from where that was BF16. */
+Tensor *cast(Graph *g, Tensor *x, Dtype dtype);
 
 /* ---- shape ------------------------------------------------------------------------------- */
 Tensor *reshape(Graph *g, Tensor *x, int ndim, const int *dim);     /* a view */
