@@ -4,7 +4,9 @@
  * has the same bits whatever the number of images in the call.
  * tests/kernels/test_batch_invariance.c holds the library to it (AVX2 and AVX-512, oneDNN 2.6 and
  * 3.2). Convolutions keep their bits for a fixed number of threads only: in about one shape of 200
- * oneDNN orders sums by it, forward too.
+ * oneDNN orders sums by it, forward too. On a GPU a convolution whose one image gives few tiles cuts
+ * its sums into as many shares as fill the GPU, so there the number of images does tell. Strides
+ * there: 1 and 2.
  */
 #ifndef KERNELS_MATRIX_H
 #define KERNELS_MATRIX_H
@@ -31,6 +33,13 @@ Status cpu_conv2d_dx(float *dx, const float *dy, const float *w, const ConvShape
 Status cpu_conv2d_dw(float *dw, float *db /* or NULL */, const float *dy, const float *x,
                      const ConvShape *a, Stream *s);
 
+Status cuda_conv2d_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
+                       const ConvShape *a, Dtype type, Stream *s);
+Status cuda_conv2d_dx(void *dx, const void *dy, const void *w, const ConvShape *a, Dtype type,
+                      Stream *s);
+Status cuda_conv2d_dw(float *dw, float *db /* or NULL */, const void *dy, const void *x,
+                      const ConvShape *a, Dtype type, Stream *s);
+
 /* y[rows,k] = x[rows,c] . w[k,c]^T + b[k] */
 Status cpu_linear_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,
                       size_t rows, int c, int k, Stream *s);
@@ -39,8 +48,16 @@ Status cpu_linear_dx(float *dx, const float *dy, const float *w, size_t rows, in
 Status cpu_linear_dw(float *dw, float *db /* or NULL */, const float *dy, const float *x,
                      size_t rows, int c, int k, Stream *s);
 
+Status cuda_linear_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
+                       size_t rows, int c, int k, Dtype type, Stream *s);
+Status cuda_linear_dx(void *dx, const void *dy, const void *w, size_t rows, int c, int k,
+                      Dtype type, Stream *s);
+Status cuda_linear_dw(float *dw, float *db /* or NULL */, const void *dy, const void *x,
+                      size_t rows, int c, int k, Dtype type, Stream *s);
+
 /* sum[k] = sum over rows of x[rows,k]: the gradient of a bias */
 Status cpu_column_sum(float *sum, const float *x, size_t rows, int k, Stream *s);
+Status cuda_column_sum(float *sum, const void *x, size_t rows, int k, Dtype type, Stream *s);
 
 /* For each image and head, with head h at columns h*dh .. h*dh+dh-1 of q[n,tq,heads*dh] and of
  * k, v[n,tk,heads*dh]:   s = q.k' / sqrt(dh),   lse[n,heads,tq] = log sum over keys exp(s),

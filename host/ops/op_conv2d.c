@@ -22,6 +22,12 @@ static Status conv2d_cpu(const Tensor *y, Stream *s)
     ConvShape a = conv_shape(x, w, y->args);
     return cpu_conv2d_fwd(y->data, x->data, w->data, b ? b->data : NULL, &a, s);
 }
+static Status conv2d_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0], *w = y->src[1], *b = y->src[2];
+    ConvShape a = conv_shape(x, w, y->args);
+    return cuda_conv2d_fwd(y->data, x->data, w->data, b ? b->data : NULL, &a, y->dtype, s);
+}
 static double conv2d_flops(const Tensor *y) { return conv_cost(y, y->src[1]); }
 
 /* conv2d_dx: dx from dy, w */
@@ -31,6 +37,12 @@ static Status conv2d_dx_cpu(const Tensor *dx, Stream *s)
     ConvShape a = conv_shape(dx, w, dx->args);
     return cpu_conv2d_dx(dx->data, dy->data, w->data, &a, s);
 }
+static Status conv2d_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const Tensor *dy = dx->src[0], *w = dx->src[1];
+    ConvShape a = conv_shape(dx, w, dx->args);
+    return cuda_conv2d_dx(dx->data, dy->data, w->data, &a, dx->dtype, s);
+}
 static double conv2d_dx_flops(const Tensor *dx) { return conv_cost(dx->src[0], dx->src[1]); }
 
 /* conv2d_dw: dw, and as its side db where there is one, from dy, x */
@@ -39,6 +51,12 @@ static Status conv2d_dw_cpu(const Tensor *dw, Stream *s)
     const Tensor *dy = dw->src[0], *x = dw->src[1], *db = dw->side[0];
     ConvShape a = conv_shape(x, dw, dw->args);
     return cpu_conv2d_dw(dw->data, db ? db->data : NULL, dy->data, x->data, &a, s);
+}
+static Status conv2d_dw_cuda(const Tensor *dw, Stream *s)
+{
+    const Tensor *dy = dw->src[0], *x = dw->src[1], *db = dw->side[0];
+    ConvShape a = conv_shape(x, dw, dw->args);
+    return cuda_conv2d_dw(dw->data, db ? db->data : NULL, dy->data, x->data, &a, dy->dtype, s);
 }
 static double conv2d_dw_flops(const Tensor *dw) { return conv_cost(dw->src[0], dw); }
 
@@ -53,16 +71,26 @@ static void conv2d_vjp(Graph *g, Tensor *y, Tensor *dy)
         Tensor *dw = graph_node(g, &op_conv2d_dw, 4, w->dim, 2, (Tensor *[]){dy, x}, y->args,
                                 sizeof(ConvArgs));
         if (b && b->trainable) grad_add(g, b, graph_side(g, dw, 1, b->dim));
-        grad_add(g, w, dw);
+        grad_add(g, w, graph_typed(dw, DTYPE_F32));
     } else if (b && b->trainable) {
-        grad_add(g, b, graph_node(g, &op_column_sum, 1, b->dim, 1, &dy, NULL, 0));
+        Tensor *db = graph_node(g, &op_column_sum, 1, b->dim, 1, &dy, NULL, 0);
+        grad_add(g, b, graph_typed(db, DTYPE_F32));
     }
 }
 
-const OpDef op_conv2d = {
-    .name = "conv2d", .cpu = conv2d_cpu, .vjp = conv2d_vjp, .flops = conv2d_flops};
-const OpDef op_conv2d_dx = {.name = "conv2d_dx", .cpu = conv2d_dx_cpu, .flops = conv2d_dx_flops};
-const OpDef op_conv2d_dw = {.name = "conv2d_dw", .cpu = conv2d_dw_cpu, .flops = conv2d_dw_flops};
+const OpDef op_conv2d = {.name = "conv2d",
+                         .cpu = conv2d_cpu,
+                         .cuda = CUDA_RUN(conv2d_cuda),
+                         .vjp = conv2d_vjp,
+                         .flops = conv2d_flops};
+const OpDef op_conv2d_dx = {.name = "conv2d_dx",
+                            .cpu = conv2d_dx_cpu,
+                            .cuda = CUDA_RUN(conv2d_dx_cuda),
+                            .flops = conv2d_dx_flops};
+const OpDef op_conv2d_dw = {.name = "conv2d_dw",
+                            .cpu = conv2d_dw_cpu,
+                            .cuda = CUDA_RUN(conv2d_dw_cuda),
+                            .flops = conv2d_dw_flops};
 
 Tensor *conv2d(Graph *g, Tensor *x, Tensor *w, Tensor *b, ConvArgs a)
 {

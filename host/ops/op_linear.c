@@ -15,6 +15,12 @@ static Status linear_cpu(const Tensor *y, Stream *s)
     return cpu_linear_fwd(y->data, x->data, w->data, b ? b->data : NULL, rows_of(x), w->dim[1],
                           w->dim[0], s);
 }
+static Status linear_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0], *w = y->src[1], *b = y->src[2];
+    return cuda_linear_fwd(y->data, x->data, w->data, b ? b->data : NULL, rows_of(x), w->dim[1],
+                           w->dim[0], y->dtype, s);
+}
 static double linear_flops(const Tensor *y) { return linear_cost(y, y->src[1]); }
 
 /* linear_dx: dx from dy, w */
@@ -22,6 +28,12 @@ static Status linear_dx_cpu(const Tensor *dx, Stream *s)
 {
     const Tensor *dy = dx->src[0], *w = dx->src[1];
     return cpu_linear_dx(dx->data, dy->data, w->data, rows_of(dx), w->dim[1], w->dim[0], s);
+}
+static Status linear_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const Tensor *dy = dx->src[0], *w = dx->src[1];
+    return cuda_linear_dx(dx->data, dy->data, w->data, rows_of(dx), w->dim[1], w->dim[0], dx->dtype,
+                          s);
 }
 static double linear_dx_flops(const Tensor *dx) { return linear_cost(dx, dx->src[1]); }
 
@@ -32,12 +44,24 @@ static Status linear_dw_cpu(const Tensor *dw, Stream *s)
     return cpu_linear_dw(dw->data, db ? db->data : NULL, dy->data, x->data, rows_of(x), dw->dim[1],
                          dw->dim[0], s);
 }
+static Status linear_dw_cuda(const Tensor *dw, Stream *s)
+{
+    const Tensor *dy = dw->src[0], *x = dw->src[1], *db = dw->side[0];
+    return cuda_linear_dw(dw->data, db ? db->data : NULL, dy->data, x->data, rows_of(x), dw->dim[1],
+                          dw->dim[0], dy->dtype, s);
+}
 static double linear_dw_flops(const Tensor *dw) { return linear_cost(dw->src[0], dw); }
 
 /* column_sum: [k] from [...,k] */
 static Status column_sum_cpu(const Tensor *y, Stream *s)
 {
     return cpu_column_sum(y->data, y->src[0]->data, rows_of(y->src[0]), y->dim[0], s);
+}
+
+static Status column_sum_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cuda_column_sum(y->data, x->data, rows_of(x), y->dim[0], x->dtype, s);
 }
 
 static void linear_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -49,17 +73,28 @@ static void linear_vjp(Graph *g, Tensor *y, Tensor *dy)
     if (w->trainable) {
         Tensor *dw = graph_node(g, &op_linear_dw, 2, w->dim, 2, (Tensor *[]){dy, x}, NULL, 0);
         if (b && b->trainable) grad_add(g, b, graph_side(g, dw, 1, b->dim));
-        grad_add(g, w, dw);
+        grad_add(g, w, graph_typed(dw, DTYPE_F32));
     } else if (b && b->trainable) {
-        grad_add(g, b, graph_node(g, &op_column_sum, 1, b->dim, 1, &dy, NULL, 0));
+        Tensor *db = graph_node(g, &op_column_sum, 1, b->dim, 1, &dy, NULL, 0);
+        grad_add(g, b, graph_typed(db, DTYPE_F32));
     }
 }
 
-const OpDef op_linear = {
-    .name = "linear", .cpu = linear_cpu, .vjp = linear_vjp, .flops = linear_flops};
-const OpDef op_linear_dx = {.name = "linear_dx", .cpu = linear_dx_cpu, .flops = linear_dx_flops};
-const OpDef op_linear_dw = {.name = "linear_dw", .cpu = linear_dw_cpu, .flops = linear_dw_flops};
-const OpDef op_column_sum = {.name = "column_sum", .cpu = column_sum_cpu};
+const OpDef op_linear = {.name = "linear",
+                         .cpu = linear_cpu,
+                         .cuda = CUDA_RUN(linear_cuda),
+                         .vjp = linear_vjp,
+                         .flops = linear_flops};
+const OpDef op_linear_dx = {.name = "linear_dx",
+                            .cpu = linear_dx_cpu,
+                            .cuda = CUDA_RUN(linear_dx_cuda),
+                            .flops = linear_dx_flops};
+const OpDef op_linear_dw = {.name = "linear_dw",
+                            .cpu = linear_dw_cpu,
+                            .cuda = CUDA_RUN(linear_dw_cuda),
+                            .flops = linear_dw_flops};
+const OpDef op_column_sum = {
+    .name = "column_sum", .cpu = column_sum_cpu, .cuda = CUDA_RUN(column_sum_cuda)};
 
 Tensor *linear(Graph *g, Tensor *x, Tensor *w, Tensor *b)
 {

@@ -223,8 +223,8 @@ CONV_CASES(CONV_BUILD)
 /* Frozen weight, trained bias; and a constant image, whose gradient must not be asked for. */
 static Tensor *conv_bias_only(Graph *g)
 {
-    Tensor *x = case_const(g, "x", DTYPE_F32, 4, (int[]){3, 11, 9, 5});
-    Tensor *w = case_const(g, "w", DTYPE_F32, 4, (int[]){6, 3, 3, 5});
+    Tensor *x = case_const(g, "x", g->act, 4, (int[]){3, 11, 9, 5});
+    Tensor *w = case_const(g, "w", g->act, 4, (int[]){6, 3, 3, 5});
     Tensor *b = case_leaf(g, "b", 1, (int[]){6});
     return conv2d(g, x, w, b, (ConvArgs){1, 1, 1, 1, 1});
 }
@@ -253,7 +253,7 @@ static Tensor *linear_twice(Graph *g)
 static Tensor *linear_bias_only(Graph *g)
 {
     Tensor *x = case_leaf(g, "x", 2, (int[]){530, 9}),
-           *w = case_const(g, "w", DTYPE_F32, 2, (int[]){6, 9});
+           *w = case_const(g, "w", g->act, 2, (int[]){6, 9});
     return linear(g, x, w, case_leaf(g, "b", 1, (int[]){6}));
 }
 

@@ -1,0 +1,123 @@
+/* gemm.cuh - convolutions and linear layers as one kind of matrix product, out = A . B.
+ *
+ * A convolution is a product whose A is never written down: row m of it is a pixel, column k a pair
+ * (filter tap, channel), and its element lies at an address in the image that Gemm tells, or is 0
+ * outside the image. A linear layer is a 1x1 convolution of one long row of pixels.
+ *
+ *   pass   rows m     columns n       inner k          A                B
+ *   FWD    y pixels   k               taps x c         gathered x       w, as stored: [n][k]
+ *   DX     x pixels   c               taps x k         gathered dy      w read in place
+ *   DW     k          taps x c        y pixels         dy, transposed   gathered x
+ *
+ * DX of stride 1 is a convolution with the filter rotated: tap t reads pixel i + top - t. With a
+ * stride, the pixels that share their remainder by it (a phase) see the same taps, every stride-th;
+ * each phase is a product of its own, and all run in one launch.
+ */
+#pragma once
+#include "device.cuh"
+#include "kernels_matrix.h"
+
+typedef enum { GEMM_FWD, GEMM_DX, GEMM_DW } GemmPass;
+
+/* n / d for 0 <= n < 2^31 without a division. */
+struct Divisor {
+    unsigned mul, shift;
+    int d;
+    DEVICE int of(int n) const { return (int)((__umulhi((unsigned)n, mul) + (unsigned)n) >> shift); }
+};
+static inline Divisor divisor(int d)
+{
+    Divisor v = {0, 0, d};
+    while ((1ull << v.shift) < (unsigned)d) v.shift++;
+    v.mul = (unsigned)((((1ull << v.shift) - (unsigned)d) << 32) / (unsigned)d + 1);
+    return v;
+}
+
+/* Rows of a product: a grid of pixels in each image, and the taps they see. */
+struct Phase {
+    int rows, k;                /* of all images; taps * channels */
+    Divisor image, line;        /* pixels of the grid in an image, in a line of it */
+    Divisor taps_w;             /* taps in a filter row */
+    int first_h, first_w;       /* tap 0 of pixel 0 */
+    int out_h, out_w;           /* where pixel 0 of the grid is written */
+    int tap, tap_h, tap_w;      /* DX: filter tap = tap + row of taps * tap_h + column * tap_w */
+};
+
+enum { MAX_PHASES = 4 };
+
+struct Gemm {
+    const void *a, *b;          /* FWD: x, w   DX: dy, w   DW: dy, x */
+    void *out;                  /* FWD, DX: as the storage type; DW: float */
+    const float *bias;          /* [n] or NULL */
+    float *partial;             /* [splits][part] with splits > 1: summed by finish_kernel */
+    size_t count, part;         /* elements of out, and rounded up to a multiple of 4 */
+    int m, n, k;                /* the largest of all phases */
+    int image_h, image_w, image_c; /* what is gathered */
+    Divisor channels;           /* image_c */
+    int step, dir;              /* source row = grid row * step + first_h + tap * dir */
+    int out_h, out_w, out_step; /* out row = grid row * out_step + phase.out_h */
+    int filter_c, filter_kc;    /* DX: c, and elements of one k: taps * c */
+    int phases, splits;
+    Phase phase[MAX_PHASES];
+};
+
+/* By selections, not by address: kernel arguments stay in their bank. */
+DEVICE Phase gemm_phase(const Gemm &g, int i)
+{
+    Phase p = g.phase[0];
+#pragma unroll
+    for (int k = 1; k < MAX_PHASES; k++)
+        if (i == k) p = g.phase[k];
+    return p;
+}
+
+/* Row m of a phase: image, and line and column in the grid. */
+struct Pixel {
+    int image, i, j;
+};
+DEVICE Pixel gemm_pixel(const Phase &p, int m)
+{
+    int image = p.image.of(m), rest = m - image * p.image.d, i = p.line.of(rest);
+    return {image, i, rest - i * p.line.d};
+}
+
+/* Inner index (or column of DW) k: filter row, column, channel. */
+struct Tap {
+    int r, s, c;
+};
+DEVICE Tap gemm_tap(const Gemm &g, const Phase &p, int k)
+{
+    int t = g.channels.of(k), r = p.taps_w.of(t);
+    return {r, t - r * p.taps_w.d, k - t * g.image_c};
+}
+
+/* Where the image has what a pixel sees through a tap; < 0: outside, where it is 0. */
+DEVICE long long gemm_source(const Gemm &g, const Phase &p, const Pixel &at, const Tap &t)
+{
+    int h = at.i * g.step + p.first_h + t.r * g.dir, w = at.j * g.step + p.first_w + t.s * g.dir;
+    if ((unsigned)h >= (unsigned)g.image_h || (unsigned)w >= (unsigned)g.image_w) return -1;
+    return (long long)((at.image * g.image_h + h) * g.image_w + w) * g.image_c + t.c;
+}
+
+/* DX: where the filter has row k, column 0 of B. */
+DEVICE long long gemm_filter(const Gemm &g, const Phase &p, int k)
+{
+    Tap t = gemm_tap(g, p, k);
+    return (long long)t.c * g.filter_kc + (p.tap + t.r * p.tap_h + t.s * p.tap_w) * g.filter_c;
+}
+
+/* Where row m of out begins. */
+template <GemmPass PASS> DEVICE size_t gemm_out_row(const Gemm &g, const Phase &p, int m)
+{
+    if (PASS == GEMM_DW) return (size_t)m * g.n;
+    Pixel at = gemm_pixel(p, m);
+    int h = at.i * g.out_step + p.out_h, w = at.j * g.out_step + p.out_w;
+    return (size_t)((at.image * g.out_h + h) * g.out_w + w) * g.n;
+}
+
+/* out = a . b (+ bias) for a convolution; a and b as Gemm says. */
+Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,
+                 const ConvShape *shape, Dtype type, Stream *s);
+
+/* One launch over all tiles, phases and splits; g->splits was chosen for the tile. */
+Status gemm_ffma(const Gemm *g, GemmPass pass, Dtype type, Stream *s);

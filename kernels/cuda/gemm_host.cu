@@ -1,0 +1,150 @@
+/* gemm_host.cu - which product a convolution is, how it is cut into blocks, and how its
+ * splits are summed.
+ *
+ * Splits: where a product has fewer tiles than a GPU has multiprocessors (weight gradients, small
+ * images), the inner sum is cut into shares of equal length. Each writes fp32 to scratch, and
+ * finish_kernel adds them in order, bound by memory: 4 * splits bytes per element of out.
+ */
+#include "gemm.cuh"
+#include <limits.h>
+
+/* ---- a convolution as products ------------------------------------------------------------ */
+
+static int at_least_0(int v) { return v < 0 ? 0 : v; }
+
+/* A phase of n x lines x columns pixels that see taps_h x taps_w taps of c channels. */
+static Phase phase(int n, int lines, int columns, int taps_h, int taps_w, int c)
+{
+    Phase p = {};
+    p.rows = n * lines * columns;
+    p.k = taps_h * taps_w * c;
+    p.image = divisor(lines * columns > 0 ? lines * columns : 1);
+    p.line = divisor(columns > 0 ? columns : 1);
+    p.taps_w = divisor(taps_w > 0 ? taps_w : 1);
+    return p;
+}
+
+/* Rows are y's pixels; taps reach into x. */
+static void from_image(Gemm *g, const ConvShape *a, int y_h, int y_w)
+{
+    g->image_h = a->h, g->image_w = a->w, g->image_c = a->c;
+    g->step = a->stride, g->dir = 1;
+    g->out_h = y_h, g->out_w = y_w, g->out_step = 1;
+    g->phases = 1;
+    g->phase[0] = phase(a->n, y_h, y_w, a->r, a->s, a->c);
+    g->phase[0].first_h = -a->top, g->phase[0].first_w = -a->left;
+}
+
+/* Pixels at `at`, at + stride ... of a size: the first tap that meets them, how many do, and which
+ * line of dy tap 0 sees from pixel 0. */
+typedef struct { int pixels, tap, taps, first; } Strided;
+static Strided strided(int at, int size, int before, int filter, int stride)
+{
+    int tap = (at + before) % stride;
+    return {at_least_0(size - at + stride - 1) / stride, tap,
+            at_least_0(filter - tap + stride - 1) / stride, (at + before - tap) / stride};
+}
+
+/* Rows are x's pixels, a phase for each remainder by the stride; taps reach into dy. */
+static void from_gradient(Gemm *g, const ConvShape *a, int y_h, int y_w)
+{
+    g->image_h = y_h, g->image_w = y_w, g->image_c = a->k;
+    g->step = 1, g->dir = -1;
+    g->out_h = a->h, g->out_w = a->w, g->out_step = a->stride;
+    g->filter_c = a->c, g->filter_kc = a->r * a->s * a->c;
+    g->phases = a->stride * a->stride;
+    for (int i = 0; i < g->phases; i++) {
+        Strided h = strided(i / a->stride, a->h, a->top, a->r, a->stride);
+        Strided w = strided(i % a->stride, a->w, a->left, a->s, a->stride);
+        Phase *p = &g->phase[i];
+        *p = phase(a->n, h.pixels, w.pixels, h.taps, w.taps, a->k);
+        p->first_h = h.first, p->first_w = w.first;
+        p->out_h = i / a->stride, p->out_w = i % a->stride;
+        p->tap = h.tap * a->s + w.tap, p->tap_h = a->stride * a->s, p->tap_w = a->stride;
+    }
+}
+
+static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
+{
+    int y_h = conv_out(c->h, c->top, c->bottom, c->r, c->stride);
+    int y_w = conv_out(c->w, c->left, c->right, c->s, c->stride);
+    double x_pixels = (double)c->n * c->h * c->w, y_pixels = (double)c->n * y_h * y_w;
+    double filter = (double)c->r * c->s * (c->c > c->k ? c->c : c->k);
+    *g = {};
+    if (x_pixels > INT_MAX / 2 || y_pixels > INT_MAX / 2 || filter > INT_MAX / 2)
+        return FAIL(ERR_BUG, "convolution of %.0f pixels, %.0f weights for one", x_pixels, filter);
+    if (c->stride * c->stride > MAX_PHASES)
+        return FAIL(ERR_BUG, "convolution of stride %d: up to 2 is built", c->stride);
+    if (pass == GEMM_DX) from_gradient(g, c, y_h, y_w);
+    else from_image(g, c, y_h, y_w);
+    g->channels = divisor(g->image_c);
+    for (int i = 0; i < g->phases; i++) {
+        if (g->phase[i].rows > g->m) g->m = g->phase[i].rows;
+        if (g->phase[i].k > g->k) g->k = g->phase[i].k;
+    }
+    g->n = pass == GEMM_DX ? c->c : c->k;
+    size_t rows = (size_t)g->out_h * (size_t)g->out_w * (size_t)c->n;
+    if (pass == GEMM_DW) {
+        g->n = g->k;
+        g->k = g->m;
+        rows = (size_t)(g->m = c->k);
+    }
+    g->count = rows * (size_t)g->n;
+    g->part = (g->count + 3) / 4 * 4;
+    return OK;
+}
+
+/* ---- splits ------------------------------------------------------------------------------- */
+
+enum { PROCESSORS = 132, SHORTEST_SHARE = 128, MOST_SPLITS = 32 };
+
+/* Two blocks for each multiprocessor, none with a share too short to be worth its sum. */
+static int splits(const Gemm *g, int tile_m, int tile_n)
+{
+    size_t tiles = (size_t)((g->m + tile_m - 1) / tile_m) * (size_t)((g->n + tile_n - 1) / tile_n);
+    if ((tiles *= (size_t)g->phases) >= PROCESSORS) return 1;
+    int wish = (int)(2 * PROCESSORS / tiles), most = g->k / SHORTEST_SHARE;
+    if (most > MOST_SPLITS) most = MOST_SPLITS;
+    return most < 1 ? 1 : wish > most ? most : wish;
+}
+
+/* out = sum over splits, in order, + bias */
+template <class T> static __global__ void finish_kernel(const Gemm g)
+{
+    size_t step = (size_t)gridDim.x * blockDim.x * 4;
+    for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < g.count; i += step) {
+        Pack<float, 4> sum = {};
+        for (int k = 0; k < g.splits; k++) {
+            Pack<float, 4> v = *(const Pack<float, 4> *)&g.partial[k * g.part + i];
+#pragma unroll
+            for (int e = 0; e < 4; e++) sum.v[e] += v.v[e];
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (i + e < g.count)
+                ((T *)g.out)[i + e] = from_float<T>(sum.v[e] + (g.bias ? g.bias[(i + e) % g.n] : 0));
+    }
+}
+
+static Status finish(const Gemm *g, Dtype type, Stream *s)
+{
+    unsigned blocks = sweep_blocks((g->count + 3) / 4, 256);
+    if (type == DTYPE_BF16) finish_kernel<bf16><<<blocks, 256, 0, s->handle>>>(*g);
+    else finish_kernel<float><<<blocks, 256, 0, s->handle>>>(*g);
+    return launched("gemm_finish");
+}
+
+Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,
+                 const ConvShape *shape, Dtype type, Stream *s)
+{
+    Gemm g;
+    TRY(describe(&g, pass, shape));
+    g.out = out, g.a = a, g.b = b, g.bias = bias;
+    g.splits = splits(&g, 64, 64);
+    if (g.splits > 1) {
+        g.partial = (float *)stream_scratch(s, g.part * (size_t)g.splits * sizeof(float));
+        if (!g.partial) return FAIL(ERR_SPACE, "no memory for the splits of a convolution");
+    }
+    TRY(gemm_ffma(&g, pass, type, s));
+    return g.splits == 1 ? OK : finish(&g, pass == GEMM_DW ? DTYPE_F32 : type, s);
+}

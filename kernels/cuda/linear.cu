@@ -1,0 +1,38 @@
+/* linear.cu - linear layers: 1x1 convolutions of one line of `rows` pixels; products in gemm.cuh.
+ *
+ * 2 rows c k FLOPs a pass.
+ */
+#include "gemm.cuh"
+#include <limits.h>
+
+static Status line(ConvShape *a, size_t rows, int c, int k)
+{
+    if (rows > INT_MAX / 2) return FAIL(ERR_BUG, "linear layer of %zu rows", rows);
+    *a = {1, 1, (int)rows, c, k, 1, 1, 1, 0, 0, 0, 0};
+    return OK;
+}
+
+Status cuda_linear_fwd(void *y, const void *x, const void *w, const float *b, size_t rows, int c,
+                       int k, Dtype type, Stream *s)
+{
+    ConvShape a;
+    TRY(line(&a, rows, c, k));
+    return gemm_conv(GEMM_FWD, y, x, w, b, &a, type, s);
+}
+
+Status cuda_linear_dx(void *dx, const void *dy, const void *w, size_t rows, int c, int k,
+                      Dtype type, Stream *s)
+{
+    ConvShape a;
+    TRY(line(&a, rows, c, k));
+    return gemm_conv(GEMM_DX, dx, dy, w, NULL, &a, type, s);
+}
+
+Status cuda_linear_dw(float *dw, float *db, const void *dy, const void *x, size_t rows, int c,
+                      int k, Dtype type, Stream *s)
+{
+    ConvShape a;
+    TRY(line(&a, rows, c, k));
+    if (db) TRY(cuda_column_sum(db, dy, rows, k, type, s));
+    return gemm_conv(GEMM_DW, dw, dy, x, NULL, &a, type, s);
+}
