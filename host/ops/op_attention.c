@@ -25,6 +25,13 @@ static Status attention_cpu(const Tensor *y, Stream *s)
     AttentionShape a = attention_shape(q, k, y->args);
     return cpu_attention_fwd(y->data, y->side[0]->data, q->data, k->data, v->data, &a, s);
 }
+static Status attention_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *q = y->src[0], *k = y->src[1], *v = y->src[2];
+    AttentionShape a = attention_shape(q, k, y->args);
+    return cuda_attention_fwd(y->data, y->side[0]->data, q->data, k->data, v->data, &a, y->dtype,
+                              s);
+}
 static double attention_flops(const Tensor *y)
 {
     return 2 * product_cost(y->src[0], y->src[1], y->args);
@@ -39,6 +46,14 @@ static Status attention_bwd_cpu(const Tensor *dq, Stream *s)
                              in[3]->data, in[4]->data, in[0]->data, in[1]->data, in[2]->data, &a,
                              s);
 }
+static Status attention_bwd_cuda(const Tensor *dq, Stream *s)
+{
+    Tensor *const *in = dq->src;
+    AttentionShape a = attention_shape(in[0], in[1], dq->args);
+    return cuda_attention_bwd(dq->data, dq->side[0]->data, dq->side[1]->data, in[5]->data,
+                              in[3]->data, in[4]->data, in[0]->data, in[1]->data, in[2]->data, &a,
+                              dq->dtype, s);
+}
 static double attention_bwd_flops(const Tensor *dq)
 {
     return 5 * product_cost(dq->src[0], dq->src[1], dq->args);
@@ -50,16 +65,22 @@ static void attention_vjp(Graph *g, Tensor *y, Tensor *dy)
     Tensor *src[] = {q, k, v, y, y->side[0], dy};
     Tensor *dq =
         graph_node(g, &op_attention_bwd, 3, q->dim, 6, src, y->args, sizeof(AttentionArgs));
-    Tensor *dk = graph_side(g, dq, 3, k->dim), *dv = graph_side(g, dq, 3, v->dim);
+    Tensor *dk = graph_typed(graph_side(g, dq, 3, k->dim), k->dtype);
+    Tensor *dv = graph_typed(graph_side(g, dq, 3, v->dim), v->dtype);
     grad_add(g, q, dq);
     grad_add(g, k, dk);
     grad_add(g, v, dv);
 }
 
-const OpDef op_attention = {
-    .name = "attention", .cpu = attention_cpu, .vjp = attention_vjp, .flops = attention_flops};
-const OpDef op_attention_bwd = {
-    .name = "attention_bwd", .cpu = attention_bwd_cpu, .flops = attention_bwd_flops};
+const OpDef op_attention = {.name = "attention",
+                            .cpu = attention_cpu,
+                            .cuda = CUDA_RUN(attention_cuda),
+                            .vjp = attention_vjp,
+                            .flops = attention_flops};
+const OpDef op_attention_bwd = {.name = "attention_bwd",
+                                .cpu = attention_bwd_cpu,
+                                .cuda = CUDA_RUN(attention_bwd_cuda),
+                                .flops = attention_bwd_flops};
 
 Tensor *attention(Graph *g, Tensor *q, Tensor *k, Tensor *v, int heads, bool causal)
 {

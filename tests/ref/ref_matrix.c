@@ -275,11 +275,25 @@ static Tensor *attention_case(Graph *g, int n, int tq, int tk, int heads, int dh
     X(attention_causal_few_keys, 1, 9, 4, 2, 6, true)                                              \
     X(attention_causal_few_queries, 1, 4, 9, 2, 6, true)                                           \
     X(attention_wide, 1, 3, 5, 1, 64, false)                                                       \
-    X(attention_two_keys, 3, 4, 2, 2, 7, false)
+    X(attention_two_keys, 3, 4, 2, 2, 7, false)                                                    \
+    X(attention_vae, 1, 5, 7, 1, 512, false)
 
 #define ATTENTION_BUILD(name, ...)                                                                 \
     static Tensor *name(Graph *g) { return attention_case(g, __VA_ARGS__); }
 ATTENTION_CASES(ATTENTION_BUILD)
+
+/* Scores up to some 150, where exp of an unshifted score overflows; keys in pairs of nearly equal
+ * scores, so that the gradient is not all zeros. */
+static Tensor *attention_far(Graph *g) { return attention_case(g, 1, 21, 34, 2, 16, false); }
+static void attention_far_fill(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    bool is_q = !strcmp(leaf->name, "q"), is_k = !strcmp(leaf->name, "k");
+    size_t d = (size_t)last_dim(leaf);
+    for (size_t i = 0; i < count; i++) {
+        value[i] = case_normal(seed, leaf, i) * (is_q ? 40 : 1);
+        if (is_k && i / d % 2) value[i] = value[i - d] + value[i] / 64;
+    }
+}
 
 /* Self-attention of one tensor: three gradients meet in it. */
 static Tensor *attention_self(Graph *g)
@@ -292,8 +306,9 @@ static Tensor *attention_self(Graph *g)
  * (No bias where there is one output: its gradient, one sum that may be near zero, has no scale.)
  */
 #define CONV_ROW(name, ...) {#name, name, NULL, 400},
-/* Scores over dh, then sums over keys or queries, at most 70 + 64. */
-#define ATTENTION_ROW(name, ...) {#name, name, NULL, 134},
+/* Scores over dh, then sums over keys or queries. */
+#define ATTENTION_ROW(name, n, tq, tk, heads, dh, causal)                                          \
+    {#name, name, NULL, (dh) + ((tq) > (tk) ? (tq) : (tk))},
 static const OpCase cases[] = {
     CONV_CASES(CONV_ROW){"conv_bias_only", conv_bias_only, NULL, 297},
     {"linear_rows", linear_rows, NULL, 37},
@@ -301,7 +316,9 @@ static const OpCase cases[] = {
     {"linear_to_one", linear_to_one, NULL, 30},
     {"linear_twice", linear_twice, NULL, 300},
     {"linear_bias_only", linear_bias_only, NULL, 530},
-    ATTENTION_CASES(ATTENTION_ROW){"attention_self", attention_self, NULL, 20},
+    /* Far: a score of 150 is off by 150 * 2^-24 from each of two roundings, and so is its weight. */
+    ATTENTION_CASES(ATTENTION_ROW){"attention_far", attention_far, attention_far_fill, 36 * 36},
+    {"attention_self", attention_self, NULL, 20},
 };
 
 const RefFamily ref_matrix = {twins, sizeof twins / sizeof *twins, cases,
