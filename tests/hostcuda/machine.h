@@ -117,7 +117,7 @@ enum class Access : uint8_t {
     WRITE,
     ATOMIC,       /* read-modify-write: atom, red */
     ATOMIC_READ,  /* ld.volatile, .relaxed, .acquire */
-    ATOMIC_WRITE, /* st.volatile, .relaxed, .release */
+    ATOMIC_WRITE, /* st.volatile, .relaxed; .release is a fence() before it */
 };
 /* Announces a load, store or atomic of `bytes` (of the whole vector: 16 for .v4.f32) BEFORE the
  * front end performs it with memcpy. Checks alignment and bounds always, races and initialisation
