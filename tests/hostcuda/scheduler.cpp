@@ -30,7 +30,7 @@ Machine machine;
 SpecialRegisters special;
 
 static constexpr size_t STACK_BYTES = 256 * 1024, PAGE = 4096;
-static constexpr uint64_t MAX_SPINS = 20000000;
+static constexpr uint64_t MAX_SPINS = 2000000;
 
 uint64_t random_next()
 {
@@ -165,7 +165,7 @@ void stop_cluster()
 void spin(At at)
 {
     if (++machine.spins > MAX_SPINS)
-        trap(at, "livelock: 20 million polls without progress");
+        trap(at, "livelock: 2 million polls without progress");
     if (!machine.engine.empty() && random_next() % 4 == 0)
         engine_step(random_next() % machine.engine.size());
     Thread *me = machine.current;
