@@ -3,6 +3,8 @@
 #ifndef KERNELS_TRAIN_H
 #define KERNELS_TRAIN_H
 #include "kernels_base.h"
+#include <math.h>
+#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -59,6 +61,49 @@ Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zero
 Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s);
 Status cpu_axpy(float *y, float a, const float *x, size_t count, Stream *s);
 Status cpu_ema(float *shadow, const float *x, double decay, size_t count, Stream *s);
+
+/* ---- optimizers on a GPU ------------------------------------------------------------------- */
+/* What an update needs lies in device memory, so that a recorded graph can be replayed for every
+ * step and no host waits for the gradient's norm: the host writes UpdateSet before a step, the
+ * GPU writes GradNorm. All pointers are device memory. */
+typedef struct {
+    float keep, rate, new1, old2, new2, root, eps; /* of AdamW, as cpu_adamw() derives them */
+    float sgd_rate, momentum, decay;
+    float pull;         /* 1 - decay of the average */
+    double share, clip; /* 1 / micro-batches; limit of the norm, 0 = off */
+} UpdateSet;
+typedef struct {
+    double square; /* sum of the squares of the gradients in memory */
+    double norm;   /* sqrt(square) * share */
+    double scale;  /* of each gradient: share and clipping */
+    int32_t finite; /* 0: nothing is to change */
+} GradNorm;
+
+/* half: bf16 copy of value, or NULL. Where the norm is not finite they change nothing. */
+Status cuda_adamw(float *value, const float *grad, float *m, float *v, float *ema /* or NULL */,
+                  void *half, size_t count, const UpdateSet *set, const GradNorm *norm, Stream *s);
+Status cuda_sgd_nesterov(float *value, const float *grad, float *momentum, float *ema /* or NULL */,
+                         void *half, size_t count, const UpdateSet *set, const GradNorm *norm,
+                         Stream *s);
+/* norm->square = sum of x[i]^2, or, add, += */
+Status cuda_sq_norm(GradNorm *norm, bool add, const float *x, size_t count, Stream *s);
+Status cuda_grad_norm(GradNorm *norm, const UpdateSet *set, Stream *s); /* the rest of it */
+Status cuda_axpy(float *y, float a, const float *x, size_t count, Stream *s);
+/* y = x where the norm is not finite */
+Status cuda_restore(float *y, const float *x, size_t count, const GradNorm *norm, Stream *s);
+
+/* The rest of a GradNorm, from its square; clipping is torch's clip_grad_norm_. */
+#ifdef __CUDACC__
+__host__ __device__ __forceinline__
+#else
+static inline
+#endif
+void grad_norm_finish(GradNorm *n, double share, double clip)
+{
+    n->norm = sqrt(n->square) * share;
+    n->finite = n->norm <= 1.7976931348623157e308; /* neither infinite nor NaN */
+    n->scale = clip > 0 && n->norm > clip ? share * (clip / (n->norm + 1e-6)) : share;
+}
 
 #ifdef __cplusplus
 }

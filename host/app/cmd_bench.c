@@ -23,7 +23,7 @@ enum { BATCHES = 4, WARM_UP = 3, TOKENS = 77, TIMESTEPS = 1000, CLASSES = 2 };
 typedef struct {
     Tensor *t;
     void *value; /* owned: BATCHES times the tensor's bytes */
-} Feed;
+} Supply;
 enum { MAX_FEED = 8 };
 
 typedef struct {
@@ -38,7 +38,7 @@ typedef struct {
     Exec *exec;            /* of the UNet */
     ParamStore unet_store; /* of the UNet */
     Tensor *loss;
-    Feed feed[MAX_FEED];
+    Supply feed[MAX_FEED];
     int n_feed;
     ClassifierNet net;   /* of Inception-V3 */
     ClassifierPass pass; /* of Inception-V3 */
@@ -58,7 +58,7 @@ static RandomKey key_of(int batch, int what)
 static Tensor *feed_input(Bench *b, const char *name, int ndim, const int *dim)
 {
     CHECK(b->n_feed < MAX_FEED);
-    Feed *f = &b->feed[b->n_feed];
+    Supply *f = &b->feed[b->n_feed];
     f->t = graph_leaf(b->graph, KIND_INPUT, DTYPE_F32, name, ndim, dim);
     size_t count = tensor_count(f->t);
     float *value = malloc(BATCHES * count * sizeof *value);
@@ -71,7 +71,7 @@ static Tensor *feed_input(Bench *b, const char *name, int ndim, const int *dim)
 }
 
 /* Times, and the coefficients of q(x_t | x_0) and of the v-prediction at them. */
-static void fill_times(Feed *time, Feed *mix, Feed *target, Feed *weight)
+static void fill_times(Supply *time, Supply *mix, Supply *target, Supply *weight)
 {
     size_t n = BATCHES * tensor_count(time->t);
     float *t = time->value, *q = mix->value, *v = target->value, *w = weight->value;
@@ -90,11 +90,11 @@ static Status record_unet(Bench *b, const UnetConfig *c)
     int n = b->batch, side = b->size / 8;
     int image[] = {n, side, side, c->in_channels}, pair[] = {n, 2};
     int context[] = {n, TOKENS, c->cross_attention_dim};
-    Graph *g = b->graph = graph_new();
+    Graph *g = b->graph = device_graph(b->device);
     Tensor *latent = feed_input(b, "latent", 4, image);
     Tensor *noise = feed_input(b, "noise", 4, image);
     Tensor *text = feed_input(b, "context", 3, context);
-    Feed *time = b->feed + b->n_feed;
+    Supply *time = b->feed + b->n_feed;
     feed_input(b, "time", 1, &n);
     feed_input(b, "mix", 2, pair);
     feed_input(b, "target", 2, pair);
@@ -139,12 +139,13 @@ static Status step_unet(Bench *b, float *loss)
     double norm;
     size_t turn = (size_t)(b->step % BATCHES);
     for (int i = 0; i < b->n_feed; i++) {
-        const Feed *f = &b->feed[i];
+        const Supply *f = &b->feed[i];
         TRY(exec_write(b->exec, f->t, (const char *)f->value + turn * tensor_bytes(f->t)));
     }
-    TRY(exec_run(b->exec));
+    TRY(optimizer_begin(&b->optimizer, b->config.ldm.learning_rate, 1));
+    TRY(exec_run_then(b->exec, optimizer_update, &b->optimizer));
     TRY(exec_read(b->exec, b->loss, loss));
-    return optimizer_step(&b->optimizer, b->config.ldm.learning_rate, 1, &norm);
+    return optimizer_norm(&b->optimizer, &norm);
 }
 
 /* ---- Inception-V3 ----------------------------------------------------------------------- */
@@ -280,6 +281,8 @@ static const Option option[] = {
     {"width", "W", "inception: times the channels of the published network", "0.25"},
     {"size", "PX", "side of the films; the UNet's latents have an eighth", "128"},
     {"batch", "N", "films a step", "32"},
+    {"device", "D", "auto, cpu, cuda or cuda:N", "cpu"},
+    {"precision", "P", "auto, fp32 or bf16; auto: bf16 on a GPU", "auto"},
     {"threads", "N", "processor threads; 0: one per core", "0"},
     {"rounds", "N", "measurements", "9"},
     {"steps-per-round", "N", "training steps in one measurement", "3"},
@@ -328,7 +331,8 @@ Status cmd_bench(App *app, int argc, char **argv)
     while (c < cases + 2 && strcmp(c->name, o.argument[0])) c++;
     if (c == cases + 2)
         return FAIL(ERR_USAGE, "bench: found %s, expected unet or inception", o.argument[0]);
-    TRY(device_open(&b.device, "cpu", threads, app->log));
+    TRY(device_open(&b.device, options_text(&o, "device"), options_text(&o, "precision"), threads,
+                    app->log));
     Status s = c->open(&b);
     if (!s) s = run_rounds(&b, c);
     bench_close(&b);

@@ -3,6 +3,8 @@
 #include "app/options.h"
 #include "exec/device.h"
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static const Usage usage = {
@@ -24,11 +26,14 @@ Status cmd_devices(App *app, int argc, char **argv)
     Device *cpu;
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
-    TRY(device_open(&cpu, "cpu", 0, app->log));
+    TRY(device_open(&cpu, "cpu", "fp32", 0, app->log));
     double memory_gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (1 << 30);
     printf("%s; %d of %ld cores, %.1f GiB memory\n", device_text(cpu), usable_cores(),
            sysconf(_SC_NPROCESSORS_CONF), memory_gib);
-    printf("CUDA: not built\n");
+    Text gpus = {0};
+    device_list_gpus(&gpus);
+    fputs(gpus.s, stdout);
+    free(gpus.s);
     device_close(cpu);
     return OK;
 }

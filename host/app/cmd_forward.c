@@ -108,7 +108,7 @@ static Status write_input(Forward *f, Tensor *to, const char *prefix, const Forw
 
 static Status record(Forward *f)
 {
-    f->graph = graph_new();
+    f->graph = device_graph(f->device);
     TRY(make_inputs(f));
     TRY(f->model->build(f));
     if (f->graph->error[0]) return FAIL(ERR_INPUT, "%s: %s", f->from, f->graph->error);
@@ -229,6 +229,8 @@ static const Option option[] = {
     {"out", "B.safetensors", "gets the outputs; with --grad also grad.INPUT and grad.PARAMETER",
      NULL},
     {"grad", NULL, "run the backward pass too", NULL},
+    {"device", "D", "auto, cpu, cuda or cuda:N", "auto"},
+    {"precision", "P", "fp32, bf16 (on a GPU) or auto: bf16 on a GPU", "fp32"},
     {"train", NULL,
      "inception: batch statistics and auxiliary head, no dropout; moved averages are written too",
      NULL},
@@ -239,7 +241,7 @@ static const Option option[] = {
 static const Usage usage = {
     .command = "forward",
     .arguments = "MODEL",
-    .help = "Runs one model on given tensors, fp32, images as [n,c,h,w], and its backward pass: "
+    .help = "Runs one model on given tensors, images as [n,c,h,w], and its backward pass: "
             "the debugging door to\n"
             "PyTorch. MODEL, inputs -> outputs:\n"
             "  unet          sample, timestep, encoder_hidden_states -> sample\n"
@@ -296,7 +298,8 @@ Status cmd_forward(App *app, int argc, char **argv)
     Status s;
     TRY_OR(done, s, model_find(&f.config_file, &f.weights_file, f.weights));
     TRY_OR(done, s, st_open(&f.file, f.from));
-    TRY_OR(done, s, device_open(&f.device, "auto", 0, app->log));
+    TRY_OR(done, s, device_open(&f.device, options_text(&o, "device"),
+                                options_text(&o, "precision"), 0, app->log));
     TRY_OR(done, s, record(&f));
     if (options_has(&o, "dump")) TRY_OR(done, s, dump(f.graph, options_text(&o, "dump")));
     TRY_OR(done, s, run(&f));

@@ -212,7 +212,7 @@ static Status merge_lora(App *app, const Options *o)
     use.lora = o->argument[2];
     if (file_exists(o->argument[3]))
         return FAIL(ERR_USAGE, "%s: is there already; nothing is overwritten", o->argument[3]);
-    TRY(device_open(&d, "cpu", 0, app->log));
+    TRY(device_open(&d, "cpu", "fp32", 0, app->log));
     TRY_OR(done, s, ldm_open(&m, d, o->argument[1], use));
     s = ldm_save(&m, o->argument[3], NULL, NULL);
 done:

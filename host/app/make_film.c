@@ -38,7 +38,8 @@
         {"height", "PX", "likewise", NULL}
 #define OUTPUT                                                                                     \
     {"rgb", NULL, "colour in and out; else grey, the mean of the model's three channels", NULL},   \
-        {"device", "D", "auto, cpu or cuda", "auto"}, {"out", "FILE", "the PNG to write", NULL},   \
+        {"device", "D", "auto, cpu, cuda or cuda:N", "auto"},                                      \
+        {"precision", "P", "auto, fp32 or bf16; auto: bf16 on a GPU", "auto"}, {"out", "FILE", "the PNG to write", NULL},   \
     {                                                                                              \
         "force", NULL, "write over FILE if it is there", NULL                                      \
     }
@@ -75,7 +76,7 @@ static const Usage usage[2] = {
 };
 
 typedef struct {
-    const char *command, *model, *image, *prompt, *negative, *out, *device, *noise;
+    const char *command, *model, *image, *prompt, *negative, *out, *device, *precision, *noise;
     SamplerSettings set;
     bool own_spacing; /* else the model's */
     int seed, w, h;   /* 0: not given */
@@ -146,6 +147,7 @@ static Status read_wish(Wish *w, const Options *o, bool from_film)
     read_lora(w, options_text(o, "lora"));
     w->negative = options_text(o, "negative");
     w->device = options_text(o, "device");
+    w->precision = options_text(o, "precision");
     w->noise = options_text(o, "noise");
     w->channels = options_has(o, "rgb") ? 3 : 1;
     TRY(read_sampling(w, o));
@@ -304,7 +306,7 @@ static Status make_film(Wish *w, Log *log)
     float *film = NULL;
     Status s;
     TRY_OR(done, s, read_source(&source, w));
-    TRY_OR(done, s, device_open(&d, w->device, 0, log));
+    TRY_OR(done, s, device_open(&d, w->device, w->precision, 0, log));
     TRY_OR(done, s, ldm_open(&m, d, w->model, w->use));
     TRY_OR(done, s, check_prompts(w, &m, log));
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));

@@ -19,6 +19,16 @@ static Status check_data(const DataSettings *d)
     return OK;
 }
 
+/* auto, cpu, cuda or cuda:N */
+static Status check_study(const StudySettings *s)
+{
+    const char *d = s->device, *digits = d + 5;
+    bool numbered = !strncmp(d, "cuda:", 5) && *digits && strlen(digits) < 4 &&
+                    strspn(digits, "0123456789") == strlen(digits);
+    if (numbered || !strcmp(d, "auto") || !strcmp(d, "cpu") || !strcmp(d, "cuda")) return OK;
+    return FAIL(ERR_USAGE, "study.device = \"%.100s\", expected auto, cpu, cuda or cuda:N", d);
+}
+
 static Status check_classifier(const ClassifierSettings *k, int size)
 {
     if (k->aux_weight > 0 && size < 299)
@@ -87,6 +97,7 @@ static Status check_synthesis(const SynthesisSettings *s)
 
 Status config_check(const Config *c)
 {
+    TRY(check_study(&c->study));
     TRY(check_data(&c->data));
     TRY(check_classifier(&c->classifier, c->data.size));
     TRY(check_ldm(&c->ldm));

@@ -1,37 +1,68 @@
 /* device.c - the device interface: picks a kind and hands over to it. */
 #include "exec/device_table.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* N of "cuda:N", 0 of "cuda"; -1: neither. */
+static int cuda_index(const char *which)
+{
+    if (!strcmp(which, "cuda")) return 0;
+    if (strncmp(which, "cuda:", 5) || !which[5] || strlen(which) > 8) return -1;
+    for (const char *c = which + 5; *c; c++)
+        if (*c < '0' || *c > '9') return -1;
+    return atoi(which + 5);
+}
+
 /* The kind that `which` asks for. */
-static Status choose(const DeviceTable **kind, const char *which, Log *log)
+static Status choose(const DeviceTable **kind, int *index, const char *which, Log *log)
 {
     bool any = !strcmp(which, "auto");
     *kind = &device_cpu;
+    *index = any ? 0 : cuda_index(which);
     if (!strcmp(which, "cpu")) return OK;
-    if (!any && strcmp(which, "cuda"))
-        return FAIL(ERR_USAGE, "device = %s: expected auto, cpu or cuda", which);
+    if (*index < 0)
+        return FAIL(ERR_USAGE, "device = %s: expected auto, cpu, cuda or cuda:N", which);
     const char *why = "this program was built without CUDA";
 #if EQ_CUDA
-    if (cuda_device_count(&why) > 0) {
+    int n = cuda_device_count(&why);
+    if (*index < n) {
         *kind = &device_cuda;
         return OK;
     }
+    if (n) return FAIL(ERR_DEVICE, "device = %s: found %d GPUs, counted from 0", which, n);
 #endif
-    if (!any) return FAIL(ERR_DEVICE, "device = cuda: %s, expected auto or cpu", why);
+    if (!any) return FAIL(ERR_DEVICE, "device = %s: %s, expected auto or cpu", which, why);
     if (log) log_info(log, "device: CPU (%s)", why);
     return OK;
 }
 
-Status device_open(Device **d, const char *which, int threads, Log *log)
+static Status set_precision(Device *d, const char *precision)
+{
+    bool gpu = device_is_gpu(d), automatic = !strcmp(precision, "auto");
+    if (!strcmp(precision, "bf16") && !gpu)
+        return FAIL(ERR_USAGE, "precision = bf16: the CPU computes in fp32 only, expected auto or "
+                               "fp32");
+    if (!automatic && strcmp(precision, "fp32") && strcmp(precision, "bf16"))
+        return FAIL(ERR_USAGE, "precision = %s: expected auto, fp32 or bf16", precision);
+    d->act = gpu && strcmp(precision, "fp32") ? DTYPE_BF16 : DTYPE_F32;
+    size_t n = strlen(d->text);
+    if (gpu)
+        snprintf(d->text + n, sizeof d->text - n, ", %s", d->act == DTYPE_BF16 ? "bf16" : "fp32");
+    return OK;
+}
+
+Status device_open(Device **d, const char *which, const char *precision, int threads, Log *log)
 {
     const DeviceTable *kind;
+    int index;
     *d = NULL;
-    TRY(choose(&kind, which, log));
+    TRY(choose(&kind, &index, which, log));
     Device *r = calloc(1, sizeof *r);
     CHECK(r);
     r->kind = kind;
-    Status s = kind->open(r, threads);
+    Status s = kind->open(r, index, threads);
+    if (!s) s = set_precision(r, precision);
     if (s) device_close(r);
     else *d = r;
     return s;
@@ -47,9 +78,12 @@ void device_close(Device *d)
 Status device_alloc(Device *d, void **p, size_t bytes, const char *what)
 {
     Status s = d->kind->alloc(p, bytes);
-    if (s == ERR_SPACE)
+    if (s != ERR_SPACE) return s;
+    size_t total, left = d->kind->free_bytes ? d->kind->free_bytes(&total) : 0;
+    if (!d->kind->free_bytes)
         return FAIL(s, "no memory for %s: %.1f MiB needed", what, (double)bytes / 1048576);
-    return s;
+    return FAIL(s, "no memory for %s: %.1f MiB needed, %.1f of %.1f MiB free on %s", what,
+                (double)bytes / 1048576, (double)left / 1048576, (double)total / 1048576, d->text);
 }
 
 void device_release(Device *d, void *p)
@@ -67,8 +101,84 @@ Status device_read(Device *d, void *host, const void *from, size_t bytes)
     return d->kind->read(d, host, from, bytes);
 }
 
+Status device_copy(Device *d, void *to, const void *from, size_t bytes)
+{
+    return d->kind->copy(d, to, from, bytes);
+}
+
+Status device_zero(Device *d, void *to, size_t bytes) { return d->kind->zero(d, to, bytes); }
 Status device_run(Device *d, const Tensor *node) { return d->kind->run(d, node); }
 Status device_sync(Device *d) { return d->kind->sync(d); }
 Stream *device_stream(Device *d) { return d->stream; }
+
+/* ---- feeds ------------------------------------------------------------------------------ */
+
+Status device_feed_new(Feed **f, Device *d, size_t most_bytes)
+{
+    Status s = OK;
+    if (d->kind->feed_new) {
+        s = d->kind->feed_new(f, most_bytes);
+    } else {
+        *f = malloc(sizeof **f);
+        CHECK(*f);
+    }
+    if (*f) (*f)->device = d;
+    return s;
+}
+
+void device_feed_free(Feed *f)
+{
+    if (!f) return;
+    if (f->device->kind->feed_free) f->device->kind->feed_free(f);
+    else free(f);
+}
+
+Status device_feed(Feed *f, void *to, const void *host, size_t bytes)
+{
+    const DeviceTable *kind = f->device->kind;
+    return kind->feed ? kind->feed(f, to, host, bytes) : kind->write(f->device, to, host, bytes);
+}
+
+/* ---- recordings ------------------------------------------------------------------------- */
+
+bool device_can_record(const Device *d) { return d->kind->record_begin != NULL; }
+Status device_record_begin(Device *d) { return d->kind->record_begin(d); }
+Status device_record_end(Device *d, Recording **r) { return d->kind->record_end(d, r); }
+Status device_replay(Device *d, const Recording *r) { return d->kind->replay(d, r); }
+
+void device_recording_free(Device *d, Recording *r)
+{
+    if (r) d->kind->recording_free(r);
+}
+
+/* ---- what it is ------------------------------------------------------------------------- */
+
+Status device_mark(Device *d, int number) { return d->kind->mark(d, number); }
+Status device_marks_ms(Device *d, float *ms, int n) { return d->kind->marks_ms(d, ms, n); }
 bool device_is_gpu(const Device *d) { return d->kind != &device_cpu; }
+Dtype device_act(const Device *d) { return d->act; }
 const char *device_text(const Device *d) { return d->text; }
+
+Graph *device_graph(const Device *d)
+{
+    Graph *g = graph_new();
+    g->act = d->act;
+    return g;
+}
+
+size_t device_free_bytes(Device *d)
+{
+    size_t total;
+    return d->kind->free_bytes ? d->kind->free_bytes(&total) : 0;
+}
+
+void device_list_gpus(Text *out)
+{
+    const char *why = "not built";
+    int n = 0;
+#if EQ_CUDA
+    n = cuda_device_count(&why);
+    for (int i = 0; i < n; i++) cuda_device_line(out, i);
+#endif
+    if (!n) text_add(out, "CUDA: %s\n", why);
+}

@@ -4,8 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ALIGNMENT = 256 };
+
+/* own: the times of the marks, growing */
+typedef struct {
+    double *at;
+    int cap;
+} Marks;
 
 static const char *instruction_set(void)
 {
@@ -16,15 +23,24 @@ static const char *instruction_set(void)
     return "baseline";
 }
 
-static Status open(Device *d, int threads)
+static Status open(Device *d, int index, int threads)
 {
+    (void)index;
     if (threads > 0) omp_set_num_threads(threads);
     snprintf(d->text, sizeof d->text, "CPU, %d threads, %s",
              threads > 0 ? threads : omp_get_max_threads(), instruction_set());
+    d->own = calloc(1, sizeof(Marks));
+    CHECK(d->own);
     return cpu_stream_new(&d->stream);
 }
 
-static void close(Device *d) { cpu_stream_free(d->stream); }
+static void close(Device *d)
+{
+    Marks *m = d->own;
+    if (m) free(m->at);
+    free(m);
+    cpu_stream_free(d->stream);
+}
 
 static Status alloc(void **p, size_t bytes)
 {
@@ -51,6 +67,46 @@ static Status copy_out(Device *d, void *host, const void *from, size_t bytes)
     return OK;
 }
 
+static Status copy(Device *d, void *to, const void *from, size_t bytes)
+{
+    (void)d;
+    memcpy(to, from, bytes);
+    return OK;
+}
+
+static Status zero(Device *d, void *to, size_t bytes)
+{
+    (void)d;
+    memset(to, 0, bytes);
+    return OK;
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+static Status mark(Device *d, int number)
+{
+    Marks *m = d->own;
+    if (number >= m->cap) {
+        m->cap = 2 * number + 64;
+        m->at = realloc(m->at, (size_t)m->cap * sizeof *m->at);
+        CHECK(m->at);
+    }
+    m->at[number] = now_ms();
+    return OK;
+}
+
+static Status marks_ms(Device *d, float *ms, int n)
+{
+    const Marks *m = d->own;
+    for (int i = 0; i < n; i++) ms[i] = (float)(m->at[i + 1] - m->at[i]);
+    return OK;
+}
+
 static Status run(const Device *d, const Tensor *node) { return node->op->cpu(node, d->stream); }
 
 static Status sync(Device *d)
@@ -59,4 +115,16 @@ static Status sync(Device *d)
     return OK;
 }
 
-const DeviceTable device_cpu = {"cpu", open, close, alloc, release, copy_in, copy_out, run, sync};
+const DeviceTable device_cpu = {.name = "cpu",
+                                .open = open,
+                                .close = close,
+                                .alloc = alloc,
+                                .release = release,
+                                .write = copy_in,
+                                .read = copy_out,
+                                .copy = copy,
+                                .zero = zero,
+                                .run = run,
+                                .sync = sync,
+                                .mark = mark,
+                                .marks_ms = marks_ms};

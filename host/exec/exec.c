@@ -1,10 +1,18 @@
 /* exec.c - the executor: the list in order, each node where the plan put it. */
 #include "exec/exec.h"
+#include "exec/exec_compare.h"
 #include "graph/plan.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+/* A kind of run: alone, or with more work behind it. */
+typedef struct {
+    Status (*then)(void *arg);
+    void *arg;
+    bool ran; /* once, node by node: scratch memory has its size */
+    Recording *recording; /* owned */
+} Run;
 
 struct Exec {
     Device *device;      /* borrowed */
@@ -13,7 +21,11 @@ struct Exec {
     int n_run;
     char *block;         /* owned: device memory */
     size_t bytes;
-    double *spent_s;     /* owned: [n_run] or NULL without profiling */
+    Feed **feed;         /* owned: [graph->n], made at an input's first value */
+    Run alone, followed;
+    bool records, waits; /* replays recordings; EQ_SYNC */
+    Compare *compare;    /* owned: EQ_COMPARE, else NULL */
+    double *spent_s;     /* owned: [n_run + 1], the last is the work behind; NULL: no EQ_PROFILE */
 };
 
 static Status bind(Exec *e, Tensor *const *keep, int n_keep)
@@ -35,23 +47,43 @@ static Status bind(Exec *e, Tensor *const *keep, int n_keep)
     return s;
 }
 
+static bool wanted(const char *variable)
+{
+    const char *v = getenv(variable);
+    return v && *v == '1';
+}
+
+static Status set_modes(Exec *e)
+{
+    bool profiled = wanted("EQ_PROFILE");
+    if (profiled) {
+        e->spent_s = calloc((size_t)e->n_run + 1, sizeof *e->spent_s);
+        CHECK(e->spent_s);
+    }
+    if (!device_is_gpu(e->device)) return OK;
+    e->waits = wanted("EQ_SYNC");
+    if (wanted("EQ_COMPARE")) TRY(compare_new(&e->compare, e->device));
+    e->records = device_can_record(e->device) && !wanted("EQ_NO_GRAPH") && !e->waits &&
+                 !e->compare && !profiled;
+    return OK;
+}
+
 Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep)
 {
     *out = NULL;
     TRY(graph_status(g));
     Exec *e = calloc(1, sizeof *e);
     CHECK(e);
-    *e = (Exec){.device = d, .graph = g, .run = calloc((size_t)g->n + 1, sizeof *e->run)};
-    CHECK(e->run);
+    *e = (Exec){.device = d,
+                .graph = g,
+                .run = calloc((size_t)g->n + 1, sizeof *e->run),
+                .feed = calloc((size_t)g->n + 1, sizeof(Feed *))};
+    CHECK(e->run && e->feed);
     for (int i = 0; i < g->n; i++)
         if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of)
             e->run[e->n_run++] = g->node[i];
-    const char *profile = getenv("EQ_PROFILE");
-    if (profile && *profile == '1') {
-        e->spent_s = calloc((size_t)e->n_run + 1, sizeof *e->spent_s);
-        CHECK(e->spent_s);
-    }
-    Status s = bind(e, keep, n_keep);
+    Status s = set_modes(e);
+    if (!s) s = bind(e, keep, n_keep);
     if (s) exec_free(e);
     else *out = e;
     return s;
@@ -60,7 +92,12 @@ Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep
 void exec_free(Exec *e)
 {
     if (!e) return;
+    device_recording_free(e->device, e->alone.recording);
+    device_recording_free(e->device, e->followed.recording);
+    for (int i = 0; i < e->graph->n; i++) device_feed_free(e->feed[i]);
     device_release(e->device, e->block);
+    compare_free(e->compare);
+    free(e->feed);
     free(e->spent_s);
     free(e->run);
     free(e);
@@ -70,12 +107,14 @@ Status exec_write(Exec *e, Tensor *t, const void *host)
 {
     CHECK(t->kind != KIND_ACT);
     if (!t->live) return OK; /* nothing reads it */
-    return device_write(e->device, t->data, host, tensor_bytes(t));
+    if (t->kind != KIND_INPUT) return device_write(e->device, t->data, host, tensor_bytes(t));
+    Feed **f = &e->feed[t->id];
+    if (!*f) TRY(device_feed_new(f, e->device, tensor_bytes(t)));
+    return device_feed(*f, t->data, host, tensor_bytes(t));
 }
 
 Status exec_read(Exec *e, const Tensor *t, void *host)
 {
-    TRY(device_sync(e->device));
     return device_read(e->device, host, t->data, tensor_bytes(t));
 }
 
@@ -93,22 +132,67 @@ static Status name_failure(Status code, const Tensor *t)
     return code;
 }
 
-static double now_s(void)
+static Status run_node(Exec *e, int i)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    Status s = e->compare ? compare_run(e->compare, e->run[i]) : device_run(e->device, e->run[i]);
+    if (!s && e->waits) s = device_sync(e->device);
+    if (!s && e->spent_s) s = device_mark(e->device, i + 1);
+    return s ? name_failure(s, e->run[i]) : OK;
 }
 
-Status exec_run(Exec *e)
+static Status add_times(Exec *e)
 {
-    for (int i = 0; i < e->n_run; i++) {
-        double began = e->spent_s ? now_s() : 0;
-        Status s = device_run(e->device, e->run[i]);
-        if (s) return name_failure(s, e->run[i]);
-        if (e->spent_s) e->spent_s[i] += now_s() - began;
+    float *ms = calloc((size_t)e->n_run + 1, sizeof *ms);
+    CHECK(ms);
+    Status s = device_sync(e->device);
+    if (!s) s = device_marks_ms(e->device, ms, e->n_run + 1);
+    for (int i = 0; i <= e->n_run && !s; i++) e->spent_s[i] += 1e-3 * (double)ms[i];
+    free(ms);
+    return s;
+}
+
+static Status run_nodes(Exec *e, const Run *r)
+{
+    if (e->spent_s) TRY(device_mark(e->device, 0));
+    for (int i = 0; i < e->n_run; i++) TRY(run_node(e, i));
+    if (r->then) TRY(r->then(r->arg));
+    if (!e->spent_s) return OK;
+    TRY(device_mark(e->device, e->n_run + 1));
+    return add_times(e);
+}
+
+static Status record(Exec *e, Run *r)
+{
+    TRY(device_record_begin(e->device));
+    Status s = run_nodes(e, r);
+    if (!s) return device_record_end(e->device, &r->recording);
+    char message[1024];
+    snprintf(message, sizeof message, "%s", status_message());
+    device_record_end(e->device, &r->recording);
+    device_recording_free(e->device, r->recording);
+    r->recording = NULL;
+    status_set(s, message);
+    return s;
+}
+
+static Status run_kind(Exec *e, Run *r)
+{
+    if (!e->records || !r->ran) {
+        r->ran = true;
+        return run_nodes(e, r);
     }
-    return OK;
+    if (!r->recording) TRY(record(e, r));
+    return device_replay(e->device, r->recording);
+}
+
+Status exec_run(Exec *e) { return run_kind(e, &e->alone); }
+
+Status exec_run_then(Exec *e, Status (*then)(void *arg), void *arg)
+{
+    CHECK(!e->followed.then || (e->followed.then == then && e->followed.arg == arg));
+    e->followed.then = then;
+    e->followed.arg = arg;
+    return run_kind(e, &e->followed);
 }
 
 size_t exec_bytes(const Exec *e) { return e->bytes; }
@@ -142,5 +226,7 @@ void exec_profile(const Exec *e, Text *out)
                      count, spent, flops * 1e-9);
         done[i] = true;
     }
+    if (e->followed.then)
+        text_add(out, "%-22s             %10.3f s\n", "work behind", e->spent_s[e->n_run]);
     free(done);
 }

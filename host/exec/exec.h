@@ -3,6 +3,14 @@
  * The graph must be finished (graph_finish) and must outlive the Exec; it is not changed any
  * more. Parameters and state must have their data bound before (ParamStore does). A failing
  * node is named with its op, shapes and path.
+ *
+ * On a GPU a run is only enqueued; exec_read() waits. The first run launches node by node, the second
+ * records a CUDA graph, which later ones replay. The environment at exec_new():
+ *   EQ_NO_GRAPH=1  node by node always
+ *   EQ_SYNC=1      waits after each node, so that the one that fails is named
+ *   EQ_COMPARE=1   computes each node on the CPU in fp32 too, from the same inputs, and stops at the
+ *                  first that differs by more than its storage explains
+ *   EQ_PROFILE=1   times each node
  */
 #ifndef EXEC_H
 #define EXEC_H
@@ -13,13 +21,16 @@ typedef struct Exec Exec;
 /* keep: tensors whose values are read after a run. */
 Status exec_new(Exec **e, Device *d, Graph *g, Tensor *const *keep, int n_keep);
 void   exec_free(Exec *e);                                          /* accepts NULL */
-Status exec_write(Exec *e, Tensor *input, const void *host);        /* the whole tensor */
+/* The whole tensor, as it is stored: fp32 for an fp32 tensor, int32 for ids. */
+Status exec_write(Exec *e, Tensor *input, const void *host);
 Status exec_run(Exec *e);
+/* A run with more work behind it, which belongs to it: recorded and replayed with it. It must
+ * enqueue the same on every call, and be the same in all calls of one Exec. */
+Status exec_run_then(Exec *e, Status (*then)(void *arg), void *arg);
 Status exec_read(Exec *e, const Tensor *t, void *host);             /* kept, or a parameter */
 size_t exec_bytes(const Exec *e);                                   /* of the planned block */
 double exec_flops(const Exec *e);                                   /* of one run, counted ops */
 
-/* Seconds per op name over all runs as a table; empty unless EQ_PROFILE=1 was set at
- * exec_new(). */
+/* Seconds per op name over all runs as a table; empty unless EQ_PROFILE=1. */
 void   exec_profile(const Exec *e, Text *out);
 #endif

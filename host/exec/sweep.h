@@ -1,15 +1,40 @@
 /* sweep.h - single passes over parameter blocks on whatever device they live: optimizers, norms,
- * averages. The launchers of kernels_train.h, by device. Counts are in floats. */
+ * averages. The launchers of kernels_train.h, by device. Counts are in floats.
+ *
+ * One update:  sweep_begin(); sweep_sq_norm() for each range; sweep_norm(); sweep_adamw() or
+ * sweep_sgd() for each range. All but sweep_begin() may be recorded (device_record_begin) and
+ * replayed behind another sweep_begin(): what changes from step to step lies in device memory.
+ */
 #ifndef SWEEP_H
 #define SWEEP_H
 #include "exec/device.h"
 #include "kernels_train.h"
 
-Status sweep_adamw(Device *d, float *value, const float *grad, float *m, float *v,
-                   float *ema /* or NULL */, size_t count, Adamw a);
-Status sweep_sgd(Device *d, float *value, const float *grad, float *momentum, size_t count, Sgd a);
-Status sweep_ema(Device *d, float *shadow, const float *value, double decay, size_t count);
-Status sweep_sq_norm(Device *d, double *sum, const float *x, size_t count);
+typedef struct {
+    Adamw adamw; /* of the update: all but grad_scale; for sweep_sgd the fields of sgd, and
+                    adamw.ema_decay */
+    Sgd sgd;
+    double share, clip; /* 1 / micro-batches; limit of the gradient's norm, 0 = off */
+    UpdateSet *set;     /* owned: device memory, what of it a GPU reads */
+    GradNorm *norm;     /* owned: device memory */
+    Feed *feed;         /* owned: to set */
+} Update;               /* starts as {0} */
+
+Status update_new(Update *u, Device *d);
+void   update_free(Update *u, Device *d);
+
+Status sweep_begin(Device *d, const Update *u); /* after the caller has filled in the first rows */
+Status sweep_sq_norm(Device *d, const Update *u, bool add, const float *x, size_t count);
+Status sweep_norm(Device *d, const Update *u);
+Status sweep_read_norm(Device *d, const Update *u, double *norm); /* waits */
+/* half: bf16 copy of value on a GPU, or NULL. Nothing changes where the norm is not finite. */
+Status sweep_adamw(Device *d, const Update *u, float *value, const float *grad, float *m, float *v,
+                   float *ema /* or NULL */, void *half, size_t count);
+Status sweep_sgd(Device *d, const Update *u, float *value, const float *grad, float *momentum,
+                 float *ema /* or NULL */, void *half, size_t count);
+/* y = x where the norm is not finite */
+Status sweep_restore(Device *d, const Update *u, float *y, const float *x, size_t count);
+
 Status sweep_add(Device *d, float *y, const float *x, size_t count);   /* y += x */
-Status sweep_zero(Device *d, float *y, size_t count);
+Status sweep_halve(Device *d, void *half, const float *x, size_t count); /* of a GPU: bf16 of x */
 #endif

@@ -275,7 +275,7 @@ Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, fl
     size_t values = 3 * pixel_count(n, shape), copies = shape.channels == 3 ? 1 : 3,
            count = (size_t)n * ldm_latent_count(m, shape);
     float *three = malloc(values * sizeof *three), *moments = malloc(2 * count * sizeof *moments);
-    Part p = {.g = graph_new()};
+    Part p = {.g = device_graph(m->device)};
     Status s = three && moments ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
@@ -317,7 +317,7 @@ Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *f
     size_t count = (size_t)n * ldm_latent_count(m, shape), pixels = pixel_count(n, shape);
     int scale = ldm_scale(m);
     float *raw = malloc(count * sizeof *raw), *three = malloc(3 * pixels * sizeof *three);
-    Part p = {.g = graph_new()};
+    Part p = {.g = device_graph(m->device)};
     Status s = raw && three ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     memcpy(raw, latents, count * sizeof *raw);
@@ -383,7 +383,7 @@ Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids)
 
 Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context)
 {
-    Part p = {.g = graph_new()};
+    Part p = {.g = device_graph(m->device)};
     p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_I32, "ids", 2,
                       (int[]){n < TEXT_BATCH ? n : TEXT_BATCH, ldm_tokens(m)});
     p.out = clip_text(p.g, &m->text, &m->text_config, p.in);

@@ -330,6 +330,8 @@ Status lora_merge(ParamStore *unet, ParamStore *text, const char *path, double s
     TRY_OR(done, s, device_sync(unet->device));
     for (int apply = 0; apply < 2; apply++)
         for (int i = 0; i < l.n; i++) TRY_OR(done, s, use_change(&l, &l.change[i], apply));
+    TRY_OR(done, s, params_refresh(unet));
+    s = params_refresh(text);
 done:
     free(l.change);
     st_close(&l.file);
@@ -362,6 +364,7 @@ Status lora_merge_adapter(ParamStore *s, const float *value)
         CHECK(p && b->dim[1] == a->dim[0]);
         code = add_to(s, p, block + a->offset, block + b->offset, (size_t)a->dim[0], 1);
     }
+    if (!code) code = params_refresh(s);
     free(block);
     return code;
 }

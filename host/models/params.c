@@ -1,6 +1,7 @@
 /* params.c - registry of one model's parameters, their block of memory, first values, binding. */
 #include "models/params.h"
 #include "base/random.h"
+#include "exec/sweep.h"
 #include "ops/ops.h"
 #include <math.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ void params_free(ParamStore *s)
 {
     device_release(s->device, s->value);
     device_release(s->device, s->grad);
+    device_release(s->device, s->half);
     free(s->param);
     arena_free(&s->arena);
     *s = (ParamStore){0};
@@ -147,6 +149,8 @@ Status params_alloc(ParamStore *s, Device *d, bool with_grad)
     s->device = d;
     TRY(device_alloc(d, (void **)&s->value, at * sizeof(float), "parameters"));
     if (with_grad) TRY(device_alloc(d, (void **)&s->grad, at * sizeof(float), "gradients"));
+    if (device_act(d) == DTYPE_BF16)
+        TRY(device_alloc(d, &s->half, at * dtype_bytes(DTYPE_BF16), "parameters in bf16"));
     return OK;
 }
 
@@ -203,8 +207,12 @@ void params_bind(Graph *g)
     for (int i = 0; i < g->n; i++) {
         const ParamRef *ref = reference(g->node[i]);
         if (!ref) continue;
-        CHECK(ref->store->value);
-        g->node[i]->data = ref->store->value + ref->store->param[ref->index].offset;
+        ParamStore *s = ref->store;
+        size_t at = s->param[ref->index].offset;
+        bool half = g->node[i]->dtype == DTYPE_BF16;
+        CHECK(s->value && (s->half || !half));
+        g->node[i]->data = half ? (char *)s->half + at * dtype_bytes(DTYPE_BF16)
+                                : (void *)(s->value + at);
     }
 }
 
@@ -216,6 +224,10 @@ void params_pin_grads(Graph *g)
         const ParamRef *ref = reference(t);
         if (!ref || !t->grad) continue;
         CHECK(ref->store->grad);
+        if (t->grad->dtype != DTYPE_F32) {
+            graph_fail(g, "%s: gradient of %s is not fp32", t->grad->name, t->name);
+            return;
+        }
         /* A gradient that is another tensor's bytes, or another parameter's too, needs a copy. */
         if (t->grad->kind != KIND_ACT || t->grad->view_of || t->grad->pinned)
             t->grad = scale_shift(g, t->grad, 1, 0);
@@ -231,5 +243,11 @@ Status params_read(const ParamStore *s, float *host)
 
 Status params_write(ParamStore *s, const float *host)
 {
-    return device_write(s->device, s->value, host, s->count * sizeof *host);
+    TRY(device_write(s->device, s->value, host, s->count * sizeof *host));
+    return params_refresh(s);
+}
+
+Status params_refresh(ParamStore *s)
+{
+    return s->half ? sweep_halve(s->device, s->half, s->value, s->count_param) : OK;
 }

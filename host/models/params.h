@@ -9,6 +9,10 @@
  * the same layout, so that optimizers, norms and checkpoints are single sweeps. Layouts are
  * ours ([k,r,s,c]); the published ones exist only in files, converted by load and save.
  *
+ * Values and gradients are fp32. In a graph whose activations are bf16 (device_graph) parameters of
+ * two and more dimensions are leaves of bf16: the copy `half`, which loading, writing and the
+ * optimizer keep up to date.
+ *
  * One thread at a time.
  */
 #ifndef PARAMS_H
@@ -47,6 +51,7 @@ struct ParamStore {
     size_t count;        /* floats in the block, each parameter's start rounded up to 16 */
     size_t count_param;  /* of these before the state; set with count by params_alloc */
     float *value, *grad; /* owned: device memory, NULL before alloc; grad NULL unless asked for */
+    void *half; /* owned: value in bf16, same offsets, where the device computes in it; else NULL */
     Device *device;
     Arena arena;
     /* Low-rank changes of attention's projections, trained in place of the values here: layers
@@ -69,6 +74,8 @@ size_t params_registered(const ParamStore *s); /* floats, also before the store 
 const Param *params_find(const ParamStore *s, const char *name); /* NULL if absent */
 
 Status params_alloc(ParamStore *s, Device *d, bool with_grad); /* zeroed */
+/* Brings `half` up to date; after every change of `value` that is not by this header's functions. */
+Status params_refresh(ParamStore *s);
 Status params_init(ParamStore *s, uint32_t seed);      /* every value, by Philox (seed, name) */
 /* No gradient, in graphs recorded from now on, for names that start so. */
 void params_freeze(ParamStore *s, const char *prefix);

@@ -156,6 +156,7 @@ Status params_load(ParamStore *s, const char *path, const ParamFile *how)
     }
     TRY_OR(done, code, read_all(s, &f, source, files, NULL));
     TRY_OR(done, code, read_all(s, &f, source, files, ours));
+    code = params_refresh(s);
 done:
     st_close(&f);
     arena_free(&names);

@@ -36,7 +36,7 @@ static Status record(Sampler *s)
     const Ldm *m = s->m;
     int h = s->shape.h / ldm_scale(m), w = s->shape.w / ldm_scale(m);
     int c = m->unet_config.in_channels;
-    Graph *g = s->g = graph_new();
+    Graph *g = s->g = device_graph(m->device);
     bool guided = s->rows > s->batch;
     int latent[] = {s->batch, h, w, c}, rows[] = {s->rows, h, w, c};
     s->input = graph_leaf(g, KIND_INPUT, DTYPE_F32, "latent_rows", 4, rows);

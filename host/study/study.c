@@ -201,7 +201,8 @@ Status study_run(const Config *config, const char *run, bool resume, Log *log)
             "%s: is there and not empty, expected a new folder, or --resume to continue a run",
             run);
     TRY(check_first(config, run, !n));
-    TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.threads, log));
+    TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.precision,
+                                     config->study.threads, log));
     TRY_OR(done, status, run_lock(&lock, run, log));
     TRY_OR(done, status, open_run(config, run, log));
     log_info(log, "on %s", device_text(s.device));

@@ -61,7 +61,7 @@ static Status record(Pass *p, Trainer *t, bool backward)
     const AutoencoderSettings *set = t->set;
     const AutoencoderConfig *c = &t->config;
     int n = set->batch, size = t->job->config->data.size, side = size / c->scale;
-    Graph *g = p->g = graph_new();
+    Graph *g = p->g = device_graph(t->device);
     p->film = input(g, "film", 4, (int[]){n, size, size, 3});
     p->weight = input(g, "weight", 1, &n);
     KlMoments m = autoencoder_encode(g, &t->store, c, p->film, set->recompute);
@@ -95,13 +95,14 @@ static Status record(Pass *p, Trainer *t, bool backward)
 /* The first n films of the batch count. */
 static Status run_pass(Pass *p, Trainer *t, const float *pixel, int n, float *loss, float *l1)
 {
+    bool training = p == &t->train;
     size_t values = tensor_count(p->film);
     for (size_t i = 0; i < values; i++) t->film[i] = pixel[i / 3];
     for (int i = 0; i < t->set->batch; i++) t->weight[i] = i < n;
     TRY(exec_write(p->e, p->film, t->film));
     TRY(exec_write(p->e, p->weight, t->weight));
     if (p->noise) TRY(exec_write(p->e, p->noise, t->noise));
-    TRY(exec_run(p->e));
+    TRY(training ? exec_run_then(p->e, optimizer_update, &t->loop.optimizer) : exec_run(p->e));
     TRY(exec_read(p->e, p->loss, loss));
     return exec_read(p->e, p->l1, l1);
 }

@@ -126,8 +126,8 @@ static Status end_epoch(Trainer *t, long epoch, bool *stop)
     if (!(score >= number[BEST_SCORE])) {
         number[BEST_SCORE] = isfinite(score) ? score : INFINITY;
         number[BEST_EPOCH] = number[RATE_EPOCH] = (double)epoch;
-        TRY(sweep_zero(t->device, t->best, t->net.store.count));
-        TRY(sweep_add(t->device, t->best, t->net.store.value, t->net.store.count));
+        TRY(device_copy(t->device, t->best, t->net.store.value,
+                        t->net.store.count * sizeof *t->best));
     }
     if (!strcmp(set->schedule, "plateau") &&
         (double)epoch - number[RATE_EPOCH] > set->plateau_patience) {

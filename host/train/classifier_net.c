@@ -77,7 +77,7 @@ Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c
 {
     int size = c->data.size, classes = n->config.num_classes;
     *p = (ClassifierPass){
-        .g = graph_new(),
+        .g = device_graph(n->device),
         .net = n,
         .batch = batch,
         .size = size,
@@ -124,8 +124,8 @@ void classifier_pass_close(ClassifierPass *p)
     *p = (ClassifierPass){0};
 }
 
-Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
-                           const int32_t *rng)
+static Status write_batch(ClassifierPass *p, const float *pixel, const int *label,
+                          const int32_t *rng)
 {
     size_t pixels = (size_t)p->batch * (size_t)p->size * (size_t)p->size;
 #pragma omp parallel for
@@ -135,26 +135,38 @@ Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *lab
     }
     TRY(exec_write(p->e, p->image, p->three));
     TRY(exec_write(p->e, p->label, label));
-    if (p->rng) TRY(exec_write(p->e, p->rng, rng));
+    return p->rng ? exec_write(p->e, p->rng, rng) : OK;
+}
+
+Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
+                           const int32_t *rng)
+{
+    TRY(write_batch(p, pixel, label, rng));
     return exec_run(p->e);
 }
 
-static Status copy(Device *d, float *to, const float *from, size_t count)
+/* The update, and the running averages as they were where there was none. */
+static Status finish_step(void *pass)
 {
-    TRY(sweep_zero(d, to, count));
-    return sweep_add(d, to, from, count);
+    const ClassifierPass *p = pass;
+    const ParamStore *s = &p->net->store;
+    TRY(optimizer_update(p->optimizer));
+    return sweep_restore(s->device, &p->optimizer->update, s->value + s->count_param, p->averages,
+                         s->count - s->count_param);
 }
 
 Status classifier_pass_train(ClassifierPass *p, Optimizer *o, double rate, const float *pixel,
                              const int *label, const int32_t rng[3], float *loss, double *norm)
 {
     const ParamStore *s = &p->net->store;
-    size_t n = s->count - s->count_param;
-    TRY(copy(s->device, p->averages, s->value + s->count_param, n));
-    TRY(classifier_pass_run(p, pixel, label, rng));
+    p->optimizer = o;
+    TRY(optimizer_begin(o, rate, 1));
+    TRY(device_copy(s->device, p->averages, s->value + s->count_param,
+                    (s->count - s->count_param) * sizeof *p->averages));
+    TRY(write_batch(p, pixel, label, rng));
+    TRY(exec_run_then(p->e, finish_step, p));
     TRY(exec_read(p->e, p->loss, loss));
-    TRY(optimizer_step(o, rate, 1, norm));
-    return isfinite(*norm) ? OK : copy(s->device, s->value + s->count_param, p->averages, n);
+    return optimizer_norm(o, norm);
 }
 
 static LoaderItem *items_of(const ClassifierFilm *film, int n)

@@ -4,7 +4,6 @@
 #define CLASSIFIER_NET_H
 #include "data/loader.h"
 #include "exec/exec.h"
-#include "exec/sweep.h"
 #include "models/inception_v3.h"
 #include "train/classifier.h"
 #include "train/optimizer.h"
@@ -31,6 +30,7 @@ typedef struct {
     float *three;                               /* owned: [batch, size, size, 3] host buffer */
     ClassifierNet *net;                         /* borrowed */
     float *averages; /* owned, in training: device copy of the running averages */
+    Optimizer *optimizer; /* borrowed: of the training steps; NULL before the first */
     int batch, size;
 } ClassifierPass; /* starts as {0} */
 

@@ -42,7 +42,7 @@ static Status record(Pass *p, Trainer *t, bool backward)
     int n = t->batch.n, side = t->data.train.size / ldm_scale(&t->m), c = t->m.unet_config.in_channels;
     int image[] = {n, side, side, c}, tokens[] = {n, t->data.tokens}, pair[] = {n, 2}, one[] = {n};
     int context[] = {n, t->data.tokens, t->data.width};
-    Graph *g = p->g = graph_new();
+    Graph *g = p->g = device_graph(t->device);
     p->latent = graph_leaf(g, KIND_INPUT, DTYPE_F32, "latent", 4, image);
     p->noise = graph_leaf(g, KIND_INPUT, DTYPE_F32, "noise", 4, image);
     p->time = graph_leaf(g, KIND_INPUT, DTYPE_F32, "time", 1, one);
@@ -70,7 +70,8 @@ static Status record(Pass *p, Trainer *t, bool backward)
     return exec_new(&p->e, t->device, g, &p->loss, 1);
 }
 
-static Status run_pass(Pass *p, const LdmBatch *b, float *loss)
+/* update: the optimizer whose update belongs behind it, or NULL. */
+static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update, float *loss)
 {
     TRY(exec_write(p->e, p->latent, b->latent));
     TRY(exec_write(p->e, p->noise, b->noise));
@@ -80,7 +81,7 @@ static Status run_pass(Pass *p, const LdmBatch *b, float *loss)
     TRY(exec_write(p->e, p->weight, b->weight));
     if (p->ids) TRY(exec_write(p->e, p->ids, b->ids));
     else TRY(exec_write(p->e, p->context, b->context));
-    TRY(exec_run(p->e));
+    TRY(update ? exec_run_then(p->e, optimizer_update, update) : exec_run(p->e));
     return exec_read(p->e, p->loss, loss);
 }
 
@@ -94,7 +95,7 @@ static Status validate(void *trainer, double *loss)
     for (int first = 0; first < t->data.val.n; first += t->batch.n) {
         ldm_batch_validation(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
                              (uint32_t)t->job->config->study.seed, first);
-        TRY(run_pass(&t->val, &t->batch, &part));
+        TRY(run_pass(&t->val, &t->batch, NULL, &part));
         sum += (double)part * t->batch.n;
     }
     *loss = t->data.val.n ? sum / t->data.val.n : NAN;
@@ -108,11 +109,12 @@ static Status step_gradients(void *trainer, long step, double *loss)
     *loss = 0;
     for (int micro = 0; micro < set->accumulate; micro++) {
         float part;
+        bool last = micro + 1 == set->accumulate;
         ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, set,
                        (uint32_t)t->job->config->study.seed, step, micro);
-        TRY(run_pass(&t->train, &t->batch, &part));
+        TRY(run_pass(&t->train, &t->batch, last ? &t->loop.optimizer : NULL, &part));
         *loss += part / (double)set->accumulate;
-        if (micro + 1 < set->accumulate) TRY(optimizer_accumulate(&t->loop.optimizer));
+        if (!last) TRY(optimizer_accumulate(&t->loop.optimizer));
     }
     return OK;
 }

@@ -19,8 +19,9 @@ static double rate_at(const TrainLoop *l, long step)
 
 static Status update(TrainLoop *l, long step, double *loss, double *norm)
 {
+    TRY(optimizer_begin(&l->optimizer, rate_at(l, step), l->micro));
     TRY(l->step(l->trainer, step, loss));
-    TRY(optimizer_step(&l->optimizer, rate_at(l, step), l->micro, norm));
+    TRY(optimizer_norm(&l->optimizer, norm));
     return run_state_gradient(&l->run, BAD_STEPS, step, *norm, l->name, l->section, l->log);
 }
 

@@ -25,7 +25,8 @@ typedef struct {
     int micro;     /* batches a step: gradients of all but the last are accumulated by `step` */
     void *trainer; /* what the functions get */
     Status (*start)(void *trainer, long step); /* before the first step of this run; or NULL */
-    /* Step number `step`, from 1: its gradients into the stores, its loss. */
+    /* Step number `step`, from 1: its gradients into the stores, behind the last of them
+     * optimizer_update() of the loop's optimizer, its loss. */
     Status (*step)(void *trainer, long step, double *loss);
     Status (*validate)(void *trainer, double *loss); /* losses, NaN without films */
     /* The loop's own: */

@@ -1,6 +1,5 @@
 /* optimizer.c - sweeps over the ranges of trainable parameters. */
 #include "train/optimizer.h"
-#include "exec/sweep.h"
 #include <math.h>
 
 typedef struct {
@@ -31,15 +30,17 @@ Status optimizer_new(Optimizer *o, OptimizerSettings settings, ParamStore *const
 {
     *o = (Optimizer){.settings = settings, .n_store = n_store};
     Status s = OK;
+    for (int k = 0; k < n_store; k++) o->store[k] = store[k];
+    TRY_OR(done, s, update_new(&o->update, store[0]->device));
     for (int k = 0; k < n_store; k++) {
-        o->store[k] = store[k];
         CHECK(store[k]->value && store[k]->grad);
         TRY_OR(done, s, block(o, k, &o->m[k], "optimizer state"));
         if (settings.adamw) TRY_OR(done, s, block(o, k, &o->v[k], "optimizer state"));
         if (settings.ema_decay > 0) {
             TRY_OR(done, s, block(o, k, &o->ema[k], "averaged weights"));
             TRY_OR(done, s,
-                   sweep_add(store[k]->device, o->ema[k], store[k]->value, store[k]->count));
+                   device_copy(store[k]->device, o->ema[k], store[k]->value,
+                               store[k]->count * sizeof(float)));
         }
     }
 done:
@@ -49,6 +50,7 @@ done:
 
 void optimizer_free(Optimizer *o)
 {
+    if (o->n_store) update_free(&o->update, o->store[0]->device);
     for (int k = 0; k < o->n_store; k++) {
         Device *d = o->store[k]->device;
         device_release(d, o->m[k]);
@@ -75,64 +77,69 @@ static Status take_sum(Optimizer *o)
         ParamStore *s = o->store[k];
         if (!o->sum[k]) continue;
         TRY(sweep_add(s->device, s->grad, o->sum[k], s->count));
-        TRY(sweep_zero(s->device, o->sum[k], s->count));
+        TRY(device_zero(s->device, o->sum[k], s->count * sizeof(float)));
     }
     return OK;
 }
 
-static Status gradient_norm(const Optimizer *o, double *norm)
+static Status gradient_norm(const Optimizer *o)
 {
-    double sum = 0, part;
+    Device *d = o->store[0]->device;
+    bool add = false;
     for (int k = 0; k < o->n_store; k++) {
         Range r;
-        for (int at = 0; next_range(o->store[k], &at, &r);) {
-            TRY(sweep_sq_norm(o->store[k]->device, &part, o->store[k]->grad + r.first, r.count));
-            sum += part;
-        }
+        for (int at = 0; next_range(o->store[k], &at, &r); add = true)
+            TRY(sweep_sq_norm(d, &o->update, add, o->store[k]->grad + r.first, r.count));
     }
-    *norm = sqrt(sum);
-    return OK;
+    return sweep_norm(d, &o->update);
 }
 
-static Status update(Optimizer *o, int k, Range r, double rate, double grad_scale)
+static Status update(const Optimizer *o, int k, Range r)
 {
-    const OptimizerSettings *p = &o->settings;
     ParamStore *s = o->store[k];
     float *value = s->value + r.first, *grad = s->grad + r.first, *m = o->m[k] + r.first;
     float *ema = o->ema[k] ? o->ema[k] + r.first : NULL;
-    double decay = ema ? ema_decay_at(p->ema_decay, o->step) : 0;
-    if (p->adamw)
-        return sweep_adamw(s->device, value, grad, m, o->v[k] + r.first, ema, r.count,
-                           (Adamw){.rate = rate,
-                                   .beta1 = p->beta1,
-                                   .beta2 = p->beta2,
-                                   .eps = p->epsilon,
-                                   .weight_decay = p->weight_decay,
-                                   .grad_scale = grad_scale,
-                                   .ema_decay = decay,
-                                   .step = o->step});
-    TRY(sweep_sgd(s->device, value, grad, m, r.count,
-                  (Sgd){.rate = rate,
-                        .momentum = p->momentum,
-                        .weight_decay = p->weight_decay,
-                        .grad_scale = grad_scale}));
-    return ema ? sweep_ema(s->device, ema, value, decay, r.count) : OK;
+    void *half = s->half ? (char *)s->half + r.first * dtype_bytes(DTYPE_BF16) : NULL;
+    if (o->settings.adamw)
+        return sweep_adamw(s->device, &o->update, value, grad, m, o->v[k] + r.first, ema, half,
+                           r.count);
+    return sweep_sgd(s->device, &o->update, value, grad, m, ema, half, r.count);
 }
 
-Status optimizer_step(Optimizer *o, double rate, int n_micro, double *norm)
+Status optimizer_begin(Optimizer *o, double rate, int n_micro)
 {
-    if (n_micro > 1) TRY(take_sum(o));
-    double scale = 1.0 / n_micro, clip = o->settings.clip_norm;
-    TRY(gradient_norm(o, norm));
-    *norm *= scale;
-    if (!isfinite(*norm)) return OK;
-    if (clip > 0 && *norm > clip) scale *= clip / (*norm + 1e-6);
+    const OptimizerSettings *p = &o->settings;
+    Update *u = &o->update;
     o->step++;
+    o->n_micro = n_micro;
+    u->adamw = (Adamw){.rate = rate,
+                       .beta1 = p->beta1,
+                       .beta2 = p->beta2,
+                       .eps = p->epsilon,
+                       .weight_decay = p->weight_decay,
+                       .ema_decay = p->ema_decay > 0 ? ema_decay_at(p->ema_decay, o->step) : 0,
+                       .step = o->step};
+    u->sgd = (Sgd){.rate = rate, .momentum = p->momentum, .weight_decay = p->weight_decay};
+    u->share = 1.0 / n_micro;
+    u->clip = p->clip_norm;
+    return sweep_begin(o->store[0]->device, u);
+}
+
+Status optimizer_update(void *arg)
+{
+    Optimizer *o = arg;
+    if (o->n_micro > 1) TRY(take_sum(o));
+    TRY(gradient_norm(o));
     for (int k = 0; k < o->n_store; k++) {
         Range r;
-        for (int at = 0; next_range(o->store[k], &at, &r);) TRY(update(o, k, r, rate, scale));
+        for (int at = 0; next_range(o->store[k], &at, &r);) TRY(update(o, k, r));
     }
     return OK;
+}
+
+Status optimizer_norm(const Optimizer *o, double *norm)
+{
+    return sweep_read_norm(o->store[0]->device, &o->update, norm);
 }
 
 double ema_decay_at(double decay, long step)

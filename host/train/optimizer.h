@@ -6,6 +6,7 @@
  */
 #ifndef OPTIMIZER_H
 #define OPTIMIZER_H
+#include "exec/sweep.h"
 #include "models/params.h"
 
 typedef struct {
@@ -23,7 +24,9 @@ typedef struct {
     float *m[MAX_STORES], *v[MAX_STORES],
         *ema[MAX_STORES];   /* owned: device blocks like the stores'; NULL if unused */
     float *sum[MAX_STORES]; /* owned: gradients summed over micro-batches; NULL until used */
-    long step;              /* updates made */
+    Update update;
+    int n_micro;
+    long step; /* updates begun */
 } Optimizer;                /* starts as {0} */
 
 Status optimizer_new(Optimizer *o, OptimizerSettings s, ParamStore *const *store, int n_store);
@@ -32,10 +35,14 @@ void optimizer_free(Optimizer *o);
 /* Adds the stores' gradients to the running sum; for all but the last micro-batch of a step. */
 Status optimizer_accumulate(Optimizer *o);
 
-/* One update with the mean gradient of n_micro micro-batches (the accumulated ones and the one now
- * in the stores). *norm is the gradient's norm before clipping; if it is not finite nothing is
- * changed. */
-Status optimizer_step(Optimizer *o, double learning_rate, int n_micro, double *norm);
+/* One update with the mean gradient of n_micro micro-batches: the accumulated ones and the one that
+ * is in the stores when optimizer_update() runs. begin says how, and comes first, so that the update
+ * (arg: the Optimizer) can be handed to exec_run_then() behind the last gradients. *norm is the
+ * gradient's norm before clipping; if it is not finite nothing has changed. optimizer_norm() waits
+ * for the device. */
+Status optimizer_begin(Optimizer *o, double learning_rate, int n_micro);
+Status optimizer_update(void *arg);
+Status optimizer_norm(const Optimizer *o, double *norm);
 
 double ema_decay_at(double decay, long step); /* of update number `step`, from 1 */
 

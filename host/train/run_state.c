@@ -75,6 +75,8 @@ Status run_state_resume(RunState *r, long *step, Log *log)
     if (c.step < 0) return OK;
     TRY_OR(done, s, check_same(r, c.info));
     TRY_OR(done, s, checkpoint_load(&c, r->device, r->block, r->n_block));
+    for (int k = 0; k < r->optimizer->n_store; k++)
+        TRY_OR(done, s, params_refresh(r->optimizer->store[k]));
     TRY_OR(done, s, history_parse(r->history, c.info));
     r->optimizer->step = r->saved_step = *step = c.step;
     log_info(log, "continuing at step %ld", c.step);

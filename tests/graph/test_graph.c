@@ -172,7 +172,7 @@ static void run(Graph *g, Tensor *t, float value, float *out)
 {
     Device *d;
     Exec *e;
-    assert_int_equal(device_open(&d, "cpu", 1, NULL), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 1, NULL), OK);
     for (int i = 0; i < g->n; i++) {
         Tensor *p = g->node[i];
         if (p->kind != KIND_PARAM) continue;
@@ -311,7 +311,7 @@ static void failures_name_the_node(void **state)
     (void)state;
     Device *d;
     Exec *e;
-    assert_int_equal(device_open(&d, "cpu", 1, NULL), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 1, NULL), OK);
     Graph *g = graph_new();
     graph_scope_push(g, "text_model");
     Tensor *ids = graph_leaf(g, KIND_INPUT, DTYPE_I32, "ids", 2, (int[]){1, 2}),

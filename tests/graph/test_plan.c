@@ -121,7 +121,7 @@ static void shared_memory_changes_no_bit(void **state)
 {
     uint32_t first = *(uint32_t *)*state;
     Device *d;
-    assert_int_equal(device_open(&d, "cpu", 2, NULL), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, NULL), OK);
     for (uint32_t seed = first; seed < first + RUN_GRAPHS; seed++) {
         same_bits(d, seed, false, random_graph_run_apart, false, random_graph_run_planned);
         same_bits(d, seed, true, random_graph_run_apart, true, random_graph_run_planned);
@@ -133,7 +133,7 @@ static void recomputing_changes_no_bit(void **state)
 {
     uint32_t first = *(uint32_t *)*state;
     Device *d;
-    assert_int_equal(device_open(&d, "cpu", 2, NULL), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, NULL), OK);
     for (uint32_t seed = first; seed < first + RUN_GRAPHS; seed++)
         same_bits(d, seed, false, random_graph_run_planned, true, random_graph_run_planned);
     device_close(d);

@@ -42,7 +42,7 @@ static void plan_too_large(void **state)
     Exec *e;
     Tensor *big[N];
     float one = 1;
-    assert_int_equal(device_open(&d, "cpu", 1, NULL), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 1, NULL), OK);
     Graph *g = graph_new();
     for (int i = 0; i < N; i++) /* 4 TiB each */
         big[i] = graph_node(g, &op_fill, 2, (int[]){1 << 20, 1 << 20}, 0, NULL, &one, sizeof one);

@@ -151,7 +151,7 @@ static void test_recompute(void **state)
     uint32_t seed = (uint32_t)time(NULL);
     ParamStore s = {0};
     Device *d;
-    require(device_open(&d, "cpu", 0, NULL));
+    require(device_open(&d, "cpu", "auto", 0, NULL));
     size_t plain_bytes = run(&s, d, seed, false, out[0]);
     float *plain = calloc(s.count, sizeof *plain);
     memcpy(plain, s.grad, s.count * sizeof *plain);

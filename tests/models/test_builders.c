@@ -101,7 +101,7 @@ static void test_recompute(void **state)
     uint32_t seed = (uint32_t)time(NULL);
     ParamStore s = {0};
     Device *d;
-    require(device_open(&d, "cpu", 0, NULL));
+    require(device_open(&d, "cpu", "auto", 0, NULL));
     float *out = calloc(2 * OUT, sizeof *out);
     size_t plain_bytes = run_unet(&s, d, seed, false, out);
     float *plain = calloc(s.count, sizeof *plain);
@@ -179,7 +179,7 @@ static void test_dropout(void **state)
     ParamStore s = {0};
     Device *d;
     Exec *e;
-    require(device_open(&d, "cpu", 0, NULL));
+    require(device_open(&d, "cpu", "auto", 0, NULL));
     Graph *g = graph_new();
     Tensor *image = graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){1, 80, 75, 3});
     Tensor *rng = graph_leaf(g, KIND_INPUT, DTYPE_I32, "rng", 1, (int[]){3});

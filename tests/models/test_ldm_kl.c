@@ -165,7 +165,7 @@ static int open_model(void **state)
 {
     static Ldm m;
     if (!mkdtemp(folder)) return 1;
-    require(device_open(&device, "cpu", 0, NULL));
+    require(device_open(&device, "cpu", "auto", 0, NULL));
     make_base(device, (uint32_t)time(NULL));
     require(ldm_open(&m, device, at("base"), (LdmUse){.random = true, .seed = 3}));
     *state = &m;

@@ -229,7 +229,7 @@ static int open_all(void **state)
     (void)state;
     key = (RandomKey){.seed = (uint32_t)time(NULL), .stream = STREAM_TEST};
     print_message("seed %u\n", key.seed);
-    if (!mkdtemp(folder) || device_open(&device, "cpu", 0, NULL)) return 1;
+    if (!mkdtemp(folder) || device_open(&device, "cpu", "auto", 0, NULL)) return 1;
     snprintf(file, sizeof file, "%s/l.safetensors", folder);
     make(&unet, "mid.attn1.to_q.weight", "conv_in.weight");
     make(&text, "text_model.layers.0.q_proj.weight", NULL);

@@ -347,7 +347,7 @@ static void old_attention_loads(void **state)
 static int open_all(void **state)
 {
     (void)state;
-    return !mkdtemp(folder) || device_open(&device, "cpu", 0, NULL);
+    return !mkdtemp(folder) || device_open(&device, "cpu", "auto", 0, NULL);
 }
 
 static int close_all(void **state)

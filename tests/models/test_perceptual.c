@@ -396,7 +396,7 @@ static int open_all(void **state)
     seed = (uint32_t)time(NULL);
     print_message("seed %u\n", seed);
     quiet = log_new(true);
-    return device_open(&device, "cpu", 2, quiet);
+    return device_open(&device, "cpu", "auto", 2, quiet);
 }
 
 static int close_all(void **state)

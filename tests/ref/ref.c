@@ -338,7 +338,7 @@ int ref_check(const OpCase *c, const char *device, Dtype act, uint32_t seed, boo
     fill_ref(&b, c, seed);
     int failed = act == DTYPE_F32 ? check_differences(&b, c, seed) : 0, n = outputs(&b, list);
 
-    CHECK(!device_open(&d, device, 0, NULL));
+    CHECK(!device_open(&d, device, "auto", 0, NULL));
     run_on(&one, d, c, act, seed, seen);
     run_on(&two, d, c, act, seed, seen);
     if (act == DTYPE_BF16) {

@@ -64,7 +64,7 @@ static Status train(const Config *c, bool kl, const char *out, long stop_after)
     snprintf(whole, sizeof whole, "%s", at(out));
     snprintf(base, sizeof base, "%s", kl ? at("kl") : TINY);
     require(autoencoder_train_check(c, base));
-    require(device_open(&d, "cpu", 2, quiet));
+    require(device_open(&d, "cpu", "auto", 2, quiet));
     AutoencoderJob job = {.config = c, .base = base, .out = whole, .name = "test", .train = path, .val = path + TRAIN,
                           .n_train = TRAIN, .n_val = FILMS - TRAIN, .identity = "identity", .stop_after = stop_after};
     Status s = autoencoder_train(&job, d, quiet);
@@ -208,7 +208,7 @@ static void frozen_stays(void **state)
     Device *d;
     strcpy(c.autoencoder.frozen, "encoder., decoder.layers.0.");
     require(train(&c, false, "frozen", 0));
-    require(device_open(&d, "cpu", 2, quiet));
+    require(device_open(&d, "cpu", "auto", 2, quiet));
     require(autoencoder_config_read(&a, TINY));
     ParamStore before = {0}, after = {0};
     float *b = values(&a, TINY, &before, d), *v = values(&a, at("frozen/model"), &after, d);

@@ -75,7 +75,7 @@ static Status ldm_on(const Fixture *f, const Config *c, const char *base, const 
     char out[256];
     Device *d;
     snprintf(out, sizeof out, "%s/%s", f->folder, run);
-    assert_int_equal(device_open(&d, "cpu", 2, f->log), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, f->log), OK);
     LdmJob job = {.config = c,
                   .base = base,
                   .out = out,
@@ -157,7 +157,7 @@ static void lora_continues_and_merges(void **state)
 
     snprintf(file, sizeof file, "%s/whole/%s", f.folder, LORA);
     snprintf(model, sizeof model, "%s/whole/model", f.folder);
-    assert_int_equal(device_open(&d, "cpu", 2, f.log), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, f.log), OK);
     assert_int_equal(ldm_open(&base, d, folder, (LdmUse){0}), OK);
     assert_int_equal(ldm_open(&merged, d, folder, (LdmUse){.lora = file, .lora_scale = 1}), OK);
     assert_int_equal(ldm_open(&saved, d, model, (LdmUse){0}), OK);
@@ -200,7 +200,7 @@ static void lost_moments_are_noticed(void **state)
     strcpy(half.ldm.init, "base");
     snprintf(base, sizeof base, "%s/half/model", f.folder);
     Device *d;
-    assert_int_equal(device_open(&d, "cpu", 2, f.log), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, f.log), OK);
     char out[256];
     snprintf(out, sizeof out, "%s/again", f.folder);
     LdmJob job = {.config = &half,
@@ -225,7 +225,7 @@ static Status classify(const Fixture *f, const Config *c, const char *run, long 
     char out[256];
     Device *d;
     snprintf(out, sizeof out, "%s/%s", f->folder, run);
-    assert_int_equal(device_open(&d, "cpu", 2, f->log), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, f->log), OK);
     ClassifierJob job = {.config = c,
                          .seed = 3,
                          .out = out,
@@ -273,7 +273,7 @@ static void other_identity_is_refused(void **state)
     char out[256];
     Device *d;
     snprintf(out, sizeof out, "%s/run", f.folder);
-    assert_int_equal(device_open(&d, "cpu", 2, f.log), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, f.log), OK);
     ClassifierJob job = {.config = &f.config,
                          .seed = 3,
                          .out = out,
@@ -286,7 +286,7 @@ static void other_identity_is_refused(void **state)
                          .identity = "another"};
     assert_int_equal(classifier_train(&job, d, f.log), ERR_USAGE);
     device_close(d);
-    assert_int_equal(device_open(&d, "cpu", 1, f.log), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 1, f.log), OK);
     job.identity = "identity";
     assert_int_equal(classifier_train(&job, d, f.log), ERR_USAGE);
     assert_non_null(strstr(status_message(), "1 threads"));
@@ -331,7 +331,7 @@ static void films_do_not_depend_on_their_batch(void **state)
     Ldm m;
     Device *d;
     Sampler *s;
-    assert_int_equal(device_open(&d, "cpu", 2, NULL), OK);
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, NULL), OK);
     assert_int_equal(ldm_open(&m, d, TINY, (LdmUse){.random = true, .seed = 5}), OK);
     SamplerSettings set = {
         .image_to_image = true, .strength = .7, .guidance = 3, .eta = .5, .steps = 6};

@@ -39,7 +39,7 @@ static int open_fixture(void **state)
     config_default(&f->config);
     f->config.data.size = SIZE;
     f->config.classifier.width = 0.0625;
-    require(device_open(&f->device, "cpu", 2, f->log));
+    require(device_open(&f->device, "cpu", "auto", 2, f->log));
     require(classifier_net_open(&f->net, f->device, &f->config, 2, true));
     require(params_init(&f->net.store, seed));
     require(classifier_pass_open(&f->pass, &f->net, &f->config, BATCH, true, NULL));
