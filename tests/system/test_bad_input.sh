@@ -178,7 +178,7 @@ grep -q "the first: bad/bacteria/more/.*: 2 folders deep" err || fail "no source
 rm -r bad/bacteria/more
 prepare 2 'folder of images with format "folders"' a6 folders good --images good
 refuse 2 "classifier.frozen: found Mixed_9" a6 "$program" study "$tiny" --run a6 --set classifier.frozen=Conv2d,Mixed_9
-refuse 2 "device = gpu: expected auto, cpu or cuda" x.png "$program" txt2img --model "$SOURCE_DIR/samples/base" \
+refuse 2 "device = gpu: expected auto, cpu, cuda or cuda:N" x.png "$program" txt2img --model "$SOURCE_DIR/samples/base" \
     --prompt x --size 64 --out x.png --device gpu
 sed 's/^warmup = /warmop = /' "$tiny" >key.ini
 refuse 2 "ldm.warmop; did you mean ldm.warmup?" a5 "$program" study key.ini --run a5
