@@ -14,8 +14,7 @@
  * 35 KiB; registers are held to 255 up to dh = 512 (one block an SM), 128 below 160. bf16 tensors
  * take this way where attention_mma.cuh has no kernel: heads not a multiple of 8 or above 160.
  */
-#include "device.cuh"
-#include "kernels_matrix.h"
+#include "attention_mma.cuh"
 #include <math_constants.h>
 
 static const int TILE = 64, THREADS = 256, SLICE = 32;
@@ -303,6 +302,9 @@ Status cuda_attention_fwd(void *y, float *lse, const void *q, const void *k, con
                           const AttentionShape *a, Dtype type, Stream *s)
 {
     TRY(shape_check(a));
+    if (type == DTYPE_BF16 && attention_mma_fits(a))
+        return attention_mma_fwd((bf16 *)y, lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v,
+                                 a, s);
     return type == DTYPE_BF16 ? BY_SLICES(a->dh, bf16, fp32_fwd, y, lse, q, k, v, a, s)
                               : BY_SLICES(a->dh, float, fp32_fwd, y, lse, q, k, v, a, s);
 }

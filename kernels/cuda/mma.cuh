@@ -60,3 +60,11 @@ DEVICE unsigned pack_bf16(float low, float high)
     __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
     return *(unsigned *)&v;
 }
+
+/* 2^x to 2 ulp, results below 2^-126 are 0: one instruction of the special-function unit. */
+DEVICE float exp2_approx(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}

@@ -52,6 +52,8 @@ static double rounded(double v, Dtype type)
     return f;
 }
 
+double ref_bf16(double v) { return rounded(v, DTYPE_BF16); }
+
 /* Values are rounded to what the device stores, so that both sides see the same. */
 static void fill_leaf(const OpCase *c, const Tensor *t, double *value, uint32_t seed)
 {
@@ -86,7 +88,7 @@ static void round_bf16(const Tensor *t)
             ref_data(t)[i] = rounded(ref_data(t)[i], DTYPE_BF16);
 }
 
-/* naive: every node's outputs rounded to what they are stored as. */
+/* naive: every node's outputs rounded to what they are stored as, and inside where it must be. */
 static void run_to(Graph *g, int last, bool naive)
 {
     for (int i = 0; i <= last; i++) {
@@ -97,6 +99,8 @@ static void run_to(Graph *g, int last, bool naive)
             fprintf(stderr, "op %s has no twin\n", t->op->name);
             abort();
         }
+        for (int k = 0; naive && k < ref_naive_count; k++)
+            if (ref_naive[k].op == t->op) twin = &ref_naive[k];
         twin->run(t);
         for (int k = 0; naive && k < MAX_SIDE; k++) round_bf16(t->side[k]);
         if (naive) round_bf16(t);

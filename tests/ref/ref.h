@@ -16,6 +16,12 @@ typedef struct {
     void (*run)(const Tensor *y);
 } Twin;
 
+/* For ops whose bf16 kernels must round in their middle: twins that round there. They stand in for
+ * the others in a naive run. */
+extern const Twin ref_naive[];
+extern const int ref_naive_count;
+double ref_bf16(double v); /* rounded to bf16 */
+
 /* One case: builds y from leaves made with case_leaf(). The harness fills every F32 leaf with
  * normals (or lets fill do it), differentiates sum(y * dy) for a random dy, and compares
  *   the twin's gradients with central differences in double: error below 1e-6 of the larger of

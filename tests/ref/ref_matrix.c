@@ -125,24 +125,34 @@ static int keys_seen(const Tensor *k, const AttentionArgs *a, int i)
     return a->causal && i + 1 < k->dim[1] ? i + 1 : k->dim[1];
 }
 
-static void attention_twin(const Tensor *y)
+static double exact(double v) { return v; }
+
+/* middle: ref_bf16 rounds the weights of a row, largest 1, as an operand of the second product. */
+static void attend(const Tensor *y, double (*middle)(double))
 {
     const Tensor *q = y->src[0], *k = y->src[1], *v = y->src[2], *lse = y->side[0];
     const AttentionArgs *a = y->args;
     clear(y);
     EACH_QUERY(q, a)
     {
-        double sum = 0;
-        for (int j = 0; j < keys_seen(k, a, i); j++) sum += exp(score(q, k, n, i, j, head, dh));
-        ref_data(lse)[(n * a->heads + head) * q->dim[1] + i] = log(sum);
+        double sum = 0, top = -INFINITY;
         for (int j = 0; j < keys_seen(k, a, i); j++)
+            top = fmax(top, score(q, k, n, i, j, head, dh));
+        for (int j = 0; j < keys_seen(k, a, i); j++)
+            sum += exp(score(q, k, n, i, j, head, dh) - top);
+        ref_data(lse)[(n * a->heads + head) * q->dim[1] + i] = top + log(sum);
+        for (int j = 0; j < keys_seen(k, a, i); j++) {
+            double p = middle(exp(score(q, k, n, i, j, head, dh) - top)) / sum;
             for (int e = head * dh; e < (head + 1) * dh; e++)
-                ref_data(y)[token(y, n, i, e)] +=
-                    exp(score(q, k, n, i, j, head, dh)) / sum * ref_data(v)[token(v, n, j, e)];
+                ref_data(y)[token(y, n, i, e)] += p * ref_data(v)[token(v, n, j, e)];
+        }
     }
 }
+static void attention_twin(const Tensor *y) { attend(y, exact); }
+static void attention_naive(const Tensor *y) { attend(y, ref_bf16); }
 
-static void attention_bwd_twin(const Tensor *dq)
+/* middle: of P and dS. */
+static void attend_back(const Tensor *dq, double (*middle)(double))
 {
     const Tensor *q = dq->src[0], *k = dq->src[1], *v = dq->src[2], *y = dq->src[3],
                  *lse = dq->src[4];
@@ -162,16 +172,18 @@ static void attention_bwd_twin(const Tensor *dq)
             double dp = 0;
             for (int e = head * dh; e < (head + 1) * dh; e++)
                 dp += ref_data(dy)[token(dy, n, i, e)] * ref_data(v)[token(v, n, j, e)];
+            double ds = middle(p * (dp - dot)) * scale;
+            p = middle(p);
             for (int e = head * dh; e < (head + 1) * dh; e++) {
                 ref_data(dv)[token(v, n, j, e)] += p * ref_data(dy)[token(dy, n, i, e)];
-                ref_data(dq)[token(q, n, i, e)] +=
-                    p * (dp - dot) * scale * ref_data(k)[token(k, n, j, e)];
-                ref_data(dk)[token(k, n, j, e)] +=
-                    p * (dp - dot) * scale * ref_data(q)[token(q, n, i, e)];
+                ref_data(dq)[token(q, n, i, e)] += ds * ref_data(k)[token(k, n, j, e)];
+                ref_data(dk)[token(k, n, j, e)] += ds * ref_data(q)[token(q, n, i, e)];
             }
         }
     }
 }
+static void attention_bwd_twin(const Tensor *dq) { attend_back(dq, exact); }
+static void attention_bwd_naive(const Tensor *dq) { attend_back(dq, ref_bf16); }
 
 static const Twin twins[] = {
     {&op_conv2d, conv2d_twin},
@@ -184,6 +196,12 @@ static const Twin twins[] = {
     {&op_attention, attention_twin},
     {&op_attention_bwd, attention_bwd_twin},
 };
+
+const Twin ref_naive[] = {
+    {&op_attention, attention_naive},
+    {&op_attention_bwd, attention_bwd_naive},
+};
+const int ref_naive_count = sizeof ref_naive / sizeof *ref_naive;
 
 /* ---- cases ------------------------------------------------------------------------------ */
 
@@ -276,7 +294,18 @@ static Tensor *attention_case(Graph *g, int n, int tq, int tk, int heads, int dh
     X(attention_causal_few_queries, 1, 4, 9, 2, 6, true)                                           \
     X(attention_wide, 1, 3, 5, 1, 64, false)                                                       \
     X(attention_two_keys, 3, 4, 2, 2, 7, false)                                                    \
-    X(attention_vae, 1, 5, 7, 1, 512, false)
+    X(attention_vae, 1, 5, 7, 1, 512, false)                                                       \
+    X(attention_d8, 2, 131, 20, 2, 8, false)                                                       \
+    X(attention_d24_causal, 1, 70, 70, 2, 24, true)                                                \
+    X(attention_d32, 1, 20, 131, 2, 32, false)                                                     \
+    X(attention_d40, 1, 72, 77, 2, 40, false)                                                      \
+    X(attention_d40_causal, 1, 150, 150, 1, 40, true)                                              \
+    X(attention_d48, 2, 17, 33, 1, 48, false)                                                      \
+    X(attention_d64_causal, 2, 77, 77, 1, 64, true)                                                \
+    X(attention_d80, 1, 33, 77, 2, 80, false)                                                      \
+    X(attention_d80_causal, 1, 67, 67, 1, 80, true)                                                \
+    X(attention_d160, 1, 66, 77, 1, 160, false)                                                    \
+    X(attention_d160_causal, 1, 35, 35, 2, 160, true)
 
 #define ATTENTION_BUILD(name, ...)                                                                 \
     static Tensor *name(Graph *g) { return attention_case(g, __VA_ARGS__); }

@@ -1,0 +1,152 @@
+/* attention_mma.cu - bf16 attention forward on tensor cores; see attention_mma.cuh. */
+#include "attention_mma.cuh"
+#include <math_constants.h>
+
+/* M: 16-row tiles of a warp, that share its right operands; KEYS of a stage of the ring; SUB: keys
+ * between two softmax steps; blocks an SM at least holds. A stage has room for a block's queries. */
+template <int W> struct Plan {
+    static constexpr int M = W <= 80 ? 2 : 1;
+    static constexpr int KEYS = W <= 80 ? 64 : 32, SUB = W <= 24 || W == 64 ? 64 : 32;
+    static constexpr int STAGES = W <= 40 ? 3 : 2, BLOCKS = W <= 40 ? 3 : 2;
+    static constexpr int ROWS = 16 * M * MMA_WARPS;
+    static constexpr int STAGE = 2 * KEYS * Width<W>::PITCH; /* chunks */
+    static constexpr size_t BYTES = (size_t)STAGES * STAGE * sizeof(Chunk);
+    static_assert(ROWS <= 2 * KEYS, "the queries come through the last stage");
+};
+
+/* One step of the online softmax for rows lane / 4 and 8 further: s becomes exp(s - top), o and
+ * sum (each lane's own part) shrink to the new top. c = log2(e) / sqrt(dh). */
+template <int W, int N>
+DEVICE void softmax_step(float (&s)[N / 8][4], float (&o)[W / 8][4], float (&top)[2],
+                         float (&sum)[2], float c)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float m = top[h], part = 0;
+#pragma unroll
+        for (int n = 0; n < N / 8; n++) m = fmaxf(m, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        float shift = m * c, shrink = exp2_approx(fmaf(top[h], c, -shift));
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int k = 2 * h; k < 2 * h + 2; k++) {
+                s[n][k] = exp2_approx(fmaf(s[n][k], c, -shift));
+                part += s[n][k];
+            }
+        sum[h] = fmaf(sum[h], shrink, part);
+        top[h] = m;
+#pragma unroll
+        for (int n = 0; n < W / 8; n++) o[n][2 * h] *= shrink, o[n][2 * h + 1] *= shrink;
+    }
+}
+
+/* Hides keys behind the last one, and with `causal` behind the query. */
+template <int N>
+DEVICE void hide(float (&s)[N / 8][4], int row, int key0, int keys, int causal)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        int key = key0 + i / 4 * 8 + lane % 4 * 2 + i % 2, query = row + lane / 4 + i % 4 / 2 * 8;
+        if (key >= keys || (causal && key > query)) s[i / 4][i % 4] = -CUDART_INF_F;
+    }
+}
+
+template <int W>
+static __global__ void __launch_bounds__(MMA_THREADS, Plan<W>::BLOCKS)
+    attention_mma_fwd_kernel(bf16 *y, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                             AttentionShape a)
+{
+    typedef Plan<W> P;
+    extern __shared__ Chunk ring[];
+    const HeadRows rq = head_rows(q, a.tq, a), rk = head_rows(k, a.tk, a),
+                   rv = head_rows(v, a.tk, a);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int q0 = blockIdx.x * P::ROWS, row = q0 + warp * 16 * P::M;
+    const int keys = a.causal ? min(a.tk, q0 + P::ROWS) : a.tk;
+    const int seen = row >= a.tq ? 0 : a.causal ? min(a.tk, row + 16 * P::M) : a.tk; /* by warp */
+    const int tiles = (keys + P::KEYS - 1) / P::KEYS;
+    const float scale = rsqrtf((float)a.dh), c = scale * LOG2E;
+
+    Chunk *queries = ring + (P::STAGES - 1) * P::STAGE;
+    load_tile<W, P::ROWS>(queries, rq, q0);
+    async_commit();
+#pragma unroll
+    for (int t = 0; t < P::STAGES - 1; t++) {
+        load_tile<W, P::KEYS>(ring + t * P::STAGE, rk, t * P::KEYS);
+        load_tile<W, P::KEYS>(ring + t * P::STAGE + P::STAGE / 2, rv, t * P::KEYS);
+        async_commit();
+    }
+    async_wait<P::STAGES - 1>();
+    __syncthreads();
+    LeftHeld<W, P::M> left;
+    left.init(queries, warp * 16 * P::M);
+
+    float o[P::M][W / 8][4] = {}, top[P::M][2], sum[P::M][2] = {};
+#pragma unroll
+    for (int i = 0; i < 2 * P::M; i++) top[i / 2][i % 2] = -CUDART_INF_F;
+    for (int t = 0, slot = 0; t < tiles; t++, slot = slot + 1 < P::STAGES ? slot + 1 : 0) {
+        async_wait<P::STAGES - 2>();
+        __syncthreads(); /* tile t is there, and all are done with tile t - 1, whose slot is next */
+        int next = t + P::STAGES - 1;
+        if (next < tiles) {
+            Chunk *to = ring + (slot ? slot - 1 : P::STAGES - 1) * P::STAGE;
+            load_tile<W, P::KEYS>(to, rk, next * P::KEYS);
+            load_tile<W, P::KEYS>(to + P::STAGE / 2, rv, next * P::KEYS);
+        }
+        async_commit();
+#pragma unroll
+        for (int sub = 0; sub < P::KEYS; sub += P::SUB) {
+            int key0 = t * P::KEYS + sub;
+            if (key0 >= seen) break; /* the first time key 0 is seen: top is finite from there */
+            const Chunk *tile = ring + slot * P::STAGE + sub * Width<W>::PITCH;
+            float s[P::M][P::SUB / 8][4];
+            row_products<W, P::M, P::SUB>(s, left, tile);
+#pragma unroll
+            for (int m = 0; m < P::M; m++) {
+                if (key0 + P::SUB > a.tk || (a.causal && key0 + P::SUB > row + 1))
+                    hide<P::SUB>(s[m], row + 16 * m, key0, a.tk, a.causal);
+                softmax_step<W, P::SUB>(s[m], o[m], top[m], sum[m], c);
+            }
+            add_products<W, P::M, P::SUB>(o, s, tile + P::STAGE / 2);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * P::M; i++) {
+        float l = sum[i / 2][i % 2];
+        l += __shfl_xor_sync(~0u, l, 1);
+        l += __shfl_xor_sync(~0u, l, 2);
+        int query = row + 8 * i + lane / 4;
+        if (lane % 4 == 0 && query < a.tq)
+            lse[(blockIdx.z * (size_t)a.heads + blockIdx.y) * a.tq + query] =
+                top[i / 2][i % 2] * scale + logf(l);
+        sum[i / 2][i % 2] = 1 / l;
+    }
+    __syncthreads();
+    store_rows<W, P::M>(y, ring + warp * 16 * P::M * Width<W>::PITCH, o, sum, row, a.tq, a);
+}
+
+bool attention_mma_fits(const AttentionShape *a) { return a->dh % 8 == 0 && a->dh <= 160; }
+
+template <int W>
+static Status run(bf16 *y, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                  const AttentionShape *a, Stream *s)
+{
+    typedef Plan<W> P;
+    dim3 grid((a->tq + P::ROWS - 1) / P::ROWS, a->heads, a->n);
+    cudaFuncSetAttribute(attention_mma_fwd_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         P::BYTES);
+    attention_mma_fwd_kernel<W><<<grid, MMA_THREADS, P::BYTES, s->handle>>>(y, lse, q, k, v, *a);
+    return launched("attention_mma");
+}
+
+Status attention_mma_fwd(bf16 *y, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                         const AttentionShape *a, Stream *s)
+{
+#define RUN(w) if (a->dh <= w) return run<w>(y, lse, q, k, v, a, s);
+    MMA_WIDTHS(RUN)
+#undef RUN
+    return FAIL(ERR_BUG, "attention on tensor cores with heads of %d", a->dh);
+}
