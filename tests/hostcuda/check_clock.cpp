@@ -1,10 +1,10 @@
 /* check_clock.cpp - vector clocks: which past every thread of the running cluster has seen.
  *
- * Every thread counts its own clock up at each release. Clocks go on growing from cluster to cluster
- * of a launch and from launch to launch, so a time alone tells in which one it was. A thread's row
- * holds the clock of every other thread that it has seen. After a barrier of all threads all rows are
- * equal: they are kept once, as `common`, and a row is written out only when it differs again.
- * The last index is the asynchronous copy engine.
+ * Every thread counts its own clock up at each release. Clocks go on growing from cluster to
+ * cluster of a launch and from launch to launch, so a time alone tells in which one it was. A
+ * thread's row holds the clock of every other thread that it has seen. After a barrier of all
+ * threads all rows are equal: they are kept once, as `common`, and a row is written out only when
+ * it differs again. The last index is the asynchronous copy engine.
  */
 #include "check.h"
 
@@ -14,20 +14,22 @@
 #include <unordered_map>
 #include <unordered_set>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
-namespace {
+namespace
+{
 using Row = std::vector<uint32_t>;
 
 struct Clocks {
-    int n = 0;                        /* threads; index n is the engine */
+    int n = 0; /* threads; index n is the engine */
     uint32_t start = 1, launch_start = 1, largest = 0;
     Row clock, common, merged;
     std::vector<uint8_t> own_row;     /* the row differs from common */
     std::unique_ptr<uint32_t[]> rows; /* [n + 1][n + 1] */
     size_t rows_size = 0;
     std::unordered_map<const void *, Row> objects;
-    std::vector<uint8_t> fenced;      /* widest fence so far: 1 its CTA or cluster, 2 the GPU */
+    std::vector<uint8_t> fenced; /* widest fence so far: 1 its CTA or cluster, 2 the GPU */
     /* Order between clusters, by fences and atomics on global memory: clusters by their start. */
     std::unordered_map<const void *, std::unordered_set<uint32_t>> published;
     std::unordered_set<uint32_t> seen;
@@ -40,8 +42,7 @@ static uint32_t *row(int t) { return &c.rows[(size_t)t * (size_t)(c.n + 1)]; }
 
 static uint32_t known(int t, int other)
 {
-    if (t == other)
-        return c.clock[t];
+    if (t == other) return c.clock[t];
     return c.own_row[t] ? row(t)[other] : c.common[other];
 }
 
@@ -61,14 +62,12 @@ static uint32_t *own(int t)
 
 static void maximum(uint32_t *into, const uint32_t *from, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        into[i] = std::max(into[i], from[i]);
+    for (size_t i = 0; i < n; i++) into[i] = std::max(into[i], from[i]);
 }
 
 void clock_launch_begin()
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     if (c.largest > 1u << 31) { /* start over: nothing of the past matters to a new launch */
         for_each_region([](Region &r) {
             for (size_t i = 0; r.cells && i < (r.bytes + 1) / 2; i++)
@@ -83,8 +82,7 @@ void clock_launch_begin()
 
 void clock_cluster_begin(int n_threads)
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     c.n = n_threads;
     c.start = ++c.largest;
     const size_t n = (size_t)n_threads + 1;
@@ -108,10 +106,8 @@ uint32_t clock_cluster_start() { return c.start; }
 static void join_all(const int *threads, int n)
 {
     for (int i = 0; i < n; i++)
-        if (c.own_row[threads[i]])
-            maximum(c.common.data(), row(threads[i]), c.common.size());
-    for (int i = 0; i < n; i++)
-        c.common[threads[i]] = c.clock[threads[i]];
+        if (c.own_row[threads[i]]) maximum(c.common.data(), row(threads[i]), c.common.size());
+    for (int i = 0; i < n; i++) c.common[threads[i]] = c.clock[threads[i]];
     for (int i = 0; i < n; i++) {
         c.own_row[threads[i]] = 0;
         advance(threads[i]);
@@ -120,16 +116,12 @@ static void join_all(const int *threads, int n)
 
 void clock_join(const int *threads, int n)
 {
-    if (!settings.check || n == 0)
-        return;
-    if (n == machine.n_live)
-        return join_all(threads, n);
+    if (!settings.check || n == 0) return;
+    if (n == machine.n_live) return join_all(threads, n);
     c.merged = c.common;
     for (int i = 0; i < n; i++)
-        if (c.own_row[threads[i]])
-            maximum(c.merged.data(), row(threads[i]), c.merged.size());
-    for (int i = 0; i < n; i++)
-        c.merged[threads[i]] = c.clock[threads[i]];
+        if (c.own_row[threads[i]]) maximum(c.merged.data(), row(threads[i]), c.merged.size());
+    for (int i = 0; i < n; i++) c.merged[threads[i]] = c.clock[threads[i]];
     for (int i = 0; i < n; i++) {
         memcpy(row(threads[i]), c.merged.data(), c.merged.size() * sizeof(uint32_t));
         c.own_row[threads[i]] = 1;
@@ -139,26 +131,21 @@ void clock_join(const int *threads, int n)
 
 void clock_release(const void *object, int thread)
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     const int t = slot(thread);
     Row &o = c.objects[object];
     o.resize((size_t)c.n + 1, 0);
-    if (c.own_row[t])
-        maximum(o.data(), row(t), o.size());
-    else
-        maximum(o.data(), c.common.data(), o.size());
+    if (c.own_row[t]) maximum(o.data(), row(t), o.size());
+    else maximum(o.data(), c.common.data(), o.size());
     o[t] = c.clock[t];
     advance(t);
 }
 
 void clock_acquire(const void *object, int thread)
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     const auto o = c.objects.find(object);
-    if (o != c.objects.end())
-        maximum(own(slot(thread)), o->second.data(), o->second.size());
+    if (o != c.objects.end()) maximum(own(slot(thread)), o->second.data(), o->second.size());
 }
 
 void clock_forget(const void *object) { c.objects.erase(object); }
@@ -166,8 +153,7 @@ void clock_forget(const void *object) { c.objects.erase(object); }
 bool clock_knows_any(int thread, int first, int n)
 {
     for (int i = first; i < first + n; i++)
-        if (known(thread, i) >= c.start)
-            return true;
+        if (known(thread, i) >= c.start) return true;
     return false;
 }
 
@@ -177,22 +163,18 @@ void clock_advance(int thread) { advance(thread); }
 
 void clock_fence(int thread, bool gpu)
 {
-    if (settings.check)
-        c.fenced[thread] = std::max<uint8_t>(c.fenced[thread], gpu ? 2 : 1);
+    if (settings.check) c.fenced[thread] = std::max<uint8_t>(c.fenced[thread], gpu ? 2 : 1);
 }
 
-/* Message passing: fence, atomic write; then atomic read, fence. The second fence is not asked for. */
+/* Message passing: fence, atomic write; then atomic read, fence. The second fence is not asked for.
+ */
 void clock_atomic(int thread, const void *p, bool reads, bool writes)
 {
-    if (reads)
-        clock_acquire(p, thread);
-    if (writes && c.fenced[thread])
-        clock_release(p, thread);
-    if (is_shared(p))
-        return;
+    if (reads) clock_acquire(p, thread);
+    if (writes && c.fenced[thread]) clock_release(p, thread);
+    if (is_shared(p)) return;
     auto &published = c.published[p];
-    if (reads)
-        c.seen.insert(published.begin(), published.end());
+    if (reads) c.seen.insert(published.begin(), published.end());
     if (writes && c.fenced[thread] == 2) {
         published.insert(c.seen.begin(), c.seen.end());
         published.insert(c.start);
@@ -207,10 +189,8 @@ static bool cluster_seen(uint32_t time)
 
 bool clock_ordered(int thread, int other, uint32_t time)
 {
-    if (time < c.launch_start)
-        return true;
-    if (time < c.start)
-        return cluster_seen(time);
+    if (time < c.launch_start) return true;
+    if (time < c.start) return cluster_seen(time);
     return other == thread || known(thread, other) >= time;
 }
 

@@ -1,19 +1,20 @@
 /* check_memory.cpp - what is wrong with an access: races, uninitialised reads, unfinished copies.
  *
- * Cells cover two bytes. Byte-wide stores of two threads to one cell are told apart by a mask of the
- * bytes last written; of the readers only two are remembered.
+ * Cells cover two bytes. Byte-wide stores of two threads to one cell are told apart by a mask of
+ * the bytes last written; of the readers only two are remembered.
  */
 #include "check.h"
 
 #include <algorithm>
 #include <cstdlib>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 enum : uint8_t {
-    INIT = 3,             /* per byte */
-    LAST = 12,            /* bytes of the last write */
-    PENDING = 16,         /* being written by an asynchronous copy */
+    INIT = 3,     /* per byte */
+    LAST = 12,    /* bytes of the last write */
+    PENDING = 16, /* being written by an asynchronous copy */
     BY_ATOMIC = 32,
 };
 
@@ -58,7 +59,8 @@ static size_t end_cell(const Region &r, const void *p, size_t bytes)
 
 /* ---- findings ---- */
 
-namespace {
+namespace
+{
 struct Found {
     const Region *region;
     size_t cell;
@@ -81,11 +83,11 @@ struct Found {
 
 static void check_against_write(int t, const Cell &c, Touch how, uint8_t bytes, const Found &f)
 {
-    if (!c.write_clock || !((c.flags >> 2) & bytes))
-        return;
+    if (!c.write_clock || !((c.flags >> 2) & bytes)) return;
     if (!(is_atomic(how) && (c.flags & BY_ATOMIC)) && !clock_ordered(t, c.writer, c.write_clock))
-        report(f, is_write(how) ? "data race: write after an unordered write"
-                                : "data race: read of an unordered write",
+        report(f,
+               is_write(how) ? "data race: write after an unordered write"
+                             : "data race: read of an unordered write",
                c.write_clock >= clock_cluster_start() ? c.writer : -2);
     if (how == Touch::ASYNC_READ && c.write_clock >= clock_cluster_start() &&
         c.writer < proxy_fence.size() && proxy_fence[c.writer] < c.write_clock)
@@ -102,8 +104,7 @@ static void check_cell(int t, const Cell &c, Touch how, uint8_t bytes, const Fou
     if (is_read(how) && !f.region->initialised && (c.flags & bytes) != bytes)
         report(f, "read of uninitialised memory");
     check_against_write(t, c, how, bytes, f);
-    if (!is_write(how) || is_atomic(how) || bytes != 3)
-        return;
+    if (!is_write(how) || is_atomic(how) || bytes != 3) return;
     for (int k = 0; k < 2; k++)
         if (c.read_clock[k] && !clock_ordered(t, c.reader[k], c.read_clock[k]))
             report(f, "data race: write after an unordered read",
@@ -116,9 +117,9 @@ static void note_write(Cell &c, int t, uint32_t now, uint8_t bytes, bool atomic)
 {
     c.writer = (uint16_t)t;
     c.write_clock = now;
-    c.flags = (uint8_t)((c.flags & (INIT | PENDING)) | bytes | bytes << 2 | (atomic ? BY_ATOMIC : 0));
-    if (!atomic)
-        c.read_clock[0] = c.read_clock[1] = 0;
+    c.flags =
+        (uint8_t)((c.flags & (INIT | PENDING)) | bytes | bytes << 2 | (atomic ? BY_ATOMIC : 0));
+    if (!atomic) c.read_clock[0] = c.read_clock[1] = 0;
 }
 
 static void note_read(Cell &c, int t, uint32_t now)
@@ -126,24 +127,20 @@ static void note_read(Cell &c, int t, uint32_t now)
     const uint32_t start = clock_cluster_start();
     int k = t & 1;
     for (int i = 1; i >= 0; i--)
-        if (!c.read_clock[i])
-            k = i;
+        if (!c.read_clock[i]) k = i;
     for (int i = 0; i < 2; i++)
-        if (c.reader[i] == t && c.read_clock[i] >= start)
-            k = i;
+        if (c.reader[i] == t && c.read_clock[i] >= start) k = i;
     c.reader[k] = (uint16_t)t;
     c.read_clock[k] = now;
 }
 
 void check_touch(int thread, const void *p, size_t bytes, Touch how, At at)
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     if (is_atomic(how))
         clock_atomic(thread, p, how != Touch::ATOMIC_WRITE, how != Touch::ATOMIC_READ);
     Region *r = cells_of(p);
-    if (!r)
-        return;
+    if (!r) return;
     const int t = thread == ENGINE ? (int)machine.threads.size() : thread;
     const uint32_t now = clock_of(thread);
     const uint8_t half = (reinterpret_cast<uintptr_t>(p) & 1) ? 2 : 1;
@@ -151,19 +148,15 @@ void check_touch(int thread, const void *p, size_t bytes, Touch how, At at)
     for (size_t i = first_cell(*r, p); i < end; i++) {
         Cell &c = r->cells[i];
         const uint8_t mask = bytes == 1 ? half : 3;
-        if (thread != ENGINE)
-            check_cell(t, c, how, mask, {r, i, at});
-        if (is_write(how))
-            note_write(c, t, now, mask, is_atomic(how));
-        else
-            note_read(c, t, now);
+        if (thread != ENGINE) check_cell(t, c, how, mask, {r, i, at});
+        if (is_write(how)) note_write(c, t, now, mask, is_atomic(how));
+        else note_read(c, t, now);
     }
 }
 
 void check_object(int thread, const void *p, size_t bytes, const char *what, At at)
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     const Region *r = cells_of(p);
     for (size_t i = first_cell(*r, p); i < end_cell(*r, p, bytes); i++) {
         const Cell &c = r->cells[i];
@@ -175,8 +168,7 @@ void check_object(int thread, const void *p, size_t bytes, const char *what, At 
 void check_pending_write(const void *p, size_t bytes, bool on)
 {
     Region *r = settings.check ? cells_of(p) : nullptr;
-    if (!r)
-        return;
+    if (!r) return;
     for (size_t i = first_cell(*r, p); i < end_cell(*r, p, bytes); i++) {
         uint8_t &flags = r->cells[i].flags;
         flags = (uint8_t)(on ? flags | PENDING : flags & ~PENDING);
@@ -186,42 +178,37 @@ void check_pending_write(const void *p, size_t bytes, bool on)
 void check_pending_read(const void *p, size_t bytes, int add)
 {
     Region *r = settings.check ? cells_of(p) : nullptr;
-    if (!r)
-        return;
+    if (!r) return;
     for (size_t i = first_cell(*r, p); i < end_cell(*r, p, bytes); i++)
         r->cells[i].reads_pending = (uint8_t)(r->cells[i].reads_pending + add);
 }
 
 void check_fence_proxy(int thread)
 {
-    if (!settings.check)
-        return;
+    if (!settings.check) return;
     proxy_fence[thread] = clock_of(thread);
     clock_advance(thread); /* later writes get a later time */
 }
 
 void check_launch_begin()
 {
-    if (settings.check)
-        return;
+    if (settings.check) return;
     for_each_region([](Region &r) { /* what this launch writes is not recorded */
-        free(r.cells);
-        r.cells = nullptr;
-        r.initialised = true;
+                                    free(r.cells);
+                                    r.cells = nullptr;
+                                    r.initialised = true;
     });
 }
 
 void check_cluster_begin()
 {
-    if (settings.check)
-        proxy_fence.assign(machine.threads.size(), 0);
+    if (settings.check) proxy_fence.assign(machine.threads.size(), 0);
 }
 
 void host_wrote(const void *p, size_t bytes)
 {
     Region *r = find_region(p);
-    if (!r || r->initialised)
-        return;
+    if (!r || r->initialised) return;
     if (!r->cells && static_cast<const char *>(p) == r->p && bytes >= r->bytes) {
         r->initialised = true;
         return;
@@ -235,10 +222,7 @@ void host_wrote(const void *p, size_t bytes)
 
 /* ---- fences ---- */
 
-void fence(Scope scope, At)
-{
-    clock_fence(machine.current->index, scope >= Scope::GPU);
-}
+void fence(Scope scope, At) { clock_fence(machine.current->index, scope >= Scope::GPU); }
 
 void fence_proxy_async(At) { check_fence_proxy(machine.current->index); }
 

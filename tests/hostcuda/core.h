@@ -11,7 +11,8 @@
 #include <functional>
 #include <string>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 constexpr int LANES = 32;
 constexpr int MAX_CLUSTER = 16;
@@ -61,17 +62,17 @@ struct Thread {
     Cta *cta;
     char *memory;
     State state;
-    At at;                 /* where and for what it waits */
+    At at; /* where and for what it waits */
     const char *waits_for;
-    uint64_t *bar;         /* mbarrier and parity it waits for */
+    uint64_t *bar; /* mbarrier and parity it waits for */
     uint32_t parity;
     std::vector<CopyInFlight> copies;
     std::vector<std::vector<CopyInFlight>> copy_groups;
     std::vector<BulkStore> bulk;
     std::vector<std::vector<BulkStore>> bulk_groups;
     bool wgmma_fenced;
-    int cluster_phase;     /* phase it has arrived in and not waited for, or -1 */
-    uint32_t known_ranks;  /* CTAs it may access: known to have started */
+    int cluster_phase;    /* phase it has arrived in and not waited for, or -1 */
+    uint32_t known_ranks; /* CTAs it may access: known to have started */
 };
 
 /* A warp collective that some of its lanes have reached. */
@@ -83,7 +84,7 @@ struct Collective {
 };
 
 struct Warp {
-    int id, first;         /* index in the CTA; machine index of lane 0 */
+    int id, first; /* index in the CTA; machine index of lane 0 */
     uint32_t exist, exited;
     Collective collective[8];
     std::vector<Action> wgmmas; /* end of the reads of operands */
@@ -95,14 +96,14 @@ struct Barrier {
     int arrived = 0, needed = 0, result[3] = {};
     int sum[3] = {};
     At at = nullptr;
-    bool has_arrivals = false;  /* some came by bar.arrive */
+    bool has_arrivals = false; /* some came by bar.arrive */
     std::vector<int> waiters;
 };
 
 struct Cta {
     int rank, first, n_live; /* rank in the cluster; index of thread 0; threads not exited */
     Index3 ctaid;
-    char *shared;            /* first byte of its arena */
+    char *shared; /* first byte of its arena */
     Barrier barrier[N_BARRIERS];
     int free_registers;
 };
@@ -118,11 +119,11 @@ struct Machine {
     std::vector<int> by_rank;
     Thread *current;
     void *main_stack;
-    std::vector<Action> engine;  /* asynchronous copies in flight */
+    std::vector<Action> engine; /* asynchronous copies in flight */
     int cluster_arrived, cluster_phase;
-    size_t shared_used;          /* bytes of the arena from SHARED_WINDOW on */
+    size_t shared_used; /* bytes of the arena from SHARED_WINDOW on */
     uint64_t random, spins;
-    bool failed;                 /* of the running cluster */
+    bool failed; /* of the running cluster */
 };
 extern Machine machine;
 
@@ -152,7 +153,7 @@ bool run_cluster(Index3 clusterid); /* false: failed */
 void block_on(State state, const char *what, At at);
 void make_ready(Thread &thread);
 [[noreturn]] void stop_cluster(); /* abandons all fibers */
-void spin(At at);              /* a poll that failed */
+void spin(At at);                 /* a poll that failed */
 uint64_t random_next();
 /* The choice between "lands now" and "lands later" of one asynchronous operation. */
 bool choose_late();
@@ -163,15 +164,31 @@ void barriers_begin();
 void barriers_thread_exits(Thread &thread);
 
 /* ---- warp.cpp ---- */
-enum Op { OP_SYNC, OP_SHUFFLE, OP_VOTE, OP_MATCH, OP_REDUX, OP_ELECT, OP_LDMATRIX, OP_STMATRIX,
-          OP_MOVMATRIX, OP_MMA, OP_WGMMA, OP_SETMAXNREG, N_OPS };
+enum Op {
+    OP_SYNC,
+    OP_SHUFFLE,
+    OP_VOTE,
+    OP_MATCH,
+    OP_REDUX,
+    OP_ELECT,
+    OP_LDMATRIX,
+    OP_STMATRIX,
+    OP_MOVMATRIX,
+    OP_MMA,
+    OP_WGMMA,
+    OP_SETMAXNREG,
+    N_OPS
+};
 const char *op_name(int op);
 /* Every lane of mask has to come with the same op; the last one runs `complete` for all.
  * aligned: all have to come from the same source line. */
 using Complete = void (*)(Collective &, Warp &, At at);
 void collective(uint32_t mask, Op op, bool aligned, void *argument, At at, Complete complete);
 void warp_lane_exits(Thread &thread);
-inline Thread &lane_thread(const Warp &warp, int lane) { return machine.threads[warp.first + lane]; }
+inline Thread &lane_thread(const Warp &warp, int lane)
+{
+    return machine.threads[warp.first + lane];
+}
 
 /* ---- mbarrier.cpp, tma.cpp ---- */
 void mbarrier_finish_bytes(uint64_t *bar, int bytes); /* complete_tx by the async engine */
@@ -185,8 +202,8 @@ float mma_value(MmaType type, uint32_t bits); /* 16-bit types in the low half */
 
 /* ---- memory.cpp ---- */
 bool layout_shared(Kernel &kernel, size_t dynamic_bytes); /* false: does not fit */
-bool in_shared(const void *p, size_t bytes);       /* wholly in one variable of a resident CTA */
-void shared_begin();                               /* fills the arenas with 0xFF */
+bool in_shared(const void *p, size_t bytes); /* wholly in one variable of a resident CTA */
+void shared_begin();                         /* fills the arenas with 0xFF */
 void need_shared(const void *p, size_t bytes, size_t align, const char *op, At at);
 void need_own_shared(const void *p, size_t bytes, size_t align, const char *op, At at);
 void need_global(const void *p, size_t bytes, size_t align, const char *op, At at);

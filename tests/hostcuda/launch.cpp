@@ -1,19 +1,19 @@
-/* launch.cpp - the launch of a grid: what the driver would refuse, and the order of the clusters. */
+/* launch.cpp - the launch of a grid: what the driver would refuse, and the order of the clusters.
+ */
 #include "check.h"
 
 #include <algorithm>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 static uint64_t volume(dim3 d) { return (uint64_t)d.x * d.y * d.z; }
 
 static const char *fault(const Kernel &k, const LaunchConfig &c)
 {
     const uint64_t threads = volume(c.block), ctas = volume(c.cluster);
-    if (threads == 0 || threads > 1024 || c.block.z > 64)
-        return "launch: bad block size";
-    if (threads > k.max_threads)
-        return "launch: more threads than the kernel's __launch_bounds__";
+    if (threads == 0 || threads > 1024 || c.block.z > 64) return "launch: bad block size";
+    if (threads > k.max_threads) return "launch: more threads than the kernel's __launch_bounds__";
     if (volume(c.grid) == 0 || c.grid.x > 0x7fffffffu || c.grid.y > 65535 || c.grid.z > 65535)
         return "launch: bad grid size";
     if (ctas == 0 || ctas > (k.big_cluster ? MAX_CLUSTER : 8))
@@ -45,8 +45,7 @@ static void set_registers(const LaunchConfig &c)
 static std::vector<uint64_t> cluster_order(uint64_t n)
 {
     std::vector<uint64_t> order(n);
-    for (uint64_t i = 0; i < n; i++)
-        order[i] = settings.schedule == 1 ? n - 1 - i : i;
+    for (uint64_t i = 0; i < n; i++) order[i] = settings.schedule == 1 ? n - 1 - i : i;
     for (uint64_t i = n; settings.schedule >= 2 && i-- > 1;)
         std::swap(order[i], order[random_next() % (i + 1)]);
     return order;
@@ -74,8 +73,7 @@ cudaError_t launch(Kernel &kernel, const LaunchConfig &config)
     for (uint64_t i : cluster_order((uint64_t)n.x * n.y * n.z)) {
         const Index3 id = {(uint32_t)(i % n.x), (uint32_t)(i / n.x % n.y),
                            (uint32_t)(i / n.x / n.y)};
-        if (!run_cluster(id))
-            return cudaErrorLaunchFailure;
+        if (!run_cluster(id)) return cudaErrorLaunchFailure;
     }
     return cudaSuccess;
 }

@@ -1,7 +1,7 @@
 /* matrix.cpp - ldmatrix, stmatrix, movmatrix and mma.sync.
  *
- * Fragments are those of the PTX manual: lane l holds row l / 4 and columns 2 (l % 4) + {0, 1} of an
- * 8x8 matrix of 16-bit values. Products are summed in f32 in order of k; the chip truncates, so
+ * Fragments are those of the PTX manual: lane l holds row l / 4 and columns 2 (l % 4) + {0, 1} of
+ * an 8x8 matrix of 16-bit values. Products are summed in f32 in order of k; the chip truncates, so
  * results differ by roundings.
  */
 #include "check.h"
@@ -10,11 +10,13 @@
 
 #include <cstring>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 /* ---- 8x8 matrices of 16-bit values ---- */
 
-namespace {
+namespace
+{
 struct MatrixLane {
     uint32_t *registers;
     char *row;
@@ -36,8 +38,7 @@ static void take_rows(Collective &c, Warp &w, int m, bool store, At at, char **r
         need_own_shared(rows[i], 16, 16, op_name(c.op), at);
         check_touch(w.first + m * 8 + i, rows[i], 16, store ? Touch::WRITE : Touch::READ, at);
     }
-    if (settings.stats)
-        stats_matrix(rows, store, at);
+    if (settings.stats) stats_matrix(rows, store, at);
 }
 
 static uint32_t fragment_load(char *const *rows, int lane, bool transposed)
@@ -49,8 +50,7 @@ static uint32_t fragment_load(char *const *rows, int lane, bool transposed)
         return value;
     }
     uint16_t part[2];
-    for (int h = 0; h < 2; h++)
-        memcpy(&part[h], rows[low * 2 + h] + high * 2, 2);
+    for (int h = 0; h < 2; h++) memcpy(&part[h], rows[low * 2 + h] + high * 2, 2);
     return part[0] | (uint32_t)part[1] << 16;
 }
 
@@ -62,8 +62,7 @@ static void fragment_store(char *const *rows, int lane, bool transposed, uint32_
         return;
     }
     const uint16_t part[2] = {(uint16_t)value, (uint16_t)(value >> 16)};
-    for (int h = 0; h < 2; h++)
-        memcpy(rows[low * 2 + h] + high * 2, &part[h], 2);
+    for (int h = 0; h < 2; h++) memcpy(rows[low * 2 + h] + high * 2, &part[h], 2);
 }
 
 static void load_all(Collective &c, Warp &w, At at)
@@ -115,8 +114,7 @@ void movmatrix(uint32_t *d, uint32_t a, At at)
     collective(FULL_MASK, OP_MOVMATRIX, true, pair, at, [](Collective &c, Warp &, At) {
         uint16_t matrix[8][8];
         char *rows[8];
-        for (int i = 0; i < 8; i++)
-            rows[i] = reinterpret_cast<char *>(matrix[i]);
+        for (int i = 0; i < 8; i++) rows[i] = reinterpret_cast<char *>(matrix[i]);
         for (int i = 0; i < LANES; i++)
             fragment_store(rows, i, false, static_cast<uint32_t *>(c.argument[i])[0]);
         for (int i = 0; i < LANES; i++)
@@ -153,14 +151,13 @@ static float from_bits(uint32_t bits)
 
 float mma_value(MmaType type, uint32_t bits)
 {
-    if (type == MmaType::BF16)
-        return from_bits(bits << 16);
-    if (type == MmaType::F16)
-        return half_values[bits & 0xffff];
+    if (type == MmaType::BF16) return from_bits(bits << 16);
+    if (type == MmaType::F16) return half_values[bits & 0xffff];
     return from_bits(bits & 0xffffe000u);
 }
 
-namespace {
+namespace
+{
 struct MmaLane {
     MmaType type;
     int depth;
@@ -188,8 +185,7 @@ static void unpack(MmaTile &t, const MmaLane &l, int lane)
     for (int r = 0; r < quads; r++)
         for (int h = 0; h < pack; h++)
             t.b[k0 + h + 4 * pack * r][group] = mma_value(l.type, l.b[r] >> (16 * h));
-    for (int r = 0; r < 4; r++)
-        t.c[group + 8 * (r >> 1)][lane % 4 * 2 + (r & 1)] = l.c[r];
+    for (int r = 0; r < 4; r++) t.c[group + 8 * (r >> 1)][lane % 4 * 2 + (r & 1)] = l.c[r];
 }
 
 __attribute__((target_clones("arch=x86-64-v3", "default"))) static void multiply(MmaTile &t,
@@ -197,21 +193,19 @@ __attribute__((target_clones("arch=x86-64-v3", "default"))) static void multiply
 {
     for (int m = 0; m < 16; m++)
         for (int k = 0; k < depth; k++)
-            for (int n = 0; n < 8; n++)
-                t.c[m][n] += t.a[m][k] * t.b[k][n];
+            for (int n = 0; n < 8; n++) t.c[m][n] += t.a[m][k] * t.b[k][n];
 }
 
 static void mma_all(Collective &c, Warp &, At)
 {
     counts.mmas++;
     MmaTile t;
-    for (int i = 0; i < LANES; i++)
-        unpack(t, *static_cast<MmaLane *>(c.argument[i]), i);
+    for (int i = 0; i < LANES; i++) unpack(t, *static_cast<MmaLane *>(c.argument[i]), i);
     multiply(t, static_cast<MmaLane *>(c.argument[0])->depth);
     for (int i = 0; i < LANES; i++)
         for (int r = 0; r < 4; r++)
-            static_cast<MmaLane *>(c.argument[i])->d[r] = t.c[i / 4 + 8 * (r >> 1)]
-                                                             [i % 4 * 2 + (r & 1)];
+            static_cast<MmaLane *>(c.argument[i])->d[r] =
+                t.c[i / 4 + 8 * (r >> 1)][i % 4 * 2 + (r & 1)];
 }
 
 void mma(MmaType type, int depth, float d[4], const uint32_t *a, const uint32_t *b,

@@ -1,13 +1,15 @@
 /* mbarrier.cpp - mbarrier objects: arrivals and transferred bytes complete a phase.
  *
- * The 64 bits of an object: 0-19 pending arrivals, 20-39 expected arrivals, 40-60 bytes still to come
- * (signed), 61 parity of the phase, 62-63 = 2 while initialised.
+ * The 64 bits of an object: 0-19 pending arrivals, 20-39 expected arrivals, 40-60 bytes still to
+ * come (signed), 61 parity of the phase, 62-63 = 2 while initialised.
  */
 #include "check.h"
 
-namespace hostcuda {
+namespace hostcuda
+{
 
-namespace {
+namespace
+{
 struct Object {
     int pending, expected, bytes;
     uint32_t parity;
@@ -26,8 +28,8 @@ static Object unpack(uint64_t v)
 
 static uint64_t pack(const Object &o)
 {
-    return (uint64_t)o.pending | (uint64_t)o.expected << 20 |
-           (uint64_t)(o.bytes & 0x1fffff) << 40 | (uint64_t)o.parity << 61 | 2ull << 62;
+    return (uint64_t)o.pending | (uint64_t)o.expected << 20 | (uint64_t)(o.bytes & 0x1fffff) << 40 |
+           (uint64_t)o.parity << 61 | 2ull << 62;
 }
 
 static Object get(uint64_t *bar, const char *op, At at)
@@ -43,8 +45,7 @@ static void put(uint64_t *bar, Object o)
         o.parity ^= 1;
         o.pending = o.expected;
         for (Thread &t : machine.threads)
-            if (t.state == State::MBARRIER && t.bar == bar && t.parity != o.parity)
-                make_ready(t);
+            if (t.state == State::MBARRIER && t.bar == bar && t.parity != o.parity) make_ready(t);
     }
     *bar = pack(o);
 }
@@ -52,16 +53,14 @@ static void put(uint64_t *bar, Object o)
 void mbarrier_must_exist(uint64_t *bar, const char *op, At at)
 {
     need_shared(bar, 8, 8, op, at);
-    if (!exists(bar))
-        trap(at, "%s: the mbarrier is not initialised", op);
+    if (!exists(bar)) trap(at, "%s: the mbarrier is not initialised", op);
     check_object(machine.current->index, bar, 8, op, at);
 }
 
 void mbarrier_init(uint64_t *bar, int count, At at)
 {
     need_own_shared(bar, 8, 8, "mbarrier.init", at);
-    if (count < 1 || count > MAX_COUNT)
-        trap(at, "mbarrier.init: count %d", count);
+    if (count < 1 || count > MAX_COUNT) trap(at, "mbarrier.init: count %d", count);
     check_touch(machine.current->index, bar, 8, Touch::WRITE, at);
     *bar = pack({count, count, 0, 0});
 }
@@ -87,10 +86,8 @@ uint64_t mbarrier_arrive(uint64_t *bar, int count, int expect, bool drop, At at)
 {
     Object o = get(bar, "mbarrier.arrive", at);
     const uint64_t token = *bar;
-    if (expect >= 0)
-        o.bytes += expect;
-    if (drop)
-        o.expected -= count;
+    if (expect >= 0) o.bytes += expect;
+    if (drop) o.expected -= count;
     arrive(machine.current->index, bar, o, count, at);
     return token;
 }
@@ -124,7 +121,8 @@ void mbarrier_complete_tx(uint64_t *bar, int bytes, At at)
     put(bar, o);
 }
 
-/* Runs outside of any thread: a missing barrier ends the launch with the next finding or deadlock. */
+/* Runs outside of any thread: a missing barrier ends the launch with the next finding or deadlock.
+ */
 void mbarrier_finish_bytes(uint64_t *bar, int bytes)
 {
     if (!exists(bar)) {

@@ -1,8 +1,8 @@
 /* memory.cpp - shared arenas and their layout, device memory, and the rules every access obeys.
  *
  * Shared memory of the CTA with rank r lies at shared_origin + (r << 24) + SHARED_WINDOW, so 32-bit
- * shared addresses, descriptors and swizzles behave as on the chip. Static variables come first, then
- * the dynamic array, with red zones in between. Device memory is host memory with guard zones.
+ * shared addresses, descriptors and swizzles behave as on the chip. Static variables come first,
+ * then the dynamic array, with red zones in between. Device memory is host memory with guard zones.
  */
 #include "check.h"
 
@@ -12,14 +12,16 @@
 #include <map>
 #include <sys/mman.h>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 static constexpr size_t RED_ZONE = 128, GUARD = 256, RANK_BYTES = 1u << 24;
 static constexpr size_t ARENAS_BYTES = MAX_CLUSTER * RANK_BYTES;
 
 char *shared_origin;
 
-namespace {
+namespace
+{
 struct Range {
     uint32_t begin, end; /* offsets from shared address 0 of the CTA */
 };
@@ -42,21 +44,18 @@ static void make_arenas()
 {
     void *p = mmap(nullptr, ARENAS_BYTES + RANK_BYTES, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        abort();
+    if (p == MAP_FAILED) abort();
     shared_origin = reinterpret_cast<char *>(round_up(reinterpret_cast<uintptr_t>(p), 1 << 20));
 }
 
 static void add_variable(size_t at, size_t bytes)
 {
-    if (bytes)
-        variables.push_back({(uint32_t)at, (uint32_t)(at + bytes)});
+    if (bytes) variables.push_back({(uint32_t)at, (uint32_t)(at + bytes)});
 }
 
 bool layout_shared(Kernel &kernel, size_t dynamic_bytes)
 {
-    if (!shared_origin)
-        make_arenas();
+    if (!shared_origin) make_arenas();
     variables.clear();
     size_t at = SHARED_WINDOW, bytes = 0;
     for (SharedVariable &v : kernel.shared) {
@@ -85,8 +84,7 @@ void shared_begin()
         }
         r.p = cta.shared;
         r.bytes = std::max(r.bytes, bytes);
-        if (r.cells)
-            memset(static_cast<void *>(r.cells), 0, bytes / 2 * sizeof(Cell));
+        if (r.cells) memset(static_cast<void *>(r.cells), 0, bytes / 2 * sizeof(Cell));
     }
 }
 
@@ -107,12 +105,10 @@ bool is_global(const void *p) { return find_region(p) != nullptr; }
 bool in_shared(const void *p, size_t bytes)
 {
     const size_t offset = arena_offset(p);
-    if (offset >= RANK_BYTES * machine.ctas.size())
-        return false;
+    if (offset >= RANK_BYTES * machine.ctas.size()) return false;
     const size_t a = offset % RANK_BYTES;
     for (const Range &v : variables)
-        if (a >= v.begin && a + bytes <= v.end)
-            return true;
+        if (a >= v.begin && a + bytes <= v.end) return true;
     return false;
 }
 
@@ -130,29 +126,30 @@ static void need_resident(const void *p, const char *op, At at)
 {
     Thread &t = *machine.current;
     const uint32_t rank = (uint32_t)(arena_offset(p) / RANK_BYTES);
-    if (rank >= machine.ctas.size())
-        return;
+    if (rank >= machine.ctas.size()) return;
     const Cta &other = machine.ctas[rank];
     if (other.n_live == 0)
         trap(at, "%s: shared memory of CTA %u of the cluster, which has exited", op, rank);
-    if (!settings.check || (t.known_ranks >> rank & 1))
-        return;
+    if (!settings.check || (t.known_ranks >> rank & 1)) return;
     if (!clock_knows_any(t.index, other.first, machine.cta_threads))
-        trap(at, "%s: shared memory of CTA %u of the cluster, which may not have started "
-             "(barrier.cluster first)", op, rank);
+        trap(at,
+             "%s: shared memory of CTA %u of the cluster, which may not have started "
+             "(barrier.cluster first)",
+             op, rank);
     t.known_ranks |= 1u << rank;
 }
 
 void need_shared(const void *p, size_t bytes, size_t align, const char *op, At at)
 {
     if (!in_shared(p, bytes))
-        trap(at, "%s: shared memory out of bounds (%zu bytes at address 0x%zx; dynamic array: %u "
-             "bytes at 0x%x)", op, bytes, arena_offset(p), special.dynamic_smem_size,
+        trap(at,
+             "%s: shared memory out of bounds (%zu bytes at address 0x%zx; dynamic array: %u "
+             "bytes at 0x%x)",
+             op, bytes, arena_offset(p), special.dynamic_smem_size,
              machine.kernel->dynamic_address);
     if (reinterpret_cast<uintptr_t>(p) % align)
         trap(at, "%s: shared address 0x%zx is not %zu-byte aligned", op, arena_offset(p), align);
-    if (machine.ctas.size() > 1)
-        need_resident(p, op, at);
+    if (machine.ctas.size() > 1) need_resident(p, op, at);
 }
 
 void need_own_shared(const void *p, size_t bytes, size_t align, const char *op, At at)
@@ -171,23 +168,19 @@ Region *find_region(const void *p)
     if (last_region && c >= last_region->p && c < last_region->p + last_region->bytes)
         return last_region;
     auto it = regions().upper_bound(reinterpret_cast<uintptr_t>(p));
-    if (it == regions().begin())
-        return nullptr;
+    if (it == regions().begin()) return nullptr;
     Region &r = (--it)->second;
     return c < r.p + r.bytes ? last_region = &r : nullptr;
 }
 
 const Region *nearest_region(const void *p)
 {
-    if (regions().empty())
-        return nullptr;
+    if (regions().empty()) return nullptr;
     const uintptr_t a = reinterpret_cast<uintptr_t>(p);
     auto after = regions().lower_bound(a);
-    if (after == regions().begin())
-        return &after->second;
+    if (after == regions().begin()) return &after->second;
     auto before = std::prev(after);
-    if (after == regions().end())
-        return &before->second;
+    if (after == regions().end()) return &before->second;
     return a - (before->first + before->second.bytes) < after->first - a ? &before->second
                                                                          : &after->second;
 }
@@ -196,22 +189,18 @@ Region *shared_region(int cta) { return &arenas[cta]; }
 
 void for_each_region(void (*f)(Region &))
 {
-    for (auto &r : regions())
-        f(r.second);
+    for (auto &r : regions()) f(r.second);
 }
 
 void need_global(const void *p, size_t bytes, size_t align, const char *op, At at)
 {
     if (reinterpret_cast<uintptr_t>(p) % align)
         trap(at, "%s: global address %p is not %zu-byte aligned", op, p, align);
-    if (!bytes)
-        return;
+    if (!bytes) return;
     const Region *r = find_region(p);
-    if (r && static_cast<const char *>(p) + bytes <= r->p + r->bytes)
-        return;
+    if (r && static_cast<const char *>(p) + bytes <= r->p + r->bytes) return;
     r = nearest_region(p);
-    if (!r)
-        trap(at, "%s: global memory out of bounds: nothing is allocated", op);
+    if (!r) trap(at, "%s: global memory out of bounds: nothing is allocated", op);
     trap(at, "%s: global memory out of bounds: %zu bytes at byte %td of an allocation of %zu", op,
          bytes, static_cast<const char *>(p) - r->p, r->bytes);
 }
@@ -226,8 +215,7 @@ static void add_region(void *p, size_t bytes, bool owned)
 static bool drop_region(void *p, bool owned)
 {
     auto it = regions().find(reinterpret_cast<uintptr_t>(p));
-    if (it == regions().end() || it->second.owned != owned)
-        return false;
+    if (it == regions().end() || it->second.owned != owned) return false;
     free(it->second.cells);
     last_region = nullptr;
     regions().erase(it);
@@ -247,8 +235,7 @@ void *device_alloc(size_t bytes)
 
 bool device_free(void *p)
 {
-    if (!drop_region(p, true))
-        return false;
+    if (!drop_region(p, true)) return false;
     free(static_cast<char *>(p) - GUARD);
     return true;
 }
@@ -262,8 +249,7 @@ bool device_contains(const void *p, size_t bytes)
 size_t device_live_count()
 {
     size_t n = 0;
-    for (const auto &r : regions())
-        n += r.second.owned;
+    for (const auto &r : regions()) n += r.second.owned;
     return n;
 }
 
@@ -285,19 +271,16 @@ void access(const void *p, size_t bytes, Access how, Space space, At at)
     const bool shared = is_shared(p);
     const char *name = access_name(how, shared || space >= Space::SHARED);
     if (shared || space >= Space::SHARED) {
-        if (space == Space::GLOBAL)
-            trap(at, "%s: the address lies in shared memory", name);
-        if (space == Space::SHARED)
-            need_own_shared(p, bytes, bytes, name, at);
-        else
-            need_shared(p, bytes, bytes, name, at);
+        if (space == Space::GLOBAL) trap(at, "%s: the address lies in shared memory", name);
+        if (space == Space::SHARED) need_own_shared(p, bytes, bytes, name, at);
+        else need_shared(p, bytes, bytes, name, at);
     } else if (settings.check) {
         need_global(p, bytes, bytes, name, at);
     }
     check_touch(machine.current->index, p, bytes, static_cast<Touch>(how), at);
     if (settings.stats)
-        stats_access(*machine.current, p, bytes, how == Access::WRITE || how == Access::ATOMIC_WRITE,
-                     shared, at);
+        stats_access(*machine.current, p, bytes,
+                     how == Access::WRITE || how == Access::ATOMIC_WRITE, shared, at);
 }
 
 } // namespace hostcuda

@@ -1,4 +1,5 @@
-/* report.cpp - settings, findings and counts: the part of the machine that tests see (hostcuda.h). */
+/* report.cpp - settings, findings and counts: the part of the machine that tests see (hostcuda.h).
+ */
 #include "check.h"
 
 #include <cstdarg>
@@ -7,7 +8,8 @@
 #include <cstring>
 #include <cxxabi.h>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 Counts counts;
 
@@ -31,7 +33,8 @@ static Settings first_settings()
 
 Settings settings = first_settings();
 
-namespace {
+namespace
+{
 struct Findings {
     std::string launch_error; /* of the launch that runs or ran last */
     std::string first;        /* since hostcuda_clear() */
@@ -41,8 +44,7 @@ struct Findings {
 struct PrintAtExit {
     ~PrintAtExit()
     {
-        if (settings.stats >= 2)
-            hostcuda_print_stats();
+        if (settings.stats >= 2) hostcuda_print_stats();
     }
 } print_at_exit;
 } // namespace
@@ -54,8 +56,7 @@ static std::string readable(const char *name)
     char *full = abi::__cxa_demangle(name, nullptr, nullptr, &status);
     std::string text = full ? full : name;
     free(full);
-    if (text.compare(0, 5, "void ") == 0)
-        text = text.substr(5);
+    if (text.compare(0, 5, "void ") == 0) text = text.substr(5);
     int depth = 0;
     for (size_t i = 0; i < text.size(); i++) {
         depth += text[i] == '<';
@@ -74,8 +75,7 @@ static const char *base_name(const char *file)
 
 std::string place(At at)
 {
-    if (!at)
-        return "?";
+    if (!at) return "?";
     std::string text = std::string(base_name(at->file)) + ":" + std::to_string(at->line);
     for (At a = at->caller; a; a = a->caller)
         text += std::string(" < ") + base_name(a->file) + ":" + std::to_string(a->line);
@@ -93,10 +93,8 @@ static std::string person(const Thread &t)
 
 static void keep(const std::string &text)
 {
-    if (findings.launch_error.empty())
-        findings.launch_error = text;
-    if (findings.n++ == 0)
-        findings.first = text;
+    if (findings.launch_error.empty()) findings.launch_error = text;
+    if (findings.n++ == 0) findings.first = text;
     if (settings.abort) {
         fprintf(stderr, "%s\n", text.c_str());
         abort();
@@ -108,11 +106,9 @@ static void record_list(At at, const Thread *thread, const char *format, va_list
     char message[1024];
     vsnprintf(message, sizeof message, format, list);
     std::string text = machine.kernel ? readable(machine.kernel->name) + ": " : "";
-    if (at)
-        text += place(at) + ": ";
+    if (at) text += place(at) + ": ";
     text += message;
-    if (thread)
-        text += person(*thread);
+    if (thread) text += person(*thread);
     keep(text);
 }
 

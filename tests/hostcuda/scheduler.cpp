@@ -1,9 +1,9 @@
 /* scheduler.cpp - fibers and the order in which they run; launching a grid.
  *
- * Each CUDA thread has its own stack; a switch saves six registers (x86-64 System V) and costs about
- * 25 ns with the choice of the next thread. A thread runs until it blocks, so the schedules differ in
- * who is chosen then: HOSTCUDA_SCHED 0 the lowest thread, 1 the highest, 2 a random one, 3 by random
- * priorities of warps. When nobody can run, one asynchronous copy completes.
+ * Each CUDA thread has its own stack; a switch saves six registers (x86-64 System V) and costs
+ * about 25 ns with the choice of the next thread. A thread runs until it blocks, so the schedules
+ * differ in who is chosen then: HOSTCUDA_SCHED 0 the lowest thread, 1 the highest, 2 a random one,
+ * 3 by random priorities of warps. When nobody can run, one asynchronous copy completes.
  */
 #include "check.h"
 
@@ -24,7 +24,8 @@ asm(".text\n.globl hostcuda_switch\n.type hostcuda_switch,@function\nhostcuda_sw
     "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n"
     ".size hostcuda_switch,.-hostcuda_switch\n");
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 Machine machine;
 SpecialRegisters special;
@@ -45,10 +46,7 @@ uint64_t clock_now() { return counts.switches; }
 
 /* ---- asynchronous operations ---- */
 
-bool choose_late()
-{
-    return settings.async == 1 || (settings.async == 2 && (random_next() & 1));
-}
+bool choose_late() { return settings.async == 1 || (settings.async == 2 && (random_next() & 1)); }
 
 void engine_push(Action action) { machine.engine.push_back(std::move(action)); }
 
@@ -76,10 +74,8 @@ static Thread *first_ready(int start)
         int w = (start >> 6) + k;
         w = w >= words ? w - words : w;
         uint64_t bits = machine.ready[w];
-        if (k == 0)
-            bits &= ~0ull << (start & 63);
-        if (bits)
-            return &machine.threads[machine.by_rank[w * 64 + __builtin_ctzll(bits)]];
+        if (k == 0) bits &= ~0ull << (start & 63);
+        if (bits) return &machine.threads[machine.by_rank[w * 64 + __builtin_ctzll(bits)]];
     }
     return nullptr;
 }
@@ -91,10 +87,8 @@ static Thread *choose(bool at_random)
         engine_step(random_next() % engine.size());
     for (;;) {
         int start = at_random ? (int)(random_next() % machine.threads.size()) : 0;
-        if (Thread *t = first_ready(start))
-            return t;
-        if (engine.empty())
-            return nullptr;
+        if (Thread *t = first_ready(start)) return t;
+        if (engine.empty()) return nullptr;
         engine_step(settings.async == 0 ? 0 : random_next() % engine.size());
     }
 }
@@ -120,16 +114,14 @@ static void enter_thread(const Thread &t)
     special.lanemask_le = bit | (bit - 1);
     special.lanemask_gt = ~special.lanemask_le;
     special.lanemask_ge = ~special.lanemask_lt;
-    if (machine.ctas.size() > 1)
-        enter_cta(*t.cta);
+    if (machine.ctas.size() > 1) enter_cta(*t.cta);
 }
 
 static void jump(void **save, Thread *to)
 {
     counts.switches++;
     machine.current = to;
-    if (to)
-        enter_thread(*to);
+    if (to) enter_thread(*to);
     hostcuda_switch(save, to ? to->stack_pointer : machine.main_stack);
 }
 
@@ -137,8 +129,7 @@ static void give_way()
 {
     Thread *me = machine.current;
     Thread *next = choose(settings.schedule == 2);
-    if (next != me)
-        jump(&me->stack_pointer, next);
+    if (next != me) jump(&me->stack_pointer, next);
 }
 
 void block_on(State state, const char *what, At at)
@@ -156,22 +147,19 @@ void stop_cluster()
 {
     machine.failed = true;
     Thread *me = machine.current;
-    if (!me)
-        abort(); /* an asynchronous operation completes outside of any thread */
+    if (!me) abort(); /* an asynchronous operation completes outside of any thread */
     jump(&me->stack_pointer, nullptr);
     abort();
 }
 
 void spin(At at)
 {
-    if (++machine.spins > MAX_SPINS)
-        trap(at, "livelock: 2 million polls without progress");
+    if (++machine.spins > MAX_SPINS) trap(at, "livelock: 2 million polls without progress");
     if (!machine.engine.empty() && random_next() % 4 == 0)
         engine_step(random_next() % machine.engine.size());
     Thread *me = machine.current;
     Thread *next = choose(true);
-    if (next && next != me)
-        jump(&me->stack_pointer, next);
+    if (next && next != me) jump(&me->stack_pointer, next);
 }
 
 void nanosleep(At at) { spin(at); }
@@ -200,8 +188,7 @@ static char *new_stack()
 {
     void *p = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED || mprotect(p, PAGE, PROT_NONE) != 0)
-        abort();
+    if (p == MAP_FAILED || mprotect(p, PAGE, PROT_NONE) != 0) abort();
     return static_cast<char *>(p);
 }
 
@@ -212,17 +199,16 @@ static size_t memory_bytes;
 
 static void provide_memories(size_t n_threads, size_t bytes)
 {
-    while (stacks.size() < n_threads)
-        stacks.push_back(new_stack());
+    while (stacks.size() < n_threads) stacks.push_back(new_stack());
     bytes = (bytes + 63) / 64 * 64;
     if (bytes > memory_bytes) {
-        for (char *p : memories)
-            free(p);
+        for (char *p : memories) free(p);
         memories.clear();
         memory_bytes = bytes;
     }
     while (memories.size() < n_threads)
-        memories.push_back(static_cast<char *>(aligned_alloc(64, memory_bytes ? memory_bytes : 64)));
+        memories.push_back(
+            static_cast<char *>(aligned_alloc(64, memory_bytes ? memory_bytes : 64)));
 }
 
 static void init_thread(Thread &t, int index, Cta &cta)
@@ -246,8 +232,7 @@ static void init_thread(Thread &t, int index, Cta &cta)
     void **sp = reinterpret_cast<void **>(stacks[index] + STACK_BYTES);
     *--sp = nullptr;
     *--sp = reinterpret_cast<void *>(fiber_main);
-    for (int k = 0; k < 6; k++)
-        *--sp = nullptr;
+    for (int k = 0; k < 6; k++) *--sp = nullptr;
     t.stack_pointer = sp;
 }
 
@@ -270,16 +255,14 @@ static void rank_threads()
     machine.by_rank.assign((n + 63) / 64 * 64, 0);
     machine.ready.assign((n + 63) / 64, 0);
     std::vector<int> order(n_warps);
-    for (int i = 0; i < n_warps; i++)
-        order[i] = i;
+    for (int i = 0; i < n_warps; i++) order[i] = i;
     const bool by_warp = settings.schedule == 3 && machine.cta_threads % LANES == 0;
     for (int i = n_warps; by_warp && i-- > 1;)
         std::swap(order[i], order[random_next() % (uint64_t)(i + 1)]);
     const int flip = (int)(settings.seed & 31);
     for (int i = 0; i < n; i++) {
         int rank = settings.schedule == 1 ? n - 1 - i : i;
-        if (by_warp)
-            rank = order[i / LANES] * LANES + ((i % LANES) ^ flip);
+        if (by_warp) rank = order[i / LANES] * LANES + ((i % LANES) ^ flip);
         machine.threads[i].rank = rank;
         machine.by_rank[rank] = i;
         make_ready(machine.threads[i]);
@@ -300,7 +283,8 @@ static void init_cluster(Index3 id)
         cta.rank = r;
         cta.first = r * machine.cta_threads;
         cta.n_live = machine.cta_threads;
-        cta.ctaid = {id.x * c.x + r % c.x, id.y * c.y + r / c.x % c.y, id.z * c.z + r / (c.x * c.y)};
+        cta.ctaid = {id.x * c.x + r % c.x, id.y * c.y + r / c.x % c.y,
+                     id.z * c.z + r / (c.x * c.y)};
         cta.shared = shared_pointer(SHARED_WINDOW + ((uint32_t)r << 24));
         init_warps(cta);
         for (int i = 0; i < machine.cta_threads; i++)
@@ -323,8 +307,7 @@ static void record_deadlock()
     for (const Thread &t : machine.threads) {
         const bool done = t.state == State::DONE;
         groups[done ? "exited" : std::string("wait in ") + t.waits_for + " at " + place(t.at)]++;
-        if (!done && !one)
-            one = &t;
+        if (!done && !one) one = &t;
     }
     std::string text;
     for (const auto &g : groups)
@@ -340,11 +323,9 @@ bool run_cluster(Index3 clusterid)
     clock_cluster_begin((int)machine.threads.size());
     check_cluster_begin();
     jump(&machine.main_stack, choose(settings.schedule == 2));
-    while (!machine.failed && !machine.engine.empty())
-        engine_step(0);
+    while (!machine.failed && !machine.engine.empty()) engine_step(0);
     stats_cluster_end();
-    if (!machine.failed && machine.n_live > 0)
-        record_deadlock();
+    if (!machine.failed && machine.n_live > 0) record_deadlock();
     return !has_failed();
 }
 

@@ -1,16 +1,18 @@
 /* tensor_map.cpp - encoding tensor maps and walking through their boxes.
  *
- * Tiled: element e of the box at coordinate c is element c + e * step of the tensor; what is outside
- * of the tensor (negative, too) is filled. im2col: pixels are taken in the order w, h, d, n from the
- * start coordinate on, inside the bounding box [lower, dim - 1 + upper] of every spatial dimension;
- * the filter offsets are added to every pixel and what is then outside of the tensor is filled.
+ * Tiled: element e of the box at coordinate c is element c + e * step of the tensor; what is
+ * outside of the tensor (negative, too) is filled. im2col: pixels are taken in the order w, h, d, n
+ * from the start coordinate on, inside the bounding box [lower, dim - 1 + upper] of every spatial
+ * dimension; the filter offsets are added to every pixel and what is then outside of the tensor is
+ * filled.
  */
 #include "tensor_map.h"
 
 #include <algorithm>
 #include <cstring>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 static constexpr uint32_t MAGIC = 0x70616d74;
 
@@ -37,14 +39,11 @@ static bool begin_map(TensorMap &t, int type, cuuint32_t rank, void *base, const
     t.base = static_cast<char *>(base);
     t.fill_nan = fill != 0;
     for (cuuint32_t i = 0; i < rank; i++) {
-        if (dims[i] == 0 || dims[i] > 1ull << 32 || steps[i] < 1 || steps[i] > 8)
-            return false;
-        if (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ull << 40))
-            return false;
+        if (dims[i] == 0 || dims[i] > 1ull << 32 || steps[i] < 1 || steps[i] > 8) return false;
+        if (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ull << 40)) return false;
         t.dim[i] = dims[i];
         t.step[i] = (uint8_t)(i ? steps[i] : 1); /* the innermost one is ignored */
-        if (i)
-            t.stride[i - 1] = strides[i - 1];
+        if (i) t.stride[i - 1] = strides[i - 1];
     }
     return true;
 }
@@ -73,8 +72,7 @@ CUresult encode_tiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ran
                    fill))
         return CUDA_ERROR_INVALID_VALUE;
     for (cuuint32_t i = 0; i < rank; i++) {
-        if (box[i] < 1 || box[i] > 256)
-            return CUDA_ERROR_INVALID_VALUE;
+        if (box[i] < 1 || box[i] > 256) return CUDA_ERROR_INVALID_VALUE;
         t.box[i] = (uint16_t)((box[i] + t.step[i] - 1) / t.step[i]);
     }
     return inner_fits(t) ? hand_out(map, t) : CUDA_ERROR_INVALID_VALUE;
@@ -98,8 +96,7 @@ CUresult encode_im2col(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ra
     for (cuuint32_t i = 0; i < rank - 2; i++) {
         const int corners[2] = {lower_corner[i], upper_corner[i]};
         for (int c : corners)
-            if (c < -limit || c >= limit)
-                return CUDA_ERROR_INVALID_VALUE;
+            if (c < -limit || c >= limit) return CUDA_ERROR_INVALID_VALUE;
         t.lower[i] = (int16_t)lower_corner[i];
         t.upper[i] = (int16_t)upper_corner[i];
     }
@@ -118,20 +115,19 @@ const TensorMap &tensor_map(const TensorCopy &copy, At at)
         trap(at, "TMA: the tensor map is not 64-byte aligned");
     if (t.magic != MAGIC || t.rank != copy.rank)
         trap(at, "TMA: the operand is not a tensor map of rank %d", copy.rank);
-    if ((t.im2col != 0) != copy.im2col)
-        trap(at, "TMA: tiled and im2col do not go together");
+    if ((t.im2col != 0) != copy.im2col) trap(at, "TMA: tiled and im2col do not go together");
     return t;
 }
 
 uint32_t tile_bytes(const TensorMap &t)
 {
     uint32_t n = t.element_bytes;
-    for (int i = 0; i < (t.im2col ? 2 : t.rank); i++)
-        n *= t.box[i];
+    for (int i = 0; i < (t.im2col ? 2 : t.rank); i++) n *= t.box[i];
     return n;
 }
 
-namespace {
+namespace
+{
 struct Walk {
     const TensorMap &map;
     std::vector<Piece> pieces;
@@ -150,8 +146,8 @@ static void add_row(Walk &w, char *row, int64_t x)
         } else {
             for (int64_t e = first; e < end; e++) {
                 const bool in = row && e >= 0 && (uint64_t)e < w.map.dim[0];
-                w.pieces.push_back({w.offset + (uint32_t)(e - first) * size, size,
-                                    in ? row + e * size : nullptr});
+                w.pieces.push_back(
+                    {w.offset + (uint32_t)(e - first) * size, size, in ? row + e * size : nullptr});
             }
         }
         w.offset += 16;
@@ -163,8 +159,7 @@ static char *row_at(const TensorMap &t, const int64_t *x)
 {
     char *p = t.base;
     for (int i = 1; i < t.rank; i++) {
-        if (x[i] < 0 || (uint64_t)x[i] >= t.dim[i])
-            return nullptr;
+        if (x[i] < 0 || (uint64_t)x[i] >= t.dim[i]) return nullptr;
         p += x[i] * (int64_t)t.stride[i - 1];
     }
     return p;
@@ -174,8 +169,7 @@ static void walk_tiled(Walk &w, const TensorCopy &copy)
 {
     const TensorMap &t = w.map;
     uint32_t rows = 1;
-    for (int i = 1; i < t.rank; i++)
-        rows *= t.box[i];
+    for (int i = 1; i < t.rank; i++) rows *= t.box[i];
     for (uint32_t r = 0; r < rows; r++) {
         int64_t x[5] = {};
         uint32_t rest = r;
@@ -191,8 +185,7 @@ static void next_pixel(const TensorMap &t, int64_t *pixel)
 {
     for (int i = 1; i < t.rank - 1; i++) {
         pixel[i] += t.step[i];
-        if (pixel[i] <= (int64_t)t.dim[i] - 1 + t.upper[i - 1])
-            return;
+        if (pixel[i] <= (int64_t)t.dim[i] - 1 + t.upper[i - 1]) return;
         pixel[i] = t.lower[i - 1];
     }
     pixel[t.rank - 1]++;
@@ -215,10 +208,8 @@ std::vector<Piece> tile_pieces(const TensorMap &map, const TensorCopy &copy)
 {
     Walk w = {map, {}, 0};
     w.pieces.reserve(tile_bytes(map) / 16);
-    if (map.im2col)
-        walk_im2col(w, copy);
-    else
-        walk_tiled(w, copy);
+    if (map.im2col) walk_im2col(w, copy);
+    else walk_tiled(w, copy);
     return std::move(w.pieces);
 }
 

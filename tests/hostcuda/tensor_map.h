@@ -4,22 +4,23 @@
 
 #include "core.h"
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 struct TensorMap {
     uint32_t magic;
     uint8_t type, element_bytes, rank, swizzle;
     char *base;
-    uint64_t dim[5], stride[4];  /* elements; bytes, of dimensions 1 and up */
-    uint16_t box[5];             /* elements per dimension; im2col: channels, pixels */
-    uint8_t step[5];             /* element strides */
+    uint64_t dim[5], stride[4]; /* elements; bytes, of dimensions 1 and up */
+    uint16_t box[5];            /* elements per dimension; im2col: channels, pixels */
+    uint8_t step[5];            /* element strides */
     uint8_t im2col, fill_nan;
-    int16_t lower[3], upper[3];  /* im2col: corners in w, h, d */
+    int16_t lower[3], upper[3]; /* im2col: corners in w, h, d */
 };
 static_assert(sizeof(TensorMap) <= sizeof(CUtensorMap), "a map has 128 bytes");
 
-/* A run of at most 16 bytes of the tile: where it lies in the tile and in global memory (null: out of
- * bounds, filled). Runs do not cross the 16-byte units of the swizzle. */
+/* A run of at most 16 bytes of the tile: where it lies in the tile and in global memory (null: out
+ * of bounds, filled). Runs do not cross the 16-byte units of the swizzle. */
 struct Piece {
     uint32_t offset, bytes;
     char *global;

@@ -13,11 +13,13 @@
 #include <cstring>
 #include <memory>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 /* ---- loads ---- */
 
-namespace {
+namespace
+{
 /* Where the bytes of one load arrive: one CTA, or several by multicast. */
 struct Target {
     char *shared;
@@ -37,28 +39,24 @@ struct Load {
 static void set_fill(Load &load, const TensorMap &t)
 {
     memset(load.fill, 0, sizeof load.fill);
-    if (!t.fill_nan)
-        return;
+    if (!t.fill_nan) return;
     const uint32_t nan = t.type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16  ? 0x7fff7fffu
                          : t.type == CU_TENSOR_MAP_DATA_TYPE_FLOAT16 ? 0x7fff7fffu
                                                                      : 0x7fffffffu;
-    for (int i = 0; i < 4; i++)
-        memcpy(load.fill + 4 * i, &nan, 4);
+    for (int i = 0; i < 4; i++) memcpy(load.fill + 4 * i, &nan, 4);
 }
 
 static std::vector<Target> targets_of(void *shared, uint64_t *bar, bool multicast, uint16_t mask,
                                       At at)
 {
-    if (!multicast)
-        return {{static_cast<char *>(shared), bar}};
+    if (!multicast) return {{static_cast<char *>(shared), bar}};
     std::vector<Target> all;
     for (uint32_t rank : Lanes{mask}) {
         const uint32_t s = map_to_rank(shared_address(shared), rank, at);
         const uint32_t b = map_to_rank(shared_address(bar), rank, at);
         all.push_back({shared_pointer(s), reinterpret_cast<uint64_t *>(shared_pointer(b))});
     }
-    if (all.empty())
-        trap(at, "multicast to an empty mask");
+    if (all.empty()) trap(at, "multicast to an empty mask");
     return all;
 }
 
@@ -86,15 +84,12 @@ static void start(Load load, size_t align, const char *op)
         check_pending_write(target.shared, load.bytes, true);
     }
     for (const Piece &p : load.pieces) {
-        if (!p.global)
-            continue;
+        if (!p.global) continue;
         need_global(p.global, p.bytes, 1, op, load.at);
         check_touch(thread, p.global, p.bytes, Touch::READ, load.at);
     }
-    if (!choose_late())
-        return perform(load);
-    for (const Target &target : load.targets)
-        memset(target.shared, 0xff, load.bytes);
+    if (!choose_late()) return perform(load);
+    for (const Target &target : load.targets) memset(target.shared, 0xff, load.bytes);
     const auto kept = std::make_shared<Load>(std::move(load));
     engine_push([kept] { perform(*kept); });
 }
@@ -103,7 +98,11 @@ void tensor_load(const TensorCopy &copy, At at)
 {
     const TensorMap &t = tensor_map(copy, at);
     Load load = {targets_of(copy.shared, copy.bar, copy.multicast, copy.cta_mask, at),
-                 tile_pieces(t, copy), tile_bytes(t), t.swizzle, {}, at};
+                 tile_pieces(t, copy),
+                 tile_bytes(t),
+                 t.swizzle,
+                 {},
+                 at};
     set_fill(load, t);
     start(std::move(load), 128, "TMA load");
 }
@@ -112,8 +111,7 @@ static std::vector<Piece> plain_pieces(const void *global, uint32_t bytes)
 {
     std::vector<Piece> pieces;
     char *p = static_cast<char *>(const_cast<void *>(global));
-    for (uint32_t i = 0; i < bytes; i += 16)
-        pieces.push_back({i, 16, p + i});
+    for (uint32_t i = 0; i < bytes; i += 16) pieces.push_back({i, 16, p + i});
     return pieces;
 }
 
@@ -128,8 +126,13 @@ void bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *bar, 
                uint16_t cta_mask, At at)
 {
     need_sixteens(global, bytes, "cp.async.bulk", at);
-    start({targets_of(shared, bar, multicast, cta_mask, at), plain_pieces(global, bytes), bytes, 0,
-           {}, at}, 16, "cp.async.bulk");
+    start({targets_of(shared, bar, multicast, cta_mask, at),
+           plain_pieces(global, bytes),
+           bytes,
+           0,
+           {},
+           at},
+          16, "cp.async.bulk");
 }
 
 /* ---- from shared memory to that of another CTA ---- */
@@ -141,16 +144,13 @@ static void send(std::vector<char> bytes, const char *from, char *remote, uint64
     check_pending_write(remote, bytes.size(), true);
     auto arrive = [bytes, from, remote, bar, at] {
         memcpy(remote, from ? from : bytes.data(), bytes.size());
-        if (from)
-            check_pending_read(from, bytes.size(), -1);
+        if (from) check_pending_read(from, bytes.size(), -1);
         check_pending_write(remote, bytes.size(), false);
         check_touch(ENGINE, remote, bytes.size(), Touch::ASYNC_WRITE, at);
         mbarrier_finish_bytes(bar, (int)bytes.size());
     };
-    if (choose_late())
-        engine_push(arrive);
-    else
-        arrive();
+    if (choose_late()) engine_push(arrive);
+    else arrive();
 }
 
 void bulk_to_cluster(void *remote, const void *shared, uint32_t bytes, uint64_t *remote_bar, At at)
@@ -176,7 +176,8 @@ void store_async(void *remote, const void *value, int bytes, uint64_t *remote_ba
 
 /* ---- stores ---- */
 
-namespace {
+namespace
+{
 struct Store {
     char *shared;
     std::vector<Piece> pieces;
@@ -190,13 +191,17 @@ struct Store {
 template <class T> static T reduced(BulkReduce how, T a, T b)
 {
     switch (how) {
-    case BulkReduce::ADD: return (T)(a + b);
-    case BulkReduce::MIN: return b < a ? b : a;
-    case BulkReduce::MAX: return a < b ? b : a;
+    case BulkReduce::ADD:
+        return (T)(a + b);
+    case BulkReduce::MIN:
+        return b < a ? b : a;
+    case BulkReduce::MAX:
+        return a < b ? b : a;
     case BulkReduce::AND:
     case BulkReduce::OR:
     case BulkReduce::XOR:
-    case BulkReduce::NONE: break;
+    case BulkReduce::NONE:
+        break;
     }
     return b;
 }
@@ -204,10 +209,14 @@ template <class T> static T reduced(BulkReduce how, T a, T b)
 template <class T> static T reduced_bits(BulkReduce how, T a, T b)
 {
     switch (how) {
-    case BulkReduce::AND: return (T)(a & b);
-    case BulkReduce::OR: return (T)(a | b);
-    case BulkReduce::XOR: return (T)(a ^ b);
-    default: return reduced(how, a, b);
+    case BulkReduce::AND:
+        return (T)(a & b);
+    case BulkReduce::OR:
+        return (T)(a | b);
+    case BulkReduce::XOR:
+        return (T)(a ^ b);
+    default:
+        return reduced(how, a, b);
     }
 }
 
@@ -233,14 +242,22 @@ static void reduce_into(char *into, const char *from, uint32_t bytes, int type, 
         return __float2bfloat16_rn(reduced(how, __bfloat162float(a), __bfloat162float(b)));
     };
     switch (type) {
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT16: return each<__half>(into, from, bytes, half);
-    case CU_TENSOR_MAP_DATA_TYPE_BFLOAT16: return each<__nv_bfloat16>(into, from, bytes, brain);
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT32: return each<float>(into, from, bytes, plain);
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT64: return each<double>(into, from, bytes, plain);
-    case CU_TENSOR_MAP_DATA_TYPE_INT32: return each<int32_t>(into, from, bytes, bits);
-    case CU_TENSOR_MAP_DATA_TYPE_UINT32: return each<uint32_t>(into, from, bytes, bits);
-    case CU_TENSOR_MAP_DATA_TYPE_INT64: return each<int64_t>(into, from, bytes, bits);
-    default: return each<uint64_t>(into, from, bytes, bits);
+    case CU_TENSOR_MAP_DATA_TYPE_FLOAT16:
+        return each<__half>(into, from, bytes, half);
+    case CU_TENSOR_MAP_DATA_TYPE_BFLOAT16:
+        return each<__nv_bfloat16>(into, from, bytes, brain);
+    case CU_TENSOR_MAP_DATA_TYPE_FLOAT32:
+        return each<float>(into, from, bytes, plain);
+    case CU_TENSOR_MAP_DATA_TYPE_FLOAT64:
+        return each<double>(into, from, bytes, plain);
+    case CU_TENSOR_MAP_DATA_TYPE_INT32:
+        return each<int32_t>(into, from, bytes, bits);
+    case CU_TENSOR_MAP_DATA_TYPE_UINT32:
+        return each<uint32_t>(into, from, bytes, bits);
+    case CU_TENSOR_MAP_DATA_TYPE_INT64:
+        return each<int64_t>(into, from, bytes, bits);
+    default:
+        return each<uint64_t>(into, from, bytes, bits);
     }
 }
 
@@ -255,10 +272,8 @@ static void read_tile(Store &s)
 static void write_tile(const Store &s)
 {
     for (const Piece &p : s.pieces) {
-        if (p.global && s.reduce == BulkReduce::NONE)
-            memcpy(p.global, &s.tile[p.offset], p.bytes);
-        else if (p.global)
-            reduce_into(p.global, &s.tile[p.offset], p.bytes, s.type, s.reduce);
+        if (p.global && s.reduce == BulkReduce::NONE) memcpy(p.global, &s.tile[p.offset], p.bytes);
+        else if (p.global) reduce_into(p.global, &s.tile[p.offset], p.bytes, s.type, s.reduce);
     }
 }
 
@@ -270,8 +285,7 @@ static void start_store(Store store, size_t align, const char *op, At at)
     check_pending_read(store.shared, store.bytes, 1);
     const Touch how = store.reduce == BulkReduce::NONE ? Touch::ASYNC_WRITE : Touch::ATOMIC;
     for (const Piece &p : store.pieces) {
-        if (!p.global)
-            continue;
+        if (!p.global) continue;
         need_global(p.global, p.bytes, 1, op, at);
         check_touch(t.index, p.global, p.bytes, how, at);
     }
@@ -282,13 +296,11 @@ static void start_store(Store store, size_t align, const char *op, At at)
         write_tile(*s);
     }
     auto read = [s, late] {
-        if (late)
-            read_tile(*s);
+        if (late) read_tile(*s);
         check_pending_read(s->shared, s->bytes, -1);
     };
     auto write = [s, late] {
-        if (late)
-            write_tile(*s);
+        if (late) write_tile(*s);
     };
     t.bulk.push_back({read, write, false});
 }
@@ -296,15 +308,27 @@ static void start_store(Store store, size_t align, const char *op, At at)
 void tensor_store(const TensorCopy &copy, BulkReduce reduce, At at)
 {
     const TensorMap &t = tensor_map(copy, at);
-    start_store({static_cast<char *>(copy.shared), tile_pieces(t, copy), tile_bytes(t), t.swizzle,
-                 t.type, reduce, {}}, 128, "TMA store", at);
+    start_store({static_cast<char *>(copy.shared),
+                 tile_pieces(t, copy),
+                 tile_bytes(t),
+                 t.swizzle,
+                 t.type,
+                 reduce,
+                 {}},
+                128, "TMA store", at);
 }
 
 void bulk_store(void *global, const void *shared, uint32_t bytes, At at)
 {
     need_sixteens(global, bytes, "cp.async.bulk", at);
-    start_store({static_cast<char *>(const_cast<void *>(shared)), plain_pieces(global, bytes),
-                 bytes, 0, 0, BulkReduce::NONE, {}}, 16, "cp.async.bulk", at);
+    start_store({static_cast<char *>(const_cast<void *>(shared)),
+                 plain_pieces(global, bytes),
+                 bytes,
+                 0,
+                 0,
+                 BulkReduce::NONE,
+                 {}},
+                16, "cp.async.bulk", at);
 }
 
 void bulk_commit(At)
@@ -316,8 +340,7 @@ void bulk_commit(At)
 
 static void finish_read(BulkStore &s)
 {
-    if (!s.has_read)
-        s.read();
+    if (!s.has_read) s.read();
     s.has_read = true;
 }
 
@@ -329,12 +352,10 @@ void bulk_wait(int groups_left, bool only_reads, At)
     for (size_t i = 0; i < n; i++) {
         for (BulkStore &s : groups[i]) {
             finish_read(s);
-            if (!only_reads)
-                s.write();
+            if (!only_reads) s.write();
         }
     }
-    if (!only_reads)
-        groups.erase(groups.begin(), groups.begin() + (ptrdiff_t)n);
+    if (!only_reads) groups.erase(groups.begin(), groups.begin() + (ptrdiff_t)n);
 }
 
 /* The CTA's shared memory may go to another one as soon as its threads have exited. */
@@ -346,7 +367,7 @@ void bulk_thread_exits(Thread &t)
         for (BulkStore &s : group) {
             if (!s.has_read)
                 trap(nullptr, "the thread exits while its bulk store may still read shared memory "
-                     "(cp.async.bulk.wait_group.read 0 is missing)");
+                              "(cp.async.bulk.wait_group.read 0 is missing)");
             s.write();
         }
     }

@@ -7,13 +7,14 @@
 
 #include <algorithm>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 const char *op_name(int op)
 {
     static const char *const names[N_OPS] = {
-        "__syncwarp", "__shfl_sync", "vote",        "__match_sync", "__reduce_sync", "elect.sync",
-        "ldmatrix",   "stmatrix",    "movmatrix",   "mma.sync",     "wgmma",         "setmaxnreg"};
+        "__syncwarp", "__shfl_sync", "vote",      "__match_sync", "__reduce_sync", "elect.sync",
+        "ldmatrix",   "stmatrix",    "movmatrix", "mma.sync",     "wgmma",         "setmaxnreg"};
     return names[op];
 }
 
@@ -28,10 +29,8 @@ static uint32_t checked_mask(uint32_t mask, Op op, At at)
     const int lane = machine.current->lane;
     if (!(mask >> lane & 1))
         trap(at, "%s: lane %d calls, but is not in its mask %08x", op_name(op), lane, mask);
-    if (mask == FULL_MASK)
-        mask = w.exist; /* the last warp of a block may be short */
-    if (mask & ~w.exist)
-        trap(at, "%s: mask %08x names lanes that do not exist", op_name(op), mask);
+    if (mask == FULL_MASK) mask = w.exist; /* the last warp of a block may be short */
+    if (mask & ~w.exist) trap(at, "%s: mask %08x names lanes that do not exist", op_name(op), mask);
     if (mask & w.exited)
         trap(at, "%s: mask %08x names lanes that have exited (%08x)", op_name(op), mask,
              w.exited & mask);
@@ -49,8 +48,7 @@ static Collective &find_collective(uint32_t mask, Op op, bool aligned, At at)
             free_slot = free_slot ? free_slot : &c;
             continue;
         }
-        if (!(c.mask & bit) && !(mask & c.arrived))
-            continue;
+        if (!(c.mask & bit) && !(mask & c.arrived)) continue;
         if (c.mask != mask || c.op != op)
             trap(at, "divergent warp: %s with mask %08x here, %s with mask %08x at %s", op_name(op),
                  mask, op_name(c.op), c.mask, place(c.at).c_str());
@@ -59,8 +57,7 @@ static Collective &find_collective(uint32_t mask, Op op, bool aligned, At at)
                  place(c.at).c_str());
         return c;
     }
-    if (!free_slot)
-        trap(at, "too many warp collectives at once");
+    if (!free_slot) trap(at, "too many warp collectives at once");
     free_slot->mask = mask;
     free_slot->arrived = 0;
     free_slot->op = op;
@@ -75,13 +72,11 @@ void collective(uint32_t mask, Op op, bool aligned, void *argument, At at, Compl
     const int lane = machine.current->lane;
     c.argument[lane] = argument;
     c.arrived |= 1u << lane;
-    if (c.arrived != mask)
-        return block_on(State::WARP, op_name(op), at);
+    if (c.arrived != mask) return block_on(State::WARP, op_name(op), at);
     Warp &w = *machine.current->warp;
     complete(c, w, at);
     c.mask = 0;
-    for (uint32_t i : Lanes{mask & ~(1u << lane)})
-        make_ready(lane_thread(w, (int)i));
+    for (uint32_t i : Lanes{mask & ~(1u << lane)}) make_ready(lane_thread(w, (int)i));
 }
 
 void warp_lane_exits(Thread &t)
@@ -99,15 +94,15 @@ void warp_sync(uint32_t mask, At at)
 {
     collective(mask, OP_SYNC, false, nullptr, at, [](Collective &c, Warp &w, At) {
         int threads[LANES], n = 0;
-        for (uint32_t i : Lanes{c.mask})
-            threads[n++] = w.first + (int)i;
+        for (uint32_t i : Lanes{c.mask}) threads[n++] = w.first + (int)i;
         clock_join(threads, n);
     });
 }
 
 /* ---- shuffle ---- */
 
-namespace {
+namespace
+{
 struct ShuffleLane {
     uint32_t in, out, b, c;
     Shuffle kind;
@@ -122,10 +117,18 @@ static int shuffle_source(const ShuffleLane &s, uint32_t lane)
     const int low = (int)(lane & segment), last = (int)((lane & segment) | (clamp & ~segment));
     int j = 0;
     switch (s.kind) {
-    case Shuffle::UP: j = (int)lane - (int)b; return j >= last ? j : -1;
-    case Shuffle::DOWN: j = (int)(lane + b); break;
-    case Shuffle::BFLY: j = (int)(lane ^ b); break;
-    case Shuffle::IDX: j = low | (int)(b & ~segment); break;
+    case Shuffle::UP:
+        j = (int)lane - (int)b;
+        return j >= last ? j : -1;
+    case Shuffle::DOWN:
+        j = (int)(lane + b);
+        break;
+    case Shuffle::BFLY:
+        j = (int)(lane ^ b);
+        break;
+    case Shuffle::IDX:
+        j = low | (int)(b & ~segment);
+        break;
     }
     return j <= last ? j : -1;
 }
@@ -148,14 +151,14 @@ uint32_t shuffle(Shuffle kind, uint32_t mask, uint32_t value, uint32_t b, uint32
 {
     ShuffleLane s = {value, 0, b, c, kind, false};
     collective(mask, OP_SHUFFLE, false, &s, at, shuffle_all);
-    if (in_range)
-        *in_range = s.in_range;
+    if (in_range) *in_range = s.in_range;
     return s.out;
 }
 
 /* ---- vote, match, redux, elect ---- */
 
-namespace {
+namespace
+{
 struct ValueLane {
     uint64_t in;
     uint32_t out;
@@ -174,10 +177,8 @@ uint32_t vote(uint32_t mask, bool predicate, At at)
     ValueLane v = {predicate, 0, Redux::ADD, false};
     collective(mask, OP_VOTE, false, &v, at, [](Collective &c, Warp &, At) {
         uint32_t ballot = 0;
-        for (uint32_t i : Lanes{c.mask})
-            ballot |= (uint32_t)value_of(c, i).in << i;
-        for (uint32_t i : Lanes{c.mask})
-            value_of(c, i).out = ballot;
+        for (uint32_t i : Lanes{c.mask}) ballot |= (uint32_t)value_of(c, i).in << i;
+        for (uint32_t i : Lanes{c.mask}) value_of(c, i).out = ballot;
     });
     return v.out;
 }
@@ -187,8 +188,7 @@ static void match_lanes(Collective &c, Warp &, At)
     for (uint32_t i : Lanes{c.mask}) {
         ValueLane &v = value_of(c, i);
         v.out = 0;
-        for (uint32_t j : Lanes{c.mask})
-            v.out |= (uint32_t)(value_of(c, j).in == v.in) << j;
+        for (uint32_t j : Lanes{c.mask}) v.out |= (uint32_t)(value_of(c, j).in == v.in) << j;
         v.all = v.out == c.mask;
     }
 }
@@ -204,8 +204,7 @@ uint32_t match_all(uint32_t mask, uint64_t value, bool *all, At at)
 {
     ValueLane v = {value, 0, Redux::ADD, false};
     collective(mask, OP_MATCH, false, &v, at, match_lanes);
-    if (all)
-        *all = v.all;
+    if (all) *all = v.all;
     return v.all ? v.out : 0;
 }
 
@@ -213,14 +212,22 @@ static uint32_t combine(Redux kind, uint32_t a, uint32_t b)
 {
     const int32_t sa = (int32_t)a, sb = (int32_t)b;
     switch (kind) {
-    case Redux::ADD: return a + b;
-    case Redux::MIN_S: return (uint32_t)std::min(sa, sb);
-    case Redux::MAX_S: return (uint32_t)std::max(sa, sb);
-    case Redux::MIN_U: return std::min(a, b);
-    case Redux::MAX_U: return std::max(a, b);
-    case Redux::AND: return a & b;
-    case Redux::OR: return a | b;
-    case Redux::XOR: return a ^ b;
+    case Redux::ADD:
+        return a + b;
+    case Redux::MIN_S:
+        return (uint32_t)std::min(sa, sb);
+    case Redux::MAX_S:
+        return (uint32_t)std::max(sa, sb);
+    case Redux::MIN_U:
+        return std::min(a, b);
+    case Redux::MAX_U:
+        return std::max(a, b);
+    case Redux::AND:
+        return a & b;
+    case Redux::OR:
+        return a | b;
+    case Redux::XOR:
+        return a ^ b;
     }
     return 0;
 }
@@ -231,8 +238,7 @@ static void redux_lanes(Collective &c, Warp &, At)
     uint32_t sum = (uint32_t)value_of(c, first).in;
     for (uint32_t i : Lanes{c.mask & ~(1u << first)})
         sum = combine(value_of(c, first).kind, sum, (uint32_t)value_of(c, i).in);
-    for (uint32_t i : Lanes{c.mask})
-        value_of(c, i).out = sum;
+    for (uint32_t i : Lanes{c.mask}) value_of(c, i).out = sum;
 }
 
 uint32_t redux(Redux kind, uint32_t mask, uint32_t value, At at)
@@ -246,11 +252,9 @@ bool elect(uint32_t mask, uint32_t *leader, At at)
 {
     ValueLane v = {0, 0, Redux::ADD, false};
     collective(mask, OP_ELECT, true, &v, at, [](Collective &c, Warp &, At) {
-        for (uint32_t i : Lanes{c.mask})
-            value_of(c, i).out = (uint32_t)__builtin_ctz(c.mask);
+        for (uint32_t i : Lanes{c.mask}) value_of(c, i).out = (uint32_t)__builtin_ctz(c.mask);
     });
-    if (leader)
-        *leader = v.out;
+    if (leader) *leader = v.out;
     return v.out == (uint32_t)machine.current->lane;
 }
 

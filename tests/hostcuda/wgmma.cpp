@@ -14,11 +14,13 @@
 #include <cstring>
 #include <memory>
 
-namespace hostcuda {
+namespace hostcuda
+{
 
 static constexpr int MAX_N = 256, MAX_DEPTH = 16;
 
-namespace {
+namespace
+{
 struct Descriptor {
     uint32_t start, lbo, sbo;
     int swizzle; /* 0 none, 1 128B, 2 64B, 3 32B */
@@ -46,8 +48,7 @@ static uint32_t unit_offset(const Descriptor &d, int i, int k, int element_bytes
         const uint32_t unit = uk * (uint32_t)element_bytes / 16;
         return ui % 8 * span + ui / 8 * d.sbo + unit * (d.swizzle ? 16 : d.lbo);
     }
-    if (!d.swizzle)
-        return ui / 8 * d.sbo + uk % 8 * 16 + uk / 8 * d.lbo;
+    if (!d.swizzle) return ui / 8 * d.sbo + uk % 8 * 16 + uk / 8 * d.lbo;
     return 2 * ui % span + 2 * ui / span * d.lbo + uk % 8 * span + uk / 8 * d.sbo;
 }
 
@@ -70,10 +71,8 @@ static void read_operand(const Wgmma &op, uint64_t descriptor, bool mn_major, in
 {
     const Descriptor d = decode(descriptor);
     const int size = op.type == MmaType::TF32 ? 4 : 2, depth = 32 / size, per_unit = 16 / size;
-    if (descriptor >> 49 & 7)
-        trap(at, "wgmma: a descriptor with a base offset");
-    if (mn_major && size == 4)
-        trap(at, "wgmma: tf32 operands are K-major");
+    if (descriptor >> 49 & 7) trap(at, "wgmma: a descriptor with a base offset");
+    if (mn_major && size == 4) trap(at, "wgmma: tf32 operands are K-major");
     for (int i = 0; i < n; i += mn_major ? per_unit : 1) {
         for (int k = 0; k < depth; k += mn_major ? 1 : per_unit) {
             char *unit = unit_at(d, first + i, k, size, mn_major, at);
@@ -116,14 +115,13 @@ static void read_registers(Collective &c, Tile &t)
 static int accumulator_row(int lane, int r) { return lane / 4 + 8 * (r >> 1 & 1); }
 static int accumulator_column(int lane, int r) { return r / 4 * 8 + lane % 4 * 2 + (r & 1); }
 
-__attribute__((target_clones("arch=x86-64-v3", "default"))) static void
-multiply(Tile &t, int depth, int n, float sign)
+__attribute__((target_clones("arch=x86-64-v3", "default"))) static void multiply(Tile &t, int depth,
+                                                                                 int n, float sign)
 {
     for (int m = 0; m < 16; m++)
         for (int k = 0; k < depth; k++) {
             const float a = sign * t.a[m][k];
-            for (int j = 0; j < n; j++)
-                t.c[m][j] += a * t.b[k][j];
+            for (int j = 0; j < n; j++) t.c[m][j] += a * t.b[k][j];
         }
 }
 
@@ -142,8 +140,7 @@ static void multiply_warp(Collective &c, Warp &w, At at)
     const Wgmma &op = lane_op(c, 0);
     static Tile t; /* 34 KB: too much for a fiber's stack */
     Units units;
-    if (op.a)
-        read_registers(c, t);
+    if (op.a) read_registers(c, t);
     else
         read_operand(op, op.desc_a, op.transpose_a, w.id % 4 * 16, 16, units, at,
                      [](int i, int k, float v) { t.a[i][k] = v; });
@@ -152,8 +149,7 @@ static void multiply_warp(Collective &c, Warp &w, At at)
     if (settings.check) {
         touch_units(units, w.first, at);
         w.wgmmas.push_back([units] {
-            for (const char *p : units)
-                check_pending_read(p, 16, -1);
+            for (const char *p : units) check_pending_read(p, 16, -1);
         });
     }
     for (int i = 0; i < LANES; i++)
@@ -170,10 +166,8 @@ void wgmma(const Wgmma &op, At at)
 {
     if (machine.current->warp->id / 4 * 4 + 4 > (int)special.nwarpid)
         trap(at, "wgmma in a warpgroup of fewer than 4 warps");
-    if (op.n < 8 || op.n > MAX_N || op.n % 8)
-        trap(at, "wgmma: n = %d", op.n);
-    if (!machine.current->wgmma_fenced)
-        trap(at, "wgmma without a wgmma.fence since the last wait");
+    if (op.n < 8 || op.n > MAX_N || op.n % 8) trap(at, "wgmma: n = %d", op.n);
+    if (!machine.current->wgmma_fenced) trap(at, "wgmma without a wgmma.fence since the last wait");
     const Wgmma *mine = &op;
     collective(FULL_MASK, OP_WGMMA, true, &mine, at, multiply_warp);
 }
@@ -194,15 +188,13 @@ void wgmma_commit(At at)
 
 void wgmma_wait(int groups_left, At at)
 {
-    if (groups_left == 0)
-        machine.current->wgmma_fenced = false;
+    if (groups_left == 0) machine.current->wgmma_fenced = false;
     collective(FULL_MASK, OP_WGMMA, true, &groups_left, at, [](Collective &c, Warp &w, At) {
         auto &groups = w.wgmma_groups;
         const size_t left = (size_t) * static_cast<int *>(c.argument[0]);
         const size_t n = groups.size() > left ? groups.size() - left : 0;
         for (size_t i = 0; i < n; i++)
-            for (Action &end : groups[i])
-                end();
+            for (Action &end : groups[i]) end();
         groups.erase(groups.begin(), groups.begin() + (ptrdiff_t)n);
     });
 }

@@ -12,7 +12,8 @@
 #include <cstdio>
 #include <cstring>
 
-namespace selftest {
+namespace selftest
+{
 
 using namespace hostcuda;
 
@@ -20,14 +21,15 @@ constexpr uint32_t ALL = 0xffffffffu;
 constexpr int DATA_WORDS = 4096;
 
 /* Each use is a source line of its own. */
-#define HERE                                                                                   \
-    ([]() -> At {                                                                              \
-        static const SourceLine here = {__FILE__, __LINE__, nullptr};                          \
-        return &here;                                                                          \
+#define HERE                                                                                       \
+    ([]() -> At {                                                                                  \
+        static const SourceLine here = {__FILE__, __LINE__, nullptr};                              \
+        return &here;                                                                              \
     }())
 
-extern float *data;      /* device memory, DATA_WORDS words of 0 */
-extern Kernel kernel;    /* the running one: kernel.shared[i].address, kernel.dynamic_address */
+extern float *input;  /* device memory, DATA_WORDS words: input[i] = i */
+extern float *data;   /* device memory, DATA_WORDS words of 0 */
+extern Kernel kernel; /* the running one: kernel.shared[i].address, kernel.dynamic_address */
 
 struct Case {
     const char *name;
@@ -64,8 +66,14 @@ inline uint32_t atomic_add(void *p, uint32_t value, At at)
     return old;
 }
 
-inline char *static_memory() { return shared_pointer(kernel.shared[0].address + (special.cluster_ctarank << 24)); }
-inline char *dynamic_memory() { return shared_pointer(kernel.dynamic_address + (special.cluster_ctarank << 24)); }
+inline char *static_memory()
+{
+    return shared_pointer(kernel.shared[0].address + (special.cluster_ctarank << 24));
+}
+inline char *dynamic_memory()
+{
+    return shared_pointer(kernel.dynamic_address + (special.cluster_ctarank << 24));
+}
 inline float *static_floats() { return reinterpret_cast<float *>(static_memory()); }
 inline int thread_index() { return (int)special.tid.x; }
 inline float small(int i) { return (float)((i * 7 + i / 3) % 17 - 8) * 0.125f; } /* exact in bf16 */
@@ -83,9 +91,11 @@ struct Table {
     const Case *cases;
     int n;
 };
-Table thread_cases();  /* barriers, warps, memory rules */
-Table tensor_cases();  /* ldmatrix, mma, cp.async, statistics */
-Table hopper_cases();  /* mbarrier, TMA, wgmma, clusters, setmaxnreg */
+Table thread_cases(); /* barriers, warps, memory rules */
+Table tensor_cases(); /* ldmatrix, mma, cp.async, statistics */
+Table hopper_cases(); /* mbarrier, TMA, wgmma, setmaxnreg */
+Table cluster_cases();
+bool run_early_exit();
 
 } // namespace selftest
 #endif

@@ -1,7 +1,8 @@
 /* tensors.cpp - cases of ldmatrix, stmatrix, mma, cp.async and the access statistics. */
 #include "selftest.h"
 
-namespace selftest {
+namespace selftest
+{
 
 static void set(int i, float value) { store(data + i, value, HERE, Space::GLOBAL); }
 
@@ -17,8 +18,7 @@ static char *fill_matrices()
 {
     const int l = thread_index();
     char *rows = dynamic_memory();
-    for (int c = 0; c < 8; c++)
-        store(rows + l * 16 + c * 2, element(l / 8, l % 8, c), HERE);
+    for (int c = 0; c < 8; c++) store(rows + l * 16 + c * 2, element(l / 8, l % 8, c), HERE);
     warp_sync(ALL, HERE);
     return rows;
 }
@@ -33,8 +33,10 @@ static void matrices()
     movmatrix(&moved, r[0], HERE);
     bool ok = moved == t[0];
     for (int m = 0; m < 4; m++) {
-        ok = ok && r[m] == (element(m, l / 4, l % 4 * 2) | (uint32_t)element(m, l / 4, l % 4 * 2 + 1) << 16);
-        ok = ok && t[m] == (element(m, l % 4 * 2, l / 4) | (uint32_t)element(m, l % 4 * 2 + 1, l / 4) << 16);
+        ok = ok && r[m] == (element(m, l / 4, l % 4 * 2) |
+                            (uint32_t)element(m, l / 4, l % 4 * 2 + 1) << 16);
+        ok = ok && t[m] == (element(m, l % 4 * 2, l / 4) |
+                            (uint32_t)element(m, l % 4 * 2 + 1, l / 4) << 16);
     }
     warp_sync(ALL, HERE);
     stmatrix(t, 4, true, rows + 512 + l * 16, HERE);
@@ -47,8 +49,7 @@ static void matrices()
 static bool warp_of_ones()
 {
     for (int i = 0; i < 32; i++)
-        if (data[i] != 1.0f)
-            return false;
+        if (data[i] != 1.0f) return false;
     return true;
 }
 
@@ -59,8 +60,7 @@ static float b_value(int k, int n) { return small(k * 8 + n + 100); }
 static float product(int m, int n, int depth)
 {
     float sum = small(m + n);
-    for (int k = 0; k < depth; k++)
-        sum += a_value(m, k) * b_value(k, n);
+    for (int k = 0; k < depth; k++) sum += a_value(m, k) * b_value(k, n);
     return sum;
 }
 
@@ -68,8 +68,7 @@ static void check_mma(MmaType type, int depth, const uint32_t *a, const uint32_t
 {
     const int l = thread_index();
     float d[4];
-    for (int r = 0; r < 4; r++)
-        d[r] = small(l / 4 + 8 * (r >> 1) + l % 4 * 2 + (r & 1));
+    for (int r = 0; r < 4; r++) d[r] = small(l / 4 + 8 * (r >> 1) + l % 4 * 2 + (r & 1));
     mma(type, depth, d, a, b, d, HERE);
     for (int r = 0; r < 4; r++)
         *ok = *ok && d[r] == product(l / 4 + 8 * (r >> 1), l % 4 * 2 + (r & 1), depth);
@@ -122,8 +121,7 @@ static void copies()
     cp_async_wait(1, HERE);
     warp_sync(ALL, HERE);
     bool ok = true;
-    for (int i = 0; i < 4; i++)
-        ok = ok && load<uint32_t>(s + (l ^ 9) * 16 + i * 4, HERE) == 0;
+    for (int i = 0; i < 4; i++) ok = ok && load<uint32_t>(s + (l ^ 9) * 16 + i * 4, HERE) == 0;
     cp_async_wait(0, HERE);
     ok = ok && load<uint32_t>(s + 512 + l * 4, HERE) == 0;
     set(l + 32, ok);
@@ -132,8 +130,7 @@ static void copies()
 static bool copies_right()
 {
     for (int i = 32; i < 64; i++)
-        if (data[i] != 1.0f)
-            return false;
+        if (data[i] != 1.0f) return false;
     return true;
 }
 
@@ -181,8 +178,7 @@ static void columns()
 {
     const int l = thread_index();
     float *s = reinterpret_cast<float *>(dynamic_memory());
-    for (int i = 0; i < 32; i++)
-        store(s + i * 32 + l, 1.0f, HERE);
+    for (int i = 0; i < 32; i++) store(s + i * 32 + l, 1.0f, HERE);
     warp_sync(ALL, HERE);
     uint32_t r[4];
     ldmatrix(r, 4, false, (char *)s + l * 128, HERE);

@@ -1,7 +1,8 @@
 /* threads.cpp - cases of barriers, warp operations and the rules of memory. */
 #include "selftest.h"
 
-namespace selftest {
+namespace selftest
+{
 
 /* ---- what has to work ---- */
 
@@ -10,7 +11,8 @@ static void set(int i, float value) { store(data + i, value, HERE, Space::GLOBAL
 static uint32_t shfl(Shuffle kind, uint32_t value, int b, int width = 32)
 {
     const uint32_t clamp = kind == Shuffle::UP ? 0 : 31;
-    return shuffle(kind, ALL, value, (uint32_t)b, (uint32_t)(32 - width) << 8 | clamp, nullptr, HERE);
+    return shuffle(kind, ALL, value, (uint32_t)b, (uint32_t)(32 - width) << 8 | clamp, nullptr,
+                   HERE);
 }
 
 static void warp_ops()
@@ -35,15 +37,15 @@ static void warp_ops()
     ok = ok && shuffle(Shuffle::BFLY, half, l, flip, 31, nullptr, HERE) == (l ^ flip);
     const bool few = l < 5;
     ok = ok && bar_reduce(0, 0, Reduce::POPC, few, HERE) == (int)special.ntid.x / 32 * 5;
-    ok = ok && bar_reduce(0, 0, Reduce::AND, true, HERE) && !bar_reduce(0, 0, Reduce::OR, false, HERE);
+    ok = ok && bar_reduce(0, 0, Reduce::AND, true, HERE) &&
+         !bar_reduce(0, 0, Reduce::OR, false, HERE);
     set(thread_index(), ok ? 1.0f : 0.0f);
 }
 
 static bool all_ones()
 {
     for (int i = 0; i < 128; i++)
-        if (data[i] != 1.0f)
-            return false;
+        if (data[i] != 1.0f) return false;
     return true;
 }
 
@@ -68,8 +70,7 @@ static void arrive_learns_nothing()
         bar_arrive(1, 64, HERE);
         load<float>(a, HERE);
     } else {
-        if (thread_index() == 0)
-            store(a, 1.0f, HERE);
+        if (thread_index() == 0) store(a, 1.0f, HERE);
         bar_sync(1, 64, HERE);
     }
 }
@@ -79,19 +80,16 @@ static void write_after_arrive()
     float *a = static_floats();
     if (thread_index() >= 32) {
         bar_arrive(1, 64, HERE);
-        if (thread_index() == 32)
-            store(a, 1.0f, HERE);
+        if (thread_index() == 32) store(a, 1.0f, HERE);
     } else {
-        if (thread_index() == 0)
-            store(a, 1.0f, HERE);
+        if (thread_index() == 0) store(a, 1.0f, HERE);
         bar_sync(1, 64, HERE);
     }
 }
 
 static void early_exit()
 {
-    if (thread_index() >= 40)
-        return;
+    if (thread_index() >= 40) return;
     bar_sync(0, 0, HERE);
     set(thread_index(), 3.0f);
 }
@@ -107,22 +105,18 @@ static void last_block()
         store(last, atomic_add(data + 8, 1, HERE) == n - 1 ? 1.0f : 0.0f, HERE);
     }
     bar_sync(0, 0, HERE);
-    if (load<float>(last, HERE) == 0.0f || thread_index() != 0)
-        return;
+    if (load<float>(last, HERE) == 0.0f || thread_index() != 0) return;
     fence(Scope::GPU, HERE);
     float sum = 0;
-    for (unsigned i = 0; i < n; i++)
-        sum += load<float>(data + i, HERE);
+    for (unsigned i = 0; i < n; i++) sum += load<float>(data + i, HERE);
     set(16, sum);
 }
 
 static void spin_on_flag()
 {
     if (thread_index() == 0)
-        while (atomic_add(data + 8, 0, HERE) == 0)
-            nanosleep(HERE);
-    if (thread_index() == 33)
-        atomic_add(data + 8, 1, HERE);
+        while (atomic_add(data + 8, 0, HERE) == 0) nanosleep(HERE);
+    if (thread_index() == 33) atomic_add(data + 8, 1, HERE);
 }
 
 static void bytes_of_neighbours()
@@ -137,7 +131,10 @@ static void bytes_of_neighbours()
 /* ---- what has to be found ---- */
 
 static void static_out_of_bounds() { store(static_floats() + thread_index() + 1, 1.0f, HERE); }
-static void dynamic_out_of_bounds() { store((float *)dynamic_memory() + thread_index() + 1, 1.0f, HERE); }
+static void dynamic_out_of_bounds()
+{
+    store((float *)dynamic_memory() + thread_index() + 1, 1.0f, HERE);
+}
 static void global_after_end() { set(DATA_WORDS - 31 + thread_index(), 1.0f); }
 static void global_before_begin() { load<float>(data - 1, HERE); }
 static void host_pointer()
@@ -198,43 +195,38 @@ static void race_between_blocks() { store(data, (float)special.ctaid.x, HERE); }
 
 static void exited_lane_in_mask()
 {
-    if (thread_index() == 5)
-        return;
+    if (thread_index() == 5) return;
     shuffle(Shuffle::BFLY, ALL, 1, 1, 31, nullptr, HERE);
 }
 
 static void divergent_collective()
 {
-    if (thread_index() < 16)
-        shuffle(Shuffle::BFLY, ALL, 1, 1, 31, nullptr, HERE);
-    else
-        vote(ALL, true, HERE);
+    if (thread_index() < 16) shuffle(Shuffle::BFLY, ALL, 1, 1, 31, nullptr, HERE);
+    else vote(ALL, true, HERE);
 }
 
 static void missing_arrival()
 {
-    if (thread_index() < 32)
-        bar_sync(1, 64, HERE);
+    if (thread_index() < 32) bar_sync(1, 64, HERE);
 }
 
 static void divergent_barrier()
 {
-    if (thread_index() < 32)
-        bar_sync(0, 0, HERE);
-    else
-        bar_sync(0, 0, HERE);
+    if (thread_index() < 32) bar_sync(0, 0, HERE);
+    else bar_sync(0, 0, HERE);
 }
 
 static void misaligned()
 {
-    struct Four { float v[4]; };
+    struct Four {
+        float v[4];
+    };
     load<Four>(data + 1, HERE);
 }
 
 static void endless_poll()
 {
-    while (load<float>(data, HERE) == 0.0f)
-        nanosleep(HERE);
+    while (load<float>(data, HERE) == 0.0f) nanosleep(HERE);
 }
 
 static bool first_is_5() { return data[3] == 5.0f; }
@@ -252,12 +244,12 @@ static const Case cases[] = {
     {"no_race_with_syncwarp", no_race_with_syncwarp, nullptr, 2, 32, 1, 128, 0, nullptr},
     {"arrive_learns_nothing", arrive_learns_nothing, "", 1, 64, 1, 4, 0, nullptr},
     {"write_after_arrive", write_after_arrive, "data race: write", 1, 64, 1, 4, 0, nullptr},
-    {"static_out_of_bounds", static_out_of_bounds, "shared memory out of bounds", 1, 32, 1, 128, 256,
-     nullptr},
+    {"static_out_of_bounds", static_out_of_bounds, "shared memory out of bounds", 1, 32, 1, 128,
+     256, nullptr},
     {"dynamic_out_of_bounds", dynamic_out_of_bounds, "shared memory out of bounds", 1, 32, 1, 128,
      128, nullptr},
-    {"global_after_end", global_after_end, "at byte 16384 of an allocation of 16384", 1, 32, 1, 0, 0,
-     nullptr},
+    {"global_after_end", global_after_end, "at byte 16384 of an allocation of 16384", 1, 32, 1, 0,
+     0, nullptr},
     {"global_before_begin", global_before_begin, "at byte -4 of", 1, 32, 1, 0, 0, nullptr},
     {"host_pointer", host_pointer, "global memory out of bounds", 1, 32, 1, 0, 0, nullptr},
     {"uninitialised_shared", uninitialised_shared, "uninitialised", 1, 32, 1, 256, 0, nullptr},
