@@ -1,16 +1,15 @@
 /* check_clock.cpp - vector clocks: which past every thread of the running cluster has seen.
  *
  * Every thread counts its own clock up at each release. Clocks go on growing from cluster to
- * cluster of a launch and from launch to launch, so a time alone tells in which one it was. A
- * thread's row holds the clock of every other thread that it has seen. After a barrier of all
- * threads all rows are equal: they are kept once, as `common`, and a row is written out only when
- * it differs again. The last index is the asynchronous copy engine.
+ * cluster of a launch and from launch to launch, so a time alone tells in which one it was. A row
+ * holds the clock of every other thread that a thread has seen. Threads that have just met have
+ * seen the same, so they share one row until one of them learns more; row 0 is that of the threads
+ * that have met nobody since the last barrier of all. The last index is the asynchronous copy
+ * engine.
  */
 #include "check.h"
 
 #include <algorithm>
-#include <cstring>
-#include <memory>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -24,10 +23,11 @@ using Row = std::vector<uint32_t>;
 struct Clocks {
     int n = 0; /* threads; index n is the engine */
     uint32_t start = 1, launch_start = 1, largest = 0;
-    Row clock, common, merged;
-    std::vector<uint8_t> own_row;     /* the row differs from common */
-    std::unique_ptr<uint32_t[]> rows; /* [n + 1][n + 1] */
-    size_t rows_size = 0;
+    Row clock;
+    std::vector<int> row_of; /* row of each thread */
+    std::vector<Row> rows;
+    std::vector<int> users; /* of each row; row 0 is never given back */
+    std::vector<int> free_rows, met;
     std::unordered_map<const void *, Row> objects;
     std::vector<uint8_t> fenced; /* widest fence so far: 1 its CTA or cluster, 2 the GPU */
     /* Order between clusters, by fences and atomics on global memory: clusters by their start. */
@@ -38,31 +38,47 @@ struct Clocks {
 } // namespace
 
 static int slot(int thread) { return thread < 0 ? c.n : thread; }
-static uint32_t *row(int t) { return &c.rows[(size_t)t * (size_t)(c.n + 1)]; }
-
-static uint32_t known(int t, int other)
-{
-    if (t == other) return c.clock[t];
-    return c.own_row[t] ? row(t)[other] : c.common[other];
-}
-
+static Row &row(int t) { return c.rows[(size_t)c.row_of[t]]; }
+static uint32_t known(int t, int other) { return t == other ? c.clock[t] : row(t)[other]; }
 static void advance(int t) { c.largest = std::max(c.largest, ++c.clock[t]); }
 
-/* The thread's row, written out; its own entry is its clock. */
-static uint32_t *own(int t)
+static int take_row()
 {
-    uint32_t *r = row(t);
-    if (!c.own_row[t]) {
-        memcpy(r, c.common.data(), c.common.size() * sizeof *r);
-        c.own_row[t] = 1;
+    if (c.free_rows.empty()) {
+        c.rows.emplace_back();
+        c.users.push_back(0);
+        return (int)c.rows.size() - 1;
     }
-    r[t] = c.clock[t];
+    const int r = c.free_rows.back();
+    c.free_rows.pop_back();
     return r;
 }
 
-static void maximum(uint32_t *into, const uint32_t *from, size_t n)
+static void use_row(int t, int r)
 {
-    for (size_t i = 0; i < n; i++) into[i] = std::max(into[i], from[i]);
+    const int old = c.row_of[t];
+    if (old == r) return;
+    c.users[r]++;
+    if (--c.users[old] == 0 && old != 0) c.free_rows.push_back(old);
+    c.row_of[t] = r;
+}
+
+static void maximum(Row &into, const Row &from)
+{
+    for (size_t i = 0; i < into.size(); i++) into[i] = std::max(into[i], from[i]);
+}
+
+/* The thread's row, to be changed for it alone. */
+static Row &own(int t)
+{
+    const int old = c.row_of[t];
+    if (old == 0 || c.users[old] > 1) {
+        const int r = take_row();
+        c.rows[r] = c.rows[old];
+        use_row(t, r);
+    }
+    row(t)[t] = c.clock[t];
+    return row(t);
 }
 
 void clock_launch_begin()
@@ -87,13 +103,14 @@ void clock_cluster_begin(int n_threads)
     c.start = ++c.largest;
     const size_t n = (size_t)n_threads + 1;
     c.clock.assign(n, c.start);
-    c.common.assign(n, 0);
-    c.own_row.assign(n, 0);
     c.fenced.assign(n, 0);
-    if (c.rows_size < n * n) {
-        c.rows.reset(new uint32_t[n * n]);
-        c.rows_size = n * n;
-    }
+    if (c.rows.empty()) take_row();
+    c.free_rows.clear();
+    for (size_t r = 1; r < c.rows.size(); r++) c.free_rows.push_back((int)r);
+    std::fill(c.users.begin(), c.users.end(), 0);
+    c.rows[0].assign(n, 0);
+    c.users[0] = (int)n;
+    c.row_of.assign(n, 0);
     c.objects.clear();
     c.seen.clear();
     c.starts.push_back(c.start);
@@ -102,29 +119,39 @@ void clock_cluster_begin(int n_threads)
 uint32_t clock_of(int thread) { return c.clock[slot(thread)]; }
 uint32_t clock_cluster_start() { return c.start; }
 
-/* Everyone who is still there meets: rows become equal. */
-static void join_all(const int *threads, int n)
+/* The different rows of these threads. */
+static const std::vector<int> &rows_of(const int *threads, int n)
 {
-    for (int i = 0; i < n; i++)
-        if (c.own_row[threads[i]]) maximum(c.common.data(), row(threads[i]), c.common.size());
-    for (int i = 0; i < n; i++) c.common[threads[i]] = c.clock[threads[i]];
+    c.met.clear();
     for (int i = 0; i < n; i++) {
-        c.own_row[threads[i]] = 0;
-        advance(threads[i]);
+        const int r = c.row_of[threads[i]];
+        if (!c.met.empty() && c.met.back() == r) continue;
+        if (std::find(c.met.begin(), c.met.end(), r) == c.met.end()) c.met.push_back(r);
     }
+    return c.met;
+}
+
+/* The row that those who meet will share: row 0 for everyone who is still there, the row they have
+ * already if nobody else uses it, or a new one. */
+static int meeting_row(const std::vector<int> &met, int n)
+{
+    if (n == machine.n_live) return 0;
+    if (met.size() == 1 && met[0] != 0 && c.users[met[0]] == n) return met[0];
+    const int r = take_row();
+    c.rows[r] = c.rows[met[0]];
+    return r;
 }
 
 void clock_join(const int *threads, int n)
 {
     if (!settings.check || n == 0) return;
-    if (n == machine.n_live) return join_all(threads, n);
-    c.merged = c.common;
-    for (int i = 0; i < n; i++)
-        if (c.own_row[threads[i]]) maximum(c.merged.data(), row(threads[i]), c.merged.size());
-    for (int i = 0; i < n; i++) c.merged[threads[i]] = c.clock[threads[i]];
+    const std::vector<int> &met = rows_of(threads, n);
+    const int r = meeting_row(met, n);
+    for (int other : met)
+        if (other != r) maximum(c.rows[r], c.rows[other]);
     for (int i = 0; i < n; i++) {
-        memcpy(row(threads[i]), c.merged.data(), c.merged.size() * sizeof(uint32_t));
-        c.own_row[threads[i]] = 1;
+        c.rows[r][threads[i]] = c.clock[threads[i]];
+        use_row(threads[i], r);
         advance(threads[i]);
     }
 }
@@ -135,8 +162,7 @@ void clock_release(const void *object, int thread)
     const int t = slot(thread);
     Row &o = c.objects[object];
     o.resize((size_t)c.n + 1, 0);
-    if (c.own_row[t]) maximum(o.data(), row(t), o.size());
-    else maximum(o.data(), c.common.data(), o.size());
+    maximum(o, row(t));
     o[t] = c.clock[t];
     advance(t);
 }
@@ -145,7 +171,7 @@ void clock_acquire(const void *object, int thread)
 {
     if (!settings.check) return;
     const auto o = c.objects.find(object);
-    if (o != c.objects.end()) maximum(own(slot(thread)), o->second.data(), o->second.size());
+    if (o != c.objects.end()) maximum(own(slot(thread)), o->second);
 }
 
 void clock_forget(const void *object) { c.objects.erase(object); }

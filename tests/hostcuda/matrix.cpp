@@ -149,11 +149,18 @@ static float from_bits(uint32_t bits)
     return f;
 }
 
+template <MmaType TYPE> static inline float value_of(uint32_t bits)
+{
+    if (TYPE == MmaType::BF16) return from_bits(bits << 16);
+    if (TYPE == MmaType::F16) return half_values[bits & 0xffff];
+    return from_bits(bits & 0xffffe000u);
+}
+
 float mma_value(MmaType type, uint32_t bits)
 {
-    if (type == MmaType::BF16) return from_bits(bits << 16);
-    if (type == MmaType::F16) return half_values[bits & 0xffff];
-    return from_bits(bits & 0xffffe000u);
+    if (type == MmaType::BF16) return value_of<MmaType::BF16>(bits);
+    if (type == MmaType::F16) return value_of<MmaType::F16>(bits);
+    return value_of<MmaType::TF32>(bits);
 }
 
 namespace
@@ -172,40 +179,46 @@ struct MmaTile {
 };
 } // namespace
 
-/* A register holds `pack` values that follow each other in k, and registers go through (row + 8 h,
- * k + 4 pack q): h = r & 1, q = r >> 1 for A; q = r for B. */
-static void unpack(MmaTile &t, const MmaLane &l, int lane)
+/* A register holds PACK values that follow each other in k, and registers go through (row + 8 h,
+ * k + 4 PACK q): h = r & 1, q = r >> 1 for A; q = r for B. */
+template <MmaType TYPE> static void unpack(MmaTile &t, const MmaLane &l, int lane)
 {
-    const int group = lane / 4, pack = l.type == MmaType::TF32 ? 1 : 2;
-    const int k0 = lane % 4 * pack, quads = l.depth / (4 * pack);
+    constexpr int PACK = TYPE == MmaType::TF32 ? 1 : 2;
+    const int group = lane / 4, k0 = lane % 4 * PACK, quads = l.depth / (4 * PACK);
     for (int r = 0; r < 2 * quads; r++)
-        for (int h = 0; h < pack; h++)
-            t.a[group + 8 * (r & 1)][k0 + h + 4 * pack * (r >> 1)] =
-                mma_value(l.type, l.a[r] >> (16 * h));
+        for (int h = 0; h < PACK; h++)
+            t.a[group + 8 * (r & 1)][k0 + h + 4 * PACK * (r >> 1)] =
+                value_of<TYPE>(l.a[r] >> (16 * h));
     for (int r = 0; r < quads; r++)
-        for (int h = 0; h < pack; h++)
-            t.b[k0 + h + 4 * pack * r][group] = mma_value(l.type, l.b[r] >> (16 * h));
+        for (int h = 0; h < PACK; h++)
+            t.b[k0 + h + 4 * PACK * r][group] = value_of<TYPE>(l.b[r] >> (16 * h));
     for (int r = 0; r < 4; r++) t.c[group + 8 * (r >> 1)][lane % 4 * 2 + (r & 1)] = l.c[r];
 }
 
-__attribute__((target_clones("arch=x86-64-v3", "default"))) static void multiply(MmaTile &t,
-                                                                                 int depth)
+template <int DEPTH>
+__attribute__((target_clones("arch=x86-64-v3", "default"))) static void multiply(MmaTile &t)
 {
     for (int m = 0; m < 16; m++)
-        for (int k = 0; k < depth; k++)
+        for (int k = 0; k < DEPTH; k++)
             for (int n = 0; n < 8; n++) t.c[m][n] += t.a[m][k] * t.b[k][n];
 }
 
-static void mma_all(Collective &c, Warp &, At)
+static const MmaLane &mma_of(Collective &c, int lane)
+{
+    return *static_cast<MmaLane *>(c.argument[lane]);
+}
+
+template <MmaType TYPE> static void mma_all(Collective &c, Warp &, At)
 {
     counts.mmas++;
     MmaTile t;
-    for (int i = 0; i < LANES; i++) unpack(t, *static_cast<MmaLane *>(c.argument[i]), i);
-    multiply(t, static_cast<MmaLane *>(c.argument[0])->depth);
+    for (int i = 0; i < LANES; i++) unpack<TYPE>(t, mma_of(c, i), i);
+    if (mma_of(c, 0).depth == 16) multiply<16>(t);
+    else if (mma_of(c, 0).depth == 8) multiply<8>(t);
+    else multiply<4>(t);
     for (int i = 0; i < LANES; i++)
         for (int r = 0; r < 4; r++)
-            static_cast<MmaLane *>(c.argument[i])->d[r] =
-                t.c[i / 4 + 8 * (r >> 1)][i % 4 * 2 + (r & 1)];
+            mma_of(c, i).d[r] = t.c[i / 4 + 8 * (r >> 1)][i % 4 * 2 + (r & 1)];
 }
 
 void mma(MmaType type, int depth, float d[4], const uint32_t *a, const uint32_t *b,
@@ -216,7 +229,10 @@ void mma(MmaType type, int depth, float d[4], const uint32_t *a, const uint32_t 
     if (depth != 4 * pack && depth != 8 * pack)
         trap(at, "mma.sync: no m16n8k%d of this type", depth);
     MmaLane l = {type, depth, d, a, b, c};
-    collective(FULL_MASK, OP_MMA, true, &l, at, mma_all);
+    const Complete all = type == MmaType::BF16  ? mma_all<MmaType::BF16>
+                         : type == MmaType::F16 ? mma_all<MmaType::F16>
+                                                : mma_all<MmaType::TF32>;
+    collective(FULL_MASK, OP_MMA, true, &l, at, all);
 }
 
 } // namespace hostcuda

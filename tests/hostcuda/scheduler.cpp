@@ -31,6 +31,8 @@ Machine machine;
 SpecialRegisters special;
 
 static constexpr size_t STACK_BYTES = 256 * 1024, PAGE = 4096;
+/* Stacks that begin at the same offset would compete for the same lines of the caches. */
+static constexpr int STAGGER = 64, STAGGER_BYTES = 1088;
 static constexpr uint64_t MAX_SPINS = 2000000;
 
 uint64_t random_next()
@@ -229,7 +231,8 @@ static void init_thread(Thread &t, int index, Cta &cta)
     t.wgmma_fenced = false;
     t.cluster_phase = -1;
     t.known_ranks = 1u << cta.rank;
-    void **sp = reinterpret_cast<void **>(stacks[index] + STACK_BYTES);
+    char *top = stacks[index] + STACK_BYTES - index % STAGGER * STAGGER_BYTES;
+    void **sp = reinterpret_cast<void **>(top);
     *--sp = nullptr;
     *--sp = reinterpret_cast<void *>(fiber_main);
     for (int k = 0; k < 6; k++) *--sp = nullptr;
