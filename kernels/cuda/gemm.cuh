@@ -15,9 +15,7 @@
  */
 #pragma once
 #include "device.cuh"
-#include "kernels_matrix.h"
-
-typedef enum { GEMM_FWD, GEMM_DX, GEMM_DW } GemmPass;
+#include "gemm_plan.h"
 
 /* n / d for 0 <= n < 2^31 without a division. */
 struct Divisor {
@@ -58,6 +56,7 @@ struct Gemm {
     int out_h, out_w, out_step; /* out row = grid row * out_step + phase.out_h */
     int filter_c, filter_kc;    /* DX: c, and elements of one k: taps * c */
     int phases, splits;
+    int aligned_a, aligned_b;   /* rows are whole chunks of 16 bytes */
     Phase phase[MAX_PHASES];
 };
 
@@ -115,9 +114,29 @@ template <GemmPass PASS> DEVICE size_t gemm_out_row(const Gemm &g, const Phase &
     return (size_t)((at.image * g.out_h + h) * g.out_w + w) * g.n;
 }
 
-/* out = a . b (+ bias) for a convolution; a and b as Gemm says. */
-Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,
-                 const ConvShape *shape, Dtype type, Stream *s);
+/* Element (m, k) of A and (k, n) of B, 0 outside; inner indices from `end` on are outside. */
+template <GemmPass PASS, class T>
+DEVICE T gemm_a(const Gemm &g, const Phase &p, int m, int k, int end)
+{
+    if (k >= end || m >= (PASS == GEMM_DW ? g.m : p.rows)) return T(0.f);
+    if (PASS == GEMM_DW) return ((const T *)g.a)[(size_t)k * g.m + m];
+    long long at = gemm_source(g, p, gemm_pixel(p, m), gemm_tap(g, p, k));
+    return at < 0 ? T(0.f) : ((const T *)g.a)[at];
+}
 
-/* One launch over all tiles, phases and splits; g->splits was chosen for the tile. */
-Status gemm_ffma(const Gemm *g, GemmPass pass, Dtype type, Stream *s);
+template <GemmPass PASS, class T>
+DEVICE T gemm_b(const Gemm &g, const Phase &p, int k, int n, int end)
+{
+    if (k >= end || n >= g.n) return T(0.f);
+    long long at;
+    if (PASS == GEMM_FWD) at = (long long)n * p.k + k;
+    if (PASS == GEMM_DX) at = gemm_filter(g, p, k) + n;
+    if (PASS == GEMM_DW) at = gemm_source(g, p, gemm_pixel(p, k), gemm_tap(g, p, n));
+    return at < 0 ? T(0.f) : ((const T *)g.b)[at];
+}
+
+/* One launch over all tiles, phases and splits. */
+Status gemm_ffma(const Gemm *g, GemmPass pass, Stream *s);             /* fp32 */
+Status gemm_fwd(const Gemm *g, GemmTile tile, bool thin, Stream *s);   /* bf16 */
+Status gemm_dx(const Gemm *g, GemmTile tile, bool thin, Stream *s);
+Status gemm_dw(const Gemm *g, GemmTile tile, bool thin, Stream *s);

@@ -1,5 +1,5 @@
-/* gemm_ffma.cu - the products of gemm.cuh on ordinary cores, in fp32: for fp32 storage (checks of
- * everything else), and for the strides that tensor-core kernels do not know.
+/* gemm_ffma.cu - the products of gemm.cuh on ordinary cores, in fp32: what fp32 storage runs, to
+ * check everything else tightly.
  *
  * A block makes 64x64 of out, a thread 4x4, from slices of 16 inner indices in shared memory.
  * Bound: 2 FLOP per 2 bytes read from shared memory; a third of the fp32 peak is what to expect.
@@ -8,28 +8,7 @@
 
 static const int TILE = 64, SLICE = 16, THREADS = 256;
 
-/* Element (m, k) of A and (k, n) of B; 0 beyond the ends, which lie at slices' ends too. */
-template <GemmPass PASS, class T>
-DEVICE float element_a(const Gemm &g, const Phase &p, int m, int k, int k_end)
-{
-    if (k >= k_end || m >= (PASS == GEMM_DW ? g.m : p.rows)) return 0;
-    if (PASS == GEMM_DW) return to_float(((const T *)g.a)[(size_t)k * g.m + m]);
-    long long at = gemm_source(g, p, gemm_pixel(p, m), gemm_tap(g, p, k));
-    return at < 0 ? 0 : to_float(((const T *)g.a)[at]);
-}
-
-template <GemmPass PASS, class T>
-DEVICE float element_b(const Gemm &g, const Phase &p, int k, int n, int k_end)
-{
-    if (k >= k_end || n >= g.n) return 0;
-    long long at;
-    if (PASS == GEMM_FWD) at = (long long)n * p.k + k;
-    if (PASS == GEMM_DX) at = gemm_filter(g, p, k) + n;
-    if (PASS == GEMM_DW) at = gemm_source(g, p, gemm_pixel(p, k), gemm_tap(g, p, n));
-    return at < 0 ? 0 : to_float(((const T *)g.b)[at]);
-}
-
-template <GemmPass PASS, class T>
+template <GemmPass PASS>
 static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
 {
     __shared__ __align__(16) float a[SLICE][TILE + 4], b[SLICE][TILE + 4];
@@ -45,11 +24,12 @@ static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
         __syncthreads();
 #pragma unroll
         for (int i = t; i < SLICE * TILE; i += THREADS) { /* neighbours in memory: neighbours in t */
-            int across = i % TILE, along = i / TILE, k_a = i % SLICE, row = i / SLICE;
-            if (PASS == GEMM_DW) a[along][across] = element_a<PASS, T>(g, p, m0 + across, k0 + along, end);
-            else a[k_a][row] = element_a<PASS, T>(g, p, m0 + row, k0 + k_a, end);
-            if (PASS == GEMM_FWD) b[k_a][row] = element_b<PASS, T>(g, p, k0 + k_a, n0 + row, end);
-            else b[along][across] = element_b<PASS, T>(g, p, k0 + along, n0 + across, end);
+            int row = i / SLICE, k = k0 + i % SLICE, along = k0 + i / TILE, across = i % TILE;
+            if (PASS == GEMM_DW)
+                a[i / TILE][across] = gemm_a<PASS, float>(g, p, m0 + across, along, end);
+            else a[i % SLICE][row] = gemm_a<PASS, float>(g, p, m0 + row, k, end);
+            if (PASS == GEMM_FWD) b[i % SLICE][row] = gemm_b<PASS, float>(g, p, k, n0 + row, end);
+            else b[i / TILE][across] = gemm_b<PASS, float>(g, p, along, n0 + across, end);
         }
         __syncthreads();
 #pragma unroll
@@ -70,24 +50,17 @@ static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
             int n = n0 + t % 16 * 4 + j;
             if (n >= g.n) break;
             if (g.splits > 1) g.partial[blockIdx.y * g.part + row + n] = sum[i][j];
-            else if (PASS == GEMM_DW) ((float *)g.out)[row + n] = sum[i][j];
-            else ((T *)g.out)[row + n] = from_float<T>(sum[i][j] + (g.bias ? g.bias[n] : 0));
+            else ((float *)g.out)[row + n] = sum[i][j] + (g.bias ? g.bias[n] : 0);
         }
     }
 }
 
-template <class T> static void launch(const Gemm &g, GemmPass pass, cudaStream_t stream)
+Status gemm_ffma(const Gemm *g, GemmPass pass, Stream *s)
 {
-    unsigned tiles = (unsigned)((g.m + TILE - 1) / TILE) * (unsigned)((g.n + TILE - 1) / TILE);
-    dim3 grid(tiles, (unsigned)g.splits, (unsigned)g.phases);
-    if (pass == GEMM_FWD) ffma_kernel<GEMM_FWD, T><<<grid, THREADS, 0, stream>>>(g);
-    if (pass == GEMM_DX) ffma_kernel<GEMM_DX, T><<<grid, THREADS, 0, stream>>>(g);
-    if (pass == GEMM_DW) ffma_kernel<GEMM_DW, T><<<grid, THREADS, 0, stream>>>(g);
-}
-
-Status gemm_ffma(const Gemm *g, GemmPass pass, Dtype type, Stream *s)
-{
-    if (type == DTYPE_BF16) launch<bf16>(*g, pass, s->handle);
-    else launch<float>(*g, pass, s->handle);
+    unsigned tiles = (unsigned)((g->m + TILE - 1) / TILE) * (unsigned)((g->n + TILE - 1) / TILE);
+    dim3 grid(tiles, (unsigned)g->splits, (unsigned)g->phases);
+    if (pass == GEMM_FWD) ffma_kernel<GEMM_FWD><<<grid, THREADS, 0, s->handle>>>(*g);
+    if (pass == GEMM_DX) ffma_kernel<GEMM_DX><<<grid, THREADS, 0, s->handle>>>(*g);
+    if (pass == GEMM_DW) ffma_kernel<GEMM_DW><<<grid, THREADS, 0, s->handle>>>(*g);
     return launched("gemm_ffma");
 }

@@ -89,23 +89,54 @@ static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
         g->k = g->m;
         rows = (size_t)(g->m = c->k);
     }
+    g->aligned_a = (pass == GEMM_FWD ? c->c : c->k) % 8 == 0;
+    g->aligned_b = c->c % 8 == 0;
     g->count = rows * (size_t)g->n;
     g->part = (g->count + 3) / 4 * 4;
     return OK;
 }
 
-/* ---- splits ------------------------------------------------------------------------------- */
+/* ---- tile and splits ---------------------------------------------------------------------- */
 
 enum { PROCESSORS = 132, SHORTEST_SHARE = 128, MOST_SPLITS = 32 };
 
 /* Two blocks for each multiprocessor, none with a share too short to be worth its sum. */
-static int splits(const Gemm *g, int tile_m, int tile_n)
+static int splits(const Gemm *g, size_t tiles)
 {
-    size_t tiles = (size_t)((g->m + tile_m - 1) / tile_m) * (size_t)((g->n + tile_n - 1) / tile_n);
-    if ((tiles *= (size_t)g->phases) >= PROCESSORS) return 1;
+    if (tiles >= PROCESSORS) return 1;
     int wish = (int)(2 * PROCESSORS / tiles), most = g->k / SHORTEST_SHARE;
     if (most > MOST_SPLITS) most = MOST_SPLITS;
     return most < 1 ? 1 : wish > most ? most : wish;
+}
+
+static size_t tiles_of(const Gemm *g, int m, int n)
+{
+    return (size_t)((g->m + m - 1) / m) * (size_t)((g->n + n - 1) / n) * (size_t)g->phases;
+}
+
+/* The tile with the least time, in units of one output value's work on the fastest tile: rounds of
+ * blocks over the multiprocessors (a part of a round counts whole only once they are all busy). */
+static GemmPlan plan_for(const Gemm *g, GemmPass pass, bool thin)
+{
+    static const struct { int m, n, rate; } tile[] = {
+#define ROW(m, n, wm, wn, stages, blocks, rate) {m, n, rate},
+        GEMM_TILES(ROW)
+#undef ROW
+    };
+    GemmPlan best = {TILE_64x64, 1};
+    double least = 0;
+    for (int i = 0; i < TILE_COUNT; i++) {
+        if (!gemm_has_tile(pass, (GemmTile)i, thin)) continue;
+        size_t tiles = tiles_of(g, tile[i].m, tile[i].n);
+        int cut = splits(g, tiles);
+        size_t rounds = (tiles * (size_t)cut + PROCESSORS - 1) / PROCESSORS;
+        double time = (double)rounds * tile[i].m * tile[i].n / tile[i].rate / cut;
+        if (least == 0 || time < least) {
+            best = {(GemmTile)i, cut};
+            least = time;
+        }
+    }
+    return best;
 }
 
 /* out = sum over splits, in order, + bias */
@@ -135,16 +166,23 @@ static Status finish(const Gemm *g, Dtype type, Stream *s)
 }
 
 Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,
-                 const ConvShape *shape, Dtype type, Stream *s)
+                 const ConvShape *shape, const GemmPlan *plan, Dtype type, Stream *s)
 {
     Gemm g;
     TRY(describe(&g, pass, shape));
+    bool thin = type == DTYPE_BF16 && !(g.aligned_a && g.aligned_b);
+    GemmPlan own = type == DTYPE_BF16 ? plan_for(&g, pass, thin)
+                                      : GemmPlan{TILE_64x64, splits(&g, tiles_of(&g, 64, 64))};
+    if (!plan) plan = &own;
     g.out = out, g.a = a, g.b = b, g.bias = bias;
-    g.splits = splits(&g, 64, 64);
+    g.splits = plan->splits;
     if (g.splits > 1) {
         g.partial = (float *)stream_scratch(s, g.part * (size_t)g.splits * sizeof(float));
         if (!g.partial) return FAIL(ERR_SPACE, "no memory for the splits of a convolution");
     }
-    TRY(gemm_ffma(&g, pass, type, s));
+    if (type == DTYPE_F32) TRY(gemm_ffma(&g, pass, s));
+    else if (pass == GEMM_FWD) TRY(gemm_fwd(&g, plan->tile, thin, s));
+    else if (pass == GEMM_DX) TRY(gemm_dx(&g, plan->tile, thin, s));
+    else TRY(gemm_dw(&g, plan->tile, thin, s));
     return g.splits == 1 ? OK : finish(&g, pass == GEMM_DW ? DTYPE_F32 : type, s);
 }
