@@ -150,10 +150,17 @@ template <class T> static __global__ void finish_kernel(const Gemm g)
 #pragma unroll
             for (int e = 0; e < 4; e++) sum.v[e] += v.v[e];
         }
+        Pack<T, 4> y;
+        int n = (int)(i % g.n);
 #pragma unroll
-        for (int e = 0; e < 4; e++)
-            if (i + e < g.count)
-                ((T *)g.out)[i + e] = from_float<T>(sum.v[e] + (g.bias ? g.bias[(i + e) % g.n] : 0));
+        for (int e = 0; e < 4; e++, n = n + 1 == g.n ? 0 : n + 1)
+            y.v[e] = from_float<T>(sum.v[e] + (g.bias ? g.bias[n] : 0));
+        if (i + 4 <= g.count) *(Pack<T, 4> *)((T *)g.out + i) = y;
+        else {
+#pragma unroll
+            for (int e = 0; e < 3; e++)
+                if (i + e < g.count) ((T *)g.out)[i + e] = y.v[e];
+        }
     }
 }
 

@@ -232,7 +232,13 @@ static Tensor *conv_case(Graph *g, ConvShape c, bool bias)
     X(conv_to_4, true, 2, 6, 7, 32, 4, 3, 3, 1, 1, 1, 1, 1)                                        \
     X(conv_to_3, true, 1, 8, 8, 16, 3, 3, 3, 1, 1, 1, 1, 1)                                        \
     X(conv_to_1, false, 2, 5, 5, 9, 1, 3, 3, 1, 1, 1, 1, 1)                                        \
-    X(conv_one_pixel, true, 2, 1, 1, 6, 7, 3, 3, 1, 1, 1, 1, 1)
+    X(conv_one_pixel, true, 2, 1, 1, 6, 7, 3, 3, 1, 1, 1, 1, 1)                                    \
+    X(conv_tiles, true, 1, 9, 9, 16, 72, 3, 3, 1, 1, 1, 1, 1)                                      \
+    X(conv_1x7_tiles, false, 2, 5, 9, 16, 24, 1, 7, 1, 0, 3, 0, 3)                                 \
+    X(conv_stride_tiles, true, 2, 11, 9, 8, 24, 3, 3, 2, 1, 1, 0, 1)                               \
+    X(conv_long_fwd, true, 1, 4, 5, 40, 8, 3, 3, 1, 1, 1, 1, 1)                                    \
+    X(conv_long_dx, true, 2, 3, 5, 8, 40, 3, 3, 1, 1, 1, 1, 1)                                     \
+    X(conv_long_dw, true, 2, 12, 13, 8, 8, 3, 3, 1, 1, 1, 1, 1)
 
 #define CONV_BUILD(name, bias, ...)                                                                \
     static Tensor *name(Graph *g) { return conv_case(g, (ConvShape){__VA_ARGS__}, bias); }
@@ -251,6 +257,12 @@ static Tensor *linear_rows(Graph *g)
 {
     Tensor *x = case_leaf(g, "x", 3, (int[]){3, 7, 37});
     return linear(g, x, case_leaf(g, "w", 2, (int[]){21, 37}), case_leaf(g, "b", 1, (int[]){21}));
+}
+/* Two tiles each way, and sums long enough to be split. */
+static Tensor *linear_tiles(Graph *g)
+{
+    Tensor *x = case_leaf(g, "x", 2, (int[]){70, 264});
+    return linear(g, x, case_leaf(g, "w", 2, (int[]){72, 264}), case_leaf(g, "b", 1, (int[]){72}));
 }
 static Tensor *linear_one_row(Graph *g)
 {
@@ -341,6 +353,7 @@ static Tensor *attention_self(Graph *g)
 static const OpCase cases[] = {
     CONV_CASES(CONV_ROW){"conv_bias_only", conv_bias_only, NULL, 297},
     {"linear_rows", linear_rows, NULL, 37},
+    {"linear_tiles", linear_tiles, NULL, 264},
     {"linear_one_row", linear_one_row, NULL, 130},
     {"linear_to_one", linear_to_one, NULL, 30},
     {"linear_twice", linear_twice, NULL, 300},

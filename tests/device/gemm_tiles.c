@@ -1,0 +1,162 @@
+/* gemm_tiles.c - every tile of the tensor-core products, in each pass, whether or not small shapes
+ * would choose it: several tiles with tails in all directions, splits, strides, thin channels.
+ *
+ * Values are small whole numbers, so that all sums are exact and the result has one right value.
+ *
+ *   test_gemm_tiles [SEED]
+ */
+#include "../../kernels/cuda/gemm_plan.h"
+#include "base/random.h"
+#include "weights/half.h"
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static uint32_t seed;
+static int failed, passed;
+
+typedef struct {
+    size_t count;
+    float *value;
+    void *device; /* bf16, or fp32 of bias and results of DW */
+} Array;
+
+static void *on_device(const void *from, size_t bytes)
+{
+    void *p = NULL;
+    if (cudaMalloc(&p, bytes) || cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice)) abort();
+    return p;
+}
+
+/* Whole numbers from -most to most. */
+static Array make(size_t count, int most, uint32_t id, bool half)
+{
+    Array a = {count, malloc(count * sizeof(float)), NULL};
+    uint16_t *bits = malloc(count * sizeof *bits);
+    for (size_t i = 0; i < count; i++)
+        a.value[i] = (float)random_below((RandomKey){seed, STREAM_TEST, id, 0}, (uint32_t)i,
+                                         2 * (uint32_t)most + 1) - (float)most;
+    float_to_bf16(bits, a.value, count);
+    a.device = half ? on_device(bits, count * 2) : on_device(a.value, count * 4);
+    free(bits);
+    return a;
+}
+
+static void drop(Array *a)
+{
+    cudaFree(a->device);
+    free(a->value);
+}
+
+/* out += a . b with all products that the convolution sums. */
+static void products(float *out, GemmPass pass, const float *a, const float *b, const ConvShape *s)
+{
+    int p = conv_out(s->h, s->top, s->bottom, s->r, s->stride);
+    int q = conv_out(s->w, s->left, s->right, s->s, s->stride);
+    for (int y = 0; y < s->n * p * q; y++)
+        for (int t = 0; t < s->r * s->s; t++) {
+            int h = y / q % p * s->stride + t / s->s - s->top;
+            int w = y % q * s->stride + t % s->s - s->left, x = (y / (p * q) * s->h + h) * s->w + w;
+            if (h < 0 || h >= s->h || w < 0 || w >= s->w) continue;
+            for (int k = 0; k < s->k; k++)
+                for (int c = 0; c < s->c; c++) {
+                    size_t at_x = (size_t)x * (size_t)s->c + (size_t)c;
+                    size_t at_y = (size_t)y * (size_t)s->k + (size_t)k;
+                    size_t at_w = (size_t)(k * s->r * s->s + t) * (size_t)s->c + (size_t)c;
+                    if (pass == GEMM_FWD) out[at_y] += a[at_x] * b[at_w];
+                    if (pass == GEMM_DX) out[at_x] += a[at_y] * b[at_w];
+                    if (pass == GEMM_DW) out[at_w] += a[at_y] * b[at_x];
+                }
+        }
+}
+
+static bool check(GemmPass pass, const ConvShape *s, const GemmPlan *plan, Stream *stream)
+{
+    size_t p = (size_t)conv_out(s->h, s->top, s->bottom, s->r, s->stride);
+    size_t q = (size_t)conv_out(s->w, s->left, s->right, s->s, s->stride);
+    size_t x = (size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c;
+    size_t y = (size_t)s->n * p * q * (size_t)s->k, w = (size_t)(s->k * s->r * s->s * s->c);
+    size_t count = pass == GEMM_FWD ? y : pass == GEMM_DX ? x : w;
+    Array a = make(pass == GEMM_FWD ? x : y, 2, 1, true), b = make(pass == GEMM_DW ? x : w, 1, 2, true);
+    Array bias = make((size_t)s->k, 3, 3, false), out = make(count, 0, 4, false);
+    uint16_t *got_half = malloc(count * 4);
+    float *got = malloc(count * 4);
+    bool half = pass != GEMM_DW, ok = true;
+
+    cudaMemset(out.device, 0xff, count * 4);
+    for (size_t i = 0; i < count && pass == GEMM_FWD; i++) out.value[i] = bias.value[i % (size_t)s->k];
+    products(out.value, pass, a.value, b.value, s);
+    Status st = gemm_conv(pass, out.device, a.device, b.device,
+                          pass == GEMM_FWD ? bias.device : NULL, s, plan, DTYPE_BF16, stream);
+    if (st || cudaStreamSynchronize(cuda_stream_handle(stream))) {
+        printf("%s %s\n", status_message(), cudaGetErrorString(cudaGetLastError()));
+        ok = false;
+    }
+    cudaMemcpy(half ? (void *)got_half : got, out.device, count * (half ? 2 : 4),
+               cudaMemcpyDeviceToHost);
+    if (half) { /* the exact answer, rounded once */
+        bf16_to_float(got, got_half, count);
+        float_to_bf16(got_half, out.value, count);
+        bf16_to_float(out.value, got_half, count);
+    }
+    for (size_t i = 0; i < count && ok; i++)
+        if (!(got[i] == out.value[i])) {
+            printf("element %zu is %g, expected %g\n", i, got[i], out.value[i]);
+            ok = false;
+        }
+    free(got);
+    free(got_half);
+    drop(&a);
+    drop(&b);
+    drop(&bias);
+    drop(&out);
+    return ok;
+}
+
+static void run(GemmPass pass, ConvShape s, GemmPlan plan, Stream *stream)
+{
+    bool ok = check(pass, &s, &plan, stream);
+    if (!ok)
+        printf("FAILED pass %d, tile %d, %d splits: n %d h %d w %d c %d k %d r %d s %d stride %d, "
+               "padding %d %d %d %d\n",
+               pass, plan.tile, plan.splits, s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, s.top,
+               s.left, s.bottom, s.right);
+    failed += !ok;
+    passed += ok;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct { int m, n; } size[] = {
+#define SIZE(m, n, wm, wn, stages, blocks, rate) {m, n},
+        GEMM_TILES(SIZE)
+#undef SIZE
+    };
+    Stream *stream;
+    seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
+    printf("seed %u (give it as an argument to repeat)\n", seed);
+    if (cuda_stream_new(&stream)) abort();
+    for (GemmPass pass = GEMM_FWD; pass <= GEMM_DW; pass++)
+        for (GemmTile tile = 0; tile < TILE_COUNT; tile++) {
+            int m = size[tile].m, n = size[tile].n;
+            if (gemm_has_tile(pass, tile, false)) {
+                /* More rows, columns and slices than one tile's, by a little. */
+                int c = pass == GEMM_DX ? n + 8 : pass == GEMM_DW ? n / 8 + 8 : 24;
+                int k = pass == GEMM_FWD ? n + 8 : pass == GEMM_DW ? m + 8 : 24;
+                int w = pass == GEMM_DW ? 9 : m / 9 + 1;
+                run(pass, (ConvShape){1, 9, w, c, k, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1}, stream);
+                run(pass, (ConvShape){2, 7, w + 1, c, k, 3, 2, 2, 0, 1, 1, 0}, (GemmPlan){tile, 3},
+                    stream);
+            }
+            if (gemm_has_tile(pass, tile, true)) {
+                run(pass, (ConvShape){2, 7, 13, 3, 9, 3, 3, 2, 0, 0, 1, 1}, (GemmPlan){tile, 1}, stream);
+                run(pass, (ConvShape){1, 6, 13, 8, 4, 1, 7, 1, 0, 3, 0, 3}, (GemmPlan){tile, 2}, stream);
+                run(pass, (ConvShape){1, 5, 15, 4, 72, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1}, stream);
+            }
+        }
+    cuda_stream_free(stream);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
