@@ -12,6 +12,8 @@ extern "C" {
 
 Status cpu_fill(float *y, float value, size_t count, Stream *s);
 Status cpu_add(float *y, const float *a, const float *b, size_t count, Stream *s);
+Status cuda_fill(void *y, float value, size_t count, Dtype type, Stream *s);
+Status cuda_add(void *y, const void *a, const void *b, size_t count, Dtype type, Stream *s);
 
 /* y = x, each stored as its type: F32 or BF16, not in place */
 Status cuda_cast(void *y, Dtype to, const void *x, Dtype from, size_t count, Stream *s);
@@ -54,10 +56,21 @@ Status cpu_sample_gaussian_fwd(float *y, const float *mean, const float *logvar,
                                size_t count, Stream *s);
 Status cpu_sample_gaussian_dlogvar(float *dlogvar, const float *dy, const float *logvar,
                                    const float *noise, size_t count, Stream *s);
+Status cuda_clamp_fwd(void *y, const void *x, float least, float most, size_t count, Dtype type,
+                      Stream *s);
+Status cuda_clamp_dx(void *dx, const void *x, const void *dy, float least, float most, size_t count,
+                     Dtype type, Stream *s);
+Status cuda_sample_gaussian_fwd(void *y, const void *mean, const void *logvar, const void *noise,
+                                size_t count, Dtype type, Stream *s);
+Status cuda_sample_gaussian_dlogvar(void *dlogvar, const void *dy, const void *logvar,
+                                    const void *noise, size_t count, Dtype type, Stream *s);
 
 /* x, dx[rows, 2d]: value, then gate; y, dy[rows, d] */
 Status cpu_geglu_fwd(float *y, const float *x, size_t rows, int d, Stream *s);
 Status cpu_geglu_dx(float *dx, const float *x, const float *dy, size_t rows, int d, Stream *s);
+Status cuda_geglu_fwd(void *y, const void *x, size_t rows, int d, Dtype type, Stream *s);
+Status cuda_geglu_dx(void *dx, const void *x, const void *dy, size_t rows, int d, Dtype type,
+                     Stream *s);
 
 /* ---- sums and multiples; in place ---- */
 Status cpu_add_scaled_fwd(float *y, const float *a, float alpha, const float *b, float beta,
@@ -77,10 +90,28 @@ Status cpu_add_rows_fwd(float *y, const float *x, const float *p, size_t n, size
                         Stream *s);
 Status cpu_add_rows_dp(float *dp, const float *dy, size_t n, size_t count, size_t total, Stream *s);
 
+Status cuda_add_scaled_fwd(void *y, const void *a, float alpha, const void *b, float beta,
+                           size_t count, Dtype type, Stream *s);
+Status cuda_scale_shift_fwd(void *y, const void *x, float alpha, float beta, size_t count,
+                            Dtype type, Stream *s);
+Status cuda_channel_affine_fwd(void *y, const void *x, const float *scale, const float *shift,
+                               size_t rows, int c, Dtype type, Stream *s);
+Status cuda_add_channel_fwd(void *y, const void *x, const void *v, size_t n, size_t hw, int c,
+                            Dtype type, Stream *s);
+Status cuda_add_channel_dv(void *dv, const void *dy, size_t n, size_t hw, int c, Dtype type,
+                           Stream *s);
+/* n <= 65535 */
+Status cuda_add_rows_fwd(void *y, const void *x, const void *p, size_t n, size_t count, Dtype type,
+                         Stream *s);
+Status cuda_add_rows_dp(float *dp, const void *dy, size_t n, size_t count, size_t total, Dtype type,
+                        Stream *s);
+
 /* x, y[n, per_sample]; rng[3] = seed, step, first sample, in device memory. dx is the same on dy.
  * `element` (a multiple of 4) is the number of the sample's first element in its random stream. */
 Status cpu_dropout_fwd(float *y, const float *x, const int32_t *rng, size_t n, size_t per_sample,
                        float rate, uint32_t stream, uint32_t element, Stream *s);
+Status cuda_dropout_fwd(void *y, const void *x, const int32_t *rng, size_t n, size_t per_sample,
+                        float rate, uint32_t stream, uint32_t element, Dtype type, Stream *s);
 
 /* ---- norms; stats = pairs of mean and 1 / sqrt(variance + eps) ---- */
 /* x, y[n, hw, c], stats[n, groups, 2], gain, bias[c]; dx may not be dy */

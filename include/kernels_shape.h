@@ -38,6 +38,12 @@ Status cpu_embedding_fwd(float *y, const int32_t *ids, const float *table, size_
 /* dtable[rows,d]: rows of dy[count,d] summed in order of position. Bound by zeroing the table. */
 Status cpu_embedding_dw(float *dtable, const int32_t *ids, const float *dy, size_t count, int rows,
                         int d, Stream *s);
+/* On a GPU the caller has seen to it that ids lie inside: one outside gives zeros and no gradient.
+ * Rows of an id are summed in a fixed order, eight sums side by side. */
+Status cuda_embedding_fwd(void *y, const int32_t *ids, const void *table, size_t count, int rows,
+                          int d, Dtype type, Stream *s);
+Status cuda_embedding_dw(float *dtable, const int32_t *ids, const void *dy, size_t count, int rows,
+                         int d, Dtype type, Stream *s);
 
 /* y[n,dim] = sin then cos (flip: cos then sin) of t[n] * 10000^(-i/(dim/2 - shift)), in double. */
 Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift,
@@ -53,6 +59,17 @@ Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which,
 Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise /* or NULL */,
                      const float *coef, size_t count, int guided, int prediction, float guidance,
                      float clip, Stream *s);
+
+/* n <= 65535 */
+Status cuda_timestep_embedding(void *y, const float *t, int n, int dim, int flip, float shift,
+                               Dtype type, Stream *s);
+Status cuda_mix_samples_fwd(void *y, const void *a, const void *b, const float *c, int n,
+                            size_t per, Dtype type, Stream *s);
+Status cuda_mix_samples_dx(void *dx, const void *dy, const float *c, int which, int n, size_t per,
+                           Dtype type, Stream *s);
+Status cuda_ddim_step(void *y, const void *x, const void *pred, const void *noise /* or NULL */,
+                      const float *coef, size_t count, int guided, int prediction, float guidance,
+                      float clip, Dtype type, Stream *s);
 
 #ifdef __cplusplus
 }

@@ -36,6 +36,27 @@ Status cpu_cross_entropy_dx(float *dlogits, const float *dloss, const float *pro
                             const int32_t *label, const float *weight, int n, int k,
                             float smoothing, Stream *s);
 
+/* The same on a GPU, n <= 65535. A label outside -1..k-1 counts as -1: the caller has checked. */
+Status cuda_weighted_mse_fwd(float *loss, const void *x, const void *target, const float *weight,
+                             int n, size_t per, Dtype type, Stream *s);
+Status cuda_weighted_mse_dx(void *dx, const float *dloss, const void *x, const void *target,
+                            const float *weight, int n, size_t per, Dtype type, Stream *s);
+Status cuda_weighted_l1_fwd(float *loss, const void *x, const void *target, const float *weight,
+                            int n, size_t per, Dtype type, Stream *s);
+Status cuda_weighted_l1_dx(void *dx, const float *dloss, const void *x, const void *target,
+                           const float *weight, int n, size_t per, Dtype type, Stream *s);
+Status cuda_gaussian_kl_fwd(float *loss, const void *mean, const void *logvar, const float *weight,
+                            int n, size_t per, Dtype type, Stream *s);
+Status cuda_gaussian_kl_dx(void *dmean, void *dlogvar, const float *dloss, const void *mean,
+                           const void *logvar, const float *weight, int n, size_t per, Dtype type,
+                           Stream *s);
+Status cuda_cross_entropy_fwd(float *loss, float *prob, const void *logits, const int32_t *label,
+                              const float *weight /* [k] or NULL */, int n, int k, float smoothing,
+                              Dtype type, Stream *s);
+Status cuda_cross_entropy_dx(void *dlogits, const float *dloss, const float *prob,
+                             const int32_t *label, const float *weight, int n, int k,
+                             float smoothing, Dtype type, Stream *s);
+
 /* ---- optimizers -------------------------------------------------------------------------- */
 /* Each sweeps `count` elements from the pointers given, so a caller can hand over a part of a
  * block. grad_scale multiplies the gradient as it is read: clipping and the mean over micro-batches

@@ -8,18 +8,24 @@ static Status add_cpu(const Tensor *y, Stream *s)
     return cpu_add(y->data, y->src[0]->data, y->src[1]->data, tensor_count(y), s);
 }
 
+static Status add_cuda(const Tensor *y, Stream *s)
+{
+    return cuda_add(y->data, y->src[0]->data, y->src[1]->data, tensor_count(y), y->dtype, s);
+}
+
 static void add_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     grad_add(g, y->src[0], dy);
     grad_add(g, y->src[1], dy);
 }
 
-const OpDef op_add = {.name = "add", .cpu = add_cpu, .vjp = add_vjp};
+const OpDef op_add = {
+    .name = "add", .cpu = add_cpu, .cuda = CUDA_RUN(add_cuda), .vjp = add_vjp};
 
 Tensor *add(Graph *g, Tensor *a, Tensor *b)
 {
     if (!a || !b) return NULL;
-    if (!tensor_same_shape(a, b)) return op_shapes_differ(g, "add", a, b);
+    if (!op_alike(a, b)) return op_shapes_differ(g, "add", a, b);
     return graph_node(g, &op_add, a->ndim, a->dim, 2, (Tensor *[]){a, b}, NULL, 0);
 }
 
@@ -28,7 +34,12 @@ static Status fill_cpu(const Tensor *y, Stream *s)
     return cpu_fill(y->data, *(const float *)y->args, tensor_count(y), s);
 }
 
-const OpDef op_fill = {.name = "fill", .cpu = fill_cpu};
+static Status fill_cuda(const Tensor *y, Stream *s)
+{
+    return cuda_fill(y->data, *(const float *)y->args, tensor_count(y), y->dtype, s);
+}
+
+const OpDef op_fill = {.name = "fill", .cpu = fill_cpu, .cuda = CUDA_RUN(fill_cuda)};
 
 static void reshape_vjp(Graph *g, Tensor *y, Tensor *dy)
 {

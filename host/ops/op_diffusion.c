@@ -9,12 +9,25 @@ static Status mix_samples_dx_cpu(const Tensor *dx, Stream *s)
                               dx->dim[0], per_sample(dx), s);
 }
 
-const OpDef op_mix_samples_dx = {.name = "mix_samples_dx", .cpu = mix_samples_dx_cpu};
+static Status mix_samples_dx_cuda(const Tensor *dx, Stream *s)
+{
+    return cuda_mix_samples_dx(dx->data, dx->src[0]->data, dx->src[1]->data, *(const int *)dx->args,
+                               dx->dim[0], per_sample(dx), dx->dtype, s);
+}
+
+const OpDef op_mix_samples_dx = {
+    .name = "mix_samples_dx", .cpu = mix_samples_dx_cpu, .cuda = CUDA_RUN(mix_samples_dx_cuda)};
 
 static Status mix_samples_cpu(const Tensor *y, Stream *s)
 {
     return cpu_mix_samples_fwd(y->data, y->src[0]->data, y->src[1]->data, y->src[2]->data,
                                y->dim[0], per_sample(y), s);
+}
+
+static Status mix_samples_cuda(const Tensor *y, Stream *s)
+{
+    return cuda_mix_samples_fwd(y->data, y->src[0]->data, y->src[1]->data, y->src[2]->data,
+                                y->dim[0], per_sample(y), y->dtype, s);
 }
 
 static void mix_samples_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -26,13 +39,15 @@ static void mix_samples_vjp(Graph *g, Tensor *y, Tensor *dy)
                                 (Tensor *[]){dy, y->src[2]}, &which, sizeof which));
 }
 
-const OpDef op_mix_samples = {
-    .name = "mix_samples", .cpu = mix_samples_cpu, .vjp = mix_samples_vjp};
+const OpDef op_mix_samples = {.name = "mix_samples",
+                              .cpu = mix_samples_cpu,
+                              .cuda = CUDA_RUN(mix_samples_cuda),
+                              .vjp = mix_samples_vjp};
 
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c)
 {
     if (!a || !b || !c) return NULL;
-    if (!tensor_same_shape(a, b)) return op_shapes_differ(g, "mix_samples", a, b);
+    if (!op_alike(a, b)) return op_shapes_differ(g, "mix_samples", a, b);
     char shape[64];
     if (c->ndim != 2 || c->dim[0] != a->dim[0] || c->dim[1] != 2 || c->trainable)
         return graph_fail(g, "mix_samples: coefficients %s%s, expected constants [%d,2]",
@@ -48,15 +63,24 @@ static Status ddim_step_cpu(const Tensor *y, Stream *s)
                          a->guided, (int)a->prediction, a->guidance, a->clip, s);
 }
 
-const OpDef op_ddim_step = {.name = "ddim_step", .cpu = ddim_step_cpu};
+static Status ddim_step_cuda(const Tensor *y, Stream *s)
+{
+    const DdimArgs *a = y->args;
+    return cuda_ddim_step(y->data, y->src[0]->data, y->src[1]->data,
+                          y->src[3] ? y->src[3]->data : NULL, y->src[2]->data, tensor_count(y),
+                          a->guided, (int)a->prediction, a->guidance, a->clip, y->dtype, s);
+}
+
+const OpDef op_ddim_step = {
+    .name = "ddim_step", .cpu = ddim_step_cpu, .cuda = CUDA_RUN(ddim_step_cuda)};
 
 Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a)
 {
     if (!x || !pred || !coef) return NULL;
-    bool fits = x->ndim == pred->ndim && pred->dim[0] == (a.guided ? 2 : 1) * x->dim[0];
+    bool fits = x->ndim == pred->ndim && x->dtype == pred->dtype && pred->dim[0] == (a.guided ? 2 : 1) * x->dim[0];
     for (int k = 1; fits && k < x->ndim; k++) fits = x->dim[k] == pred->dim[k];
     if (!fits) return op_shapes_differ(g, a.guided ? "ddim_step, guided" : "ddim_step", x, pred);
-    if (noise && !tensor_same_shape(x, noise)) return op_shapes_differ(g, "ddim_step", x, noise);
+    if (noise && !op_alike(x, noise)) return op_shapes_differ(g, "ddim_step", x, noise);
     char shape[64];
     if (coef->ndim != 1 || coef->dim[0] != 6)
         return graph_fail(g, "ddim_step: coefficients %s, expected [6]",

@@ -12,6 +12,13 @@ static Status dropout_cpu(const Tensor *y, Stream *s)
                            per_sample(y), a->rate, a->stream, a->element, s);
 }
 
+static Status dropout_cuda(const Tensor *y, Stream *s)
+{
+    const DropoutArgs *a = y->args;
+    return cuda_dropout_fwd(y->data, y->src[0]->data, y->src[1]->data, (size_t)y->dim[0],
+                            per_sample(y), a->rate, a->stream, a->element, y->dtype, s);
+}
+
 static void dropout_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     grad_add(g, y->src[0],
@@ -19,7 +26,8 @@ static void dropout_vjp(Graph *g, Tensor *y, Tensor *dy)
                         sizeof(DropoutArgs)));
 }
 
-const OpDef op_dropout = {.name = "dropout", .cpu = dropout_cpu, .vjp = dropout_vjp};
+const OpDef op_dropout = {
+    .name = "dropout", .cpu = dropout_cpu, .cuda = CUDA_RUN(dropout_cuda), .vjp = dropout_vjp};
 
 /* The first element, a multiple of 4, behind all that this stream's nodes draw. */
 static size_t next_element(const Graph *g, uint32_t stream)

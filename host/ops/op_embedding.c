@@ -10,7 +10,15 @@ static Status embedding_dw_cpu(const Tensor *dtable, Stream *s)
                             dtable->dim[0], dtable->dim[1], s);
 }
 
-const OpDef op_embedding_dw = {.name = "embedding_dw", .cpu = embedding_dw_cpu};
+static Status embedding_dw_cuda(const Tensor *dtable, Stream *s)
+{
+    const Tensor *ids = dtable->src[0], *dy = dtable->src[1];
+    return cuda_embedding_dw(dtable->data, ids->data, dy->data, tensor_count(ids), dtable->dim[0],
+                             dtable->dim[1], dy->dtype, s);
+}
+
+const OpDef op_embedding_dw = {
+    .name = "embedding_dw", .cpu = embedding_dw_cpu, .cuda = CUDA_RUN(embedding_dw_cuda)};
 
 static Status embedding_cpu(const Tensor *y, Stream *s)
 {
@@ -19,15 +27,26 @@ static Status embedding_cpu(const Tensor *y, Stream *s)
                              table->dim[1], s);
 }
 
+static Status embedding_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *ids = y->src[0], *table = y->src[1];
+    return cuda_embedding_fwd(y->data, ids->data, table->data, tensor_count(ids), table->dim[0],
+                              table->dim[1], y->dtype, s);
+}
+
 static void embedding_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *table = y->src[1];
-    grad_add(
-        g, table,
-        graph_node(g, &op_embedding_dw, 2, table->dim, 2, (Tensor *[]){y->src[0], dy}, NULL, 0));
+    Tensor *src[] = {y->src[0], dy};
+    grad_add(g, table,
+             graph_typed(graph_node(g, &op_embedding_dw, 2, table->dim, 2, src, NULL, 0),
+                         DTYPE_F32));
 }
 
-const OpDef op_embedding = {.name = "embedding", .cpu = embedding_cpu, .vjp = embedding_vjp};
+const OpDef op_embedding = {.name = "embedding",
+                            .cpu = embedding_cpu,
+                            .cuda = CUDA_RUN(embedding_cuda),
+                            .vjp = embedding_vjp};
 
 Tensor *embedding(Graph *g, Tensor *ids, Tensor *table)
 {
@@ -48,7 +67,16 @@ static Status timestep_embedding_cpu(const Tensor *y, Stream *s)
                                   s);
 }
 
-const OpDef op_timestep_embedding = {.name = "timestep_embedding", .cpu = timestep_embedding_cpu};
+static Status timestep_embedding_cuda(const Tensor *y, Stream *s)
+{
+    const TimestepArgs *a = y->args;
+    return cuda_timestep_embedding(y->data, y->src[0]->data, y->dim[0], a->dim, a->flip, a->shift,
+                                   y->dtype, s);
+}
+
+const OpDef op_timestep_embedding = {.name = "timestep_embedding",
+                                     .cpu = timestep_embedding_cpu,
+                                     .cuda = CUDA_RUN(timestep_embedding_cuda)};
 
 Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift)
 {

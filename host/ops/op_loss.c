@@ -8,7 +8,7 @@
 static Tensor *weighted(Graph *g, const OpDef *op, Tensor *x, Tensor *target, Tensor *weight)
 {
     if (!x || !target || !weight) return NULL;
-    if (!tensor_same_shape(x, target)) return op_shapes_differ(g, op->name, x, target);
+    if (!op_alike(x, target)) return op_shapes_differ(g, op->name, x, target);
     char shape[64];
     if (weight->ndim != 1 || weight->dim[0] != x->dim[0])
         return graph_fail(g, "%s: weights %s, expected [%d]", op->name,
@@ -26,12 +26,25 @@ static Tensor *weighted(Graph *g, const OpDef *op, Tensor *x, Tensor *target, Te
         return cpu_##f##_dx(dx->data, src[0]->data, src[1]->data, src[2]->data, src[3]->data,      \
                             dx->dim[0], per_sample(dx), s);                                        \
     }                                                                                              \
-    const OpDef op_##f##_dx = {.name = #f "_dx", .cpu = f##_dx_cpu};                               \
+    static Status f##_dx_cuda(const Tensor *dx, Stream *s)                                         \
+    {                                                                                              \
+        Tensor *const *src = dx->src;                                                              \
+        return cuda_##f##_dx(dx->data, src[0]->data, src[1]->data, src[2]->data, src[3]->data,     \
+                             dx->dim[0], per_sample(dx), dx->dtype, s);                            \
+    }                                                                                              \
+    const OpDef op_##f##_dx = {                                                                    \
+        .name = #f "_dx", .cpu = f##_dx_cpu, .cuda = CUDA_RUN(f##_dx_cuda)};                       \
     static Status f##_cpu(const Tensor *y, Stream *s)                                              \
     {                                                                                              \
         const Tensor *x = y->src[0];                                                               \
         return cpu_##f##_fwd(y->data, x->data, y->src[1]->data, y->src[2]->data, x->dim[0],        \
                              per_sample(x), s);                                                    \
+    }                                                                                              \
+    static Status f##_cuda(const Tensor *y, Stream *s)                                             \
+    {                                                                                              \
+        const Tensor *x = y->src[0];                                                               \
+        return cuda_##f##_fwd(y->data, x->data, y->src[1]->data, y->src[2]->data, x->dim[0],       \
+                              per_sample(x), x->dtype, s);                                         \
     }                                                                                              \
     static void f##_vjp(Graph *g, Tensor *y, Tensor *dy)                                           \
     {                                                                                              \
@@ -40,7 +53,8 @@ static Tensor *weighted(Graph *g, const OpDef *op, Tensor *x, Tensor *target, Te
                  graph_node(g, &op_##f##_dx, x->ndim, x->dim, 4,                                   \
                             (Tensor *[]){dy, x, y->src[1], y->src[2]}, NULL, 0));                  \
     }                                                                                              \
-    const OpDef op_##f = {.name = #f, .cpu = f##_cpu, .vjp = f##_vjp};                             \
+    const OpDef op_##f = {                                                                         \
+        .name = #f, .cpu = f##_cpu, .cuda = CUDA_RUN(f##_cuda), .vjp = f##_vjp};                   \
     Tensor *f(Graph *g, Tensor *x, Tensor *target, Tensor *weight)                                 \
     {                                                                                              \
         return weighted(g, &op_##f, x, target, weight);                                            \
@@ -56,7 +70,17 @@ static Status cross_entropy_dx_cpu(const Tensor *dx, Stream *s)
                                 ((const CrossEntropyArgs *)dx->args)->smoothing, s);
 }
 
-const OpDef op_cross_entropy_dx = {.name = "cross_entropy_dx", .cpu = cross_entropy_dx_cpu};
+static Status cross_entropy_dx_cuda(const Tensor *dx, Stream *s)
+{
+    Tensor *const *src = dx->src;
+    return cuda_cross_entropy_dx(dx->data, src[0]->data, src[1]->data, src[2]->data,
+                                 src[3] ? src[3]->data : NULL, dx->dim[0], dx->dim[1],
+                                 ((const CrossEntropyArgs *)dx->args)->smoothing, dx->dtype, s);
+}
+
+const OpDef op_cross_entropy_dx = {.name = "cross_entropy_dx",
+                                   .cpu = cross_entropy_dx_cpu,
+                                   .cuda = CUDA_RUN(cross_entropy_dx_cuda)};
 
 static Status cross_entropy_cpu(const Tensor *y, Stream *s)
 {
@@ -66,16 +90,29 @@ static Status cross_entropy_cpu(const Tensor *y, Stream *s)
                                  ((const CrossEntropyArgs *)y->args)->smoothing, s);
 }
 
+static Status cross_entropy_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cuda_cross_entropy_fwd(y->data, y->side[0]->data, x->data, y->src[1]->data,
+                                  y->src[2] ? y->src[2]->data : NULL, x->dim[0], x->dim[1],
+                                  ((const CrossEntropyArgs *)y->args)->smoothing, x->dtype, s);
+}
+
+/* Typed: the probabilities it is made from are fp32, whatever the logits are. */
 static void cross_entropy_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *x = y->src[0];
-    grad_add(g, x, graph_node(g, &op_cross_entropy_dx, 2, x->dim, 4,
-                              (Tensor *[]){dy, y->side[0], y->src[1], y->src[2]}, y->args,
-                              sizeof(CrossEntropyArgs)));
+    Tensor *src[] = {dy, y->side[0], y->src[1], y->src[2]};
+    grad_add(g, x,
+             graph_typed(graph_node(g, &op_cross_entropy_dx, 2, x->dim, 4, src, y->args,
+                                    sizeof(CrossEntropyArgs)),
+                         x->dtype));
 }
 
-const OpDef op_cross_entropy = {
-    .name = "cross_entropy", .cpu = cross_entropy_cpu, .vjp = cross_entropy_vjp};
+const OpDef op_cross_entropy = {.name = "cross_entropy",
+                                .cpu = cross_entropy_cpu,
+                                .cuda = CUDA_RUN(cross_entropy_cuda),
+                                .vjp = cross_entropy_vjp};
 
 Tensor *cross_entropy(Graph *g, Tensor *logits, Tensor *label, Tensor *weight, float smoothing)
 {

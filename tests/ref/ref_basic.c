@@ -27,6 +27,14 @@ static Tensor *add_case(Graph *g)
     return add(g, add(g, a, b), a); /* a twice: its gradients must be summed */
 }
 
+static Tensor *add_large(Graph *g)
+{
+    float three = 3;
+    int dim[] = {23, 109};
+    Tensor *a = case_leaf(g, "a", 2, dim), *b = case_leaf(g, "b", 2, dim);
+    return add(g, add(g, a, graph_node(g, &op_fill, 2, dim, 0, NULL, &three, sizeof three)), b);
+}
+
 static Tensor *reshape_case(Graph *g)
 {
     Tensor *a = case_leaf(g, "a", 3, (int[]){2, 3, 5});
@@ -56,6 +64,7 @@ static Tensor *cast_case(Graph *g)
 }
 
 static const OpCase cases[] = {{"add", add_case, NULL, 3},
+                               {"add, several blocks", add_large, NULL, 3},
                                {"reshape", reshape_case, NULL, 3},
                                {"fill", fill_case, NULL, 1},
                                {"cast", cast_case, NULL, 3}};

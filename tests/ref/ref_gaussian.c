@@ -80,7 +80,7 @@ static Tensor *sample(Graph *g, int n, int width)
 {
     int dim[] = {n, width};
     return sample_gaussian(g, case_leaf(g, "mean", 2, dim), case_leaf(g, "logvar", 2, dim),
-                           case_const(g, "noise", DTYPE_F32, 2, dim));
+                           case_const(g, "noise", g->act, 2, dim));
 }
 static Tensor *sample_case(Graph *g) { return sample(g, 3, 35); }
 static Tensor *sample_large(Graph *g) { return sample(g, 173, 101); }

@@ -107,28 +107,35 @@ static const Twin twins[] = {
 static Tensor *mse_case(Graph *g)
 {
     int dim[] = {3, 5, 7, 4};
-    return weighted_mse(g, case_leaf(g, "x", 4, dim), case_const(g, "target", DTYPE_F32, 4, dim),
+    return weighted_mse(g, case_leaf(g, "x", 4, dim), case_const(g, "target", g->act, 4, dim),
                         case_const(g, "weight", DTYPE_F32, 1, dim));
 }
 
 static Tensor *mse_long_case(Graph *g) /* more than two partial sums a sample */
 {
     int dim[] = {2, 8197};
-    return weighted_mse(g, case_leaf(g, "x", 2, dim), case_const(g, "target", DTYPE_F32, 2, dim),
+    return weighted_mse(g, case_leaf(g, "x", 2, dim), case_const(g, "target", g->act, 2, dim),
+                        case_const(g, "weight", DTYPE_F32, 1, dim));
+}
+
+static Tensor *mse_packed_case(Graph *g) /* samples of whole packs */
+{
+    int dim[] = {3, 2, 4100};
+    return weighted_mse(g, case_leaf(g, "x", 3, dim), case_const(g, "target", g->act, 3, dim),
                         case_const(g, "weight", DTYPE_F32, 1, dim));
 }
 
 static Tensor *l1_case(Graph *g)
 {
     int dim[] = {3, 5, 7, 4};
-    return weighted_l1(g, case_leaf(g, "x", 4, dim), case_const(g, "target", DTYPE_F32, 4, dim),
+    return weighted_l1(g, case_leaf(g, "x", 4, dim), case_const(g, "target", g->act, 4, dim),
                        case_const(g, "weight", DTYPE_F32, 1, dim));
 }
 
 static Tensor *l1_long_case(Graph *g)
 {
     int dim[] = {2, 8197};
-    return weighted_l1(g, case_leaf(g, "x", 2, dim), case_const(g, "target", DTYPE_F32, 2, dim),
+    return weighted_l1(g, case_leaf(g, "x", 2, dim), case_const(g, "target", g->act, 2, dim),
                        case_const(g, "weight", DTYPE_F32, 1, dim));
 }
 
@@ -142,6 +149,7 @@ static Tensor *entropy(Graph *g, int n, int k, bool weighted, float smoothing)
 static Tensor *entropy_case(Graph *g) { return entropy(g, 9, 4, false, 0); }
 static Tensor *entropy_weighted_case(Graph *g) { return entropy(g, 11, 4, true, 0.1f); }
 static Tensor *entropy_smooth_case(Graph *g) { return entropy(g, 3, 4, false, 0.3f); }
+static Tensor *entropy_many_case(Graph *g) { return entropy(g, 13, 77, true, 0.1f); }
 static Tensor *entropy_none_case(Graph *g) { return entropy(g, 3, 4, true, 0.1f); }
 
 /* Labels -1..3, weights positive, the rest normals. */
@@ -177,11 +185,13 @@ static void all_left_out(const Tensor *leaf, double *value, size_t count, uint32
 static const OpCase cases[] = {
     {"weighted_mse", mse_case, loss_leaves, 420},
     {"weighted_mse, long", mse_long_case, loss_leaves, 16394},
+    {"weighted_mse, packed", mse_packed_case, loss_leaves, 24600},
     {"weighted_l1", l1_case, apart, 420},
     {"weighted_l1, long", l1_long_case, apart, 16394},
     {"cross_entropy", entropy_case, loss_leaves, 9},
     {"cross_entropy weighted, smooth", entropy_weighted_case, loss_leaves, 11},
     {"cross_entropy smooth", entropy_smooth_case, loss_leaves, 3},
+    {"cross_entropy, many classes", entropy_many_case, loss_leaves, 77},
     {"cross_entropy, no label", entropy_none_case, all_left_out, 3},
 };
 

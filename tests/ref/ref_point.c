@@ -157,6 +157,11 @@ static Tensor *geglu_large(Graph *g)
     return geglu(g, case_leaf(g, "x", 2, (int[]){131, 2 * 133}));
 }
 
+static Tensor *geglu_packed(Graph *g) /* more packs than a warp has lanes */
+{
+    return geglu(g, case_leaf(g, "x", 2, (int[]){11, 2 * 264}));
+}
+
 static Tensor *add_scaled_case(Graph *g)
 {
     Tensor *a = case_leaf(g, "a", 3, (int[]){2, 3, 5}), *b = case_leaf(g, "b", 3, (int[]){2, 3, 5});
@@ -172,6 +177,20 @@ static Tensor *channel_affine_case(Graph *g)
     float scale[] = {4.37f, -2, 0.5f}, shift[] = {-0.1f, 0.2f, 1};
     return channel_affine(g, case_leaf(g, "x", 4, (int[]){3, 5, 7, 3}), scale, shift);
 }
+static Tensor *channel_affine_1(Graph *g)
+{
+    return channel_affine(g, case_leaf(g, "x", 2, (int[]){83, 1}), (float[]){3}, (float[]){-1});
+}
+static Tensor *channel_affine_2(Graph *g)
+{
+    float scale[] = {4.37f, -2}, shift[] = {-0.1f, 0.2f};
+    return channel_affine(g, case_leaf(g, "x", 2, (int[]){83, 2}), scale, shift);
+}
+static Tensor *channel_affine_4(Graph *g)
+{
+    float scale[] = {4.37f, -2, 0.5f, 1.5f}, shift[] = {-0.1f, 0.2f, 1, 3};
+    return channel_affine(g, case_leaf(g, "x", 2, (int[]){611, 4}), scale, shift);
+}
 static Tensor *add_channel_case(Graph *g)
 {
     return add_channel(g, case_leaf(g, "x", 4, (int[]){3, 5, 7, 11}),
@@ -181,6 +200,21 @@ static Tensor *add_channel_large(Graph *g) /* several blocks of rows */
 {
     return add_channel(g, case_leaf(g, "x", 3, (int[]){2, 613, 17}),
                        case_leaf(g, "v", 2, (int[]){2, 17}));
+}
+static Tensor *add_channel_packed(Graph *g)
+{
+    return add_channel(g, case_leaf(g, "x", 3, (int[]){3, 143, 40}),
+                       case_leaf(g, "v", 2, (int[]){3, 40}));
+}
+static Tensor *add_channel_wide(Graph *g) /* more packs than a warp has lanes */
+{
+    return add_channel(g, case_leaf(g, "x", 3, (int[]){2, 9, 264}),
+                       case_leaf(g, "v", 2, (int[]){2, 264}));
+}
+static Tensor *add_rows_packed(Graph *g)
+{
+    return add_rows(g, case_leaf(g, "x", 3, (int[]){5, 9, 136}),
+                    case_leaf(g, "p", 2, (int[]){11, 136}));
 }
 static Tensor *add_rows_case(Graph *g)
 {
@@ -193,6 +227,12 @@ static Tensor *dropout_case(Graph *g)
     Tensor *x = case_leaf(g, "x", 3, (int[]){3, 7, 11}),
            *rng = case_const(g, "rng", DTYPE_I32, 1, (int[]){3});
     return dropout(g, dropout(g, x, rng, 0.3f, STREAM_DROPOUT), rng, 0.4f, STREAM_DROPOUT);
+}
+static Tensor *dropout_packed(Graph *g)
+{
+    Tensor *x = case_leaf(g, "x", 3, (int[]){3, 130, 8}),
+           *rng = case_const(g, "rng", DTYPE_I32, 1, (int[]){3});
+    return dropout(g, dropout(g, x, rng, 0.2f, STREAM_DROPOUT), rng, 0.5f, STREAM_DROPOUT);
 }
 static void rng_fill(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
@@ -214,13 +254,21 @@ static void kink_fill(const Tensor *leaf, double *value, size_t count, uint32_t 
 static const OpCase cases[] = {
     UNARY(UNARY_CASES){"geglu", geglu_case, NULL, 1},
     {"geglu on two threads", geglu_large, NULL, 1},
+    {"geglu, packed", geglu_packed, NULL, 1},
     {"add_scaled", add_scaled_case, NULL, 3},
     {"scale_shift", scale_shift_case, NULL, 1},
     {"channel_affine", channel_affine_case, NULL, 1},
+    {"channel_affine of 1", channel_affine_1, NULL, 1},
+    {"channel_affine of 2", channel_affine_2, NULL, 1},
+    {"channel_affine of 4", channel_affine_4, NULL, 1},
     {"add_channel", add_channel_case, NULL, 35},
     {"add_channel, many rows", add_channel_large, NULL, 613},
+    {"add_channel, packed", add_channel_packed, NULL, 143},
+    {"add_channel, wide", add_channel_wide, NULL, 9},
+    {"add_rows, packed", add_rows_packed, NULL, 5},
     {"add_rows", add_rows_case, NULL, 4},
     {"dropout", dropout_case, rng_fill, 1},
+    {"dropout, packed", dropout_packed, rng_fill, 1},
 };
 
 const RefFamily ref_point = {twins, sizeof twins / sizeof *twins, cases,

@@ -292,6 +292,19 @@ static void ids_below_7(const Tensor *leaf, double *value, size_t count, uint32_
                        : case_normal(seed, leaf, i);
 }
 
+static Tensor *embedding_long_case(Graph *g)
+{
+    Tensor *ids = case_const(g, "ids", DTYPE_I32, 2, (int[]){4, 107});
+    return embedding(g, ids, case_leaf(g, "table", 2, (int[]){9, 136}));
+}
+
+/* Below 7, and a run of sevens as long as several warps', as padding is; 8 is never used. */
+static void ids_padded(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    ids_below_7(leaf, value, count, seed);
+    for (size_t i = 60; leaf->dtype == DTYPE_I32 && i < 400; i++) value[i] = 7;
+}
+
 static void times(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
     for (size_t i = 0; i < count; i++)
@@ -308,6 +321,16 @@ static Tensor *timestep_plain_case(Graph *g)
     return timestep_embedding(g, case_const(g, "t", DTYPE_F32, 1, (int[]){3}), 10, false, 1);
 }
 
+static Tensor *timestep_wide_case(Graph *g)
+{
+    return timestep_embedding(g, case_const(g, "t", DTYPE_F32, 1, (int[]){3}), 320, true, 0);
+}
+
+static Tensor *mix_samples_packed(Graph *g)
+{
+    Tensor *a = case_leaf(g, "a", 2, (int[]){3, 1032}), *b = case_leaf(g, "b", 2, (int[]){3, 1032});
+    return mix_samples(g, a, b, case_const(g, "c", DTYPE_F32, 2, (int[]){3, 2}));
+}
 static Tensor *mix_samples_case(Graph *g)
 {
     Tensor *a = case_leaf(g, "a", 4, (int[]){3, 3, 5, 7}),
@@ -315,13 +338,18 @@ static Tensor *mix_samples_case(Graph *g)
     return mix_samples(g, a, b, case_const(g, "c", DTYPE_F32, 2, (int[]){3, 2}));
 }
 
-static Tensor *ddim(Graph *g, DdimArgs a, bool noisy)
+static Tensor *ddim_of(Graph *g, int n, int h, DdimArgs a, bool noisy)
 {
-    int dim[] = {3, 5, 3, 4}, pred[] = {a.guided ? 6 : 3, 5, 3, 4};
-    return ddim_step(g, case_const(g, "x", DTYPE_F32, 4, dim),
-                     case_const(g, "pred", DTYPE_F32, 4, pred),
-                     noisy ? case_const(g, "noise", DTYPE_F32, 4, dim) : NULL,
+    int dim[] = {n, h, 3, 4}, pred[] = {a.guided ? 2 * n : n, h, 3, 4};
+    return ddim_step(g, case_const(g, "x", g->act, 4, dim),
+                     case_const(g, "pred", g->act, 4, pred),
+                     noisy ? case_const(g, "noise", g->act, 4, dim) : NULL,
                      case_const(g, "coef", DTYPE_F32, 1, (int[]){6}), a);
+}
+static Tensor *ddim(Graph *g, DdimArgs a, bool noisy) { return ddim_of(g, 3, 5, a, noisy); }
+static Tensor *ddim_large(Graph *g)
+{
+    return ddim_of(g, 2, 58, (DdimArgs){1, PREDICT_NOISE, 7.5f, 2}, true);
 }
 static Tensor *ddim_case(Graph *g) { return ddim(g, (DdimArgs){0}, false); }
 static Tensor *ddim_guided_case(Graph *g)
@@ -364,14 +392,18 @@ static const OpCase cases[] = {
     {"avgpool 5/3", avgpool_wide_case, NULL, 25},
     {"global_avgpool", global_avgpool_case, NULL, 35},
     {"embedding", embedding_case, ids_below_7, 15},
+    {"embedding, padded", embedding_long_case, ids_padded, 340},
+    {"timestep_embedding wide", timestep_wide_case, times, 1},
     {"timestep_embedding cos first", timestep_case, times, 1},
     {"timestep_embedding sin first", timestep_plain_case, times, 1},
+    {"mix_samples, packed", mix_samples_packed, NULL, 2},
     {"mix_samples", mix_samples_case, NULL, 2},
     {"ddim", ddim_case, steps, 2},
     {"ddim guided, noise", ddim_guided_case, steps, 3},
     {"ddim v, noise", ddim_v_case, steps, 3},
     {"ddim v, guided", ddim_guided_v_case, steps, 3},
     {"ddim sample, guided, noise", ddim_sample_case, steps, 4},
+    {"ddim guided, clipped, noise", ddim_large, steps, 3},
     {"ddim clipped", ddim_clip_case, steps, 2},
 };
 
