@@ -86,11 +86,16 @@ Status cuda_channel_affine_fwd(void *y, const void *x, const float *scale, const
 {
     size_t count = rows * (size_t)c;
     switch (c) {
-    case 1: return channel_affine<1>(y, x, scale, shift, count, type, s);
-    case 2: return channel_affine<2>(y, x, scale, shift, count, type, s);
-    case 3: return channel_affine<3>(y, x, scale, shift, count, type, s);
-    case 4: return channel_affine<4>(y, x, scale, shift, count, type, s);
-    default: return FAIL(ERR_BUG, "%d channels, expected 1 to 4", c);
+    case 1:
+        return channel_affine<1>(y, x, scale, shift, count, type, s);
+    case 2:
+        return channel_affine<2>(y, x, scale, shift, count, type, s);
+    case 3:
+        return channel_affine<3>(y, x, scale, shift, count, type, s);
+    case 4:
+        return channel_affine<4>(y, x, scale, shift, count, type, s);
+    default:
+        return FAIL(ERR_BUG, "%d channels, expected 1 to 4", c);
     }
 }
 
@@ -125,8 +130,7 @@ static Status add_rows_dp(float *dp, const T *dy, size_t n, size_t count, size_t
 {
     int wide = count % 4 == 0 && total % 4 == 0 ? 4 : 1;
     unsigned blocks = (unsigned)((total / wide + 127) / 128);
-    if (wide > 1)
-        add_rows_dp_kernel<T, 4><<<blocks, 128, 0, s->handle>>>(dp, dy, n, count, total);
+    if (wide > 1) add_rows_dp_kernel<T, 4><<<blocks, 128, 0, s->handle>>>(dp, dy, n, count, total);
     else add_rows_dp_kernel<T, 1><<<blocks, 128, 0, s->handle>>>(dp, dy, n, count, total);
     return launched("add_rows_dp");
 }

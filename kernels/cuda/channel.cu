@@ -51,12 +51,13 @@ static __global__ void __launch_bounds__(32 * WARPS)
         float total = 0;
 #pragma unroll
         for (int k = 0; k < WARPS; k++) total += part[k][i];
-        if (to < c) dv[(blockIdx.z * (size_t)gridDim.y + blockIdx.y) * c + to] = from_float<To>(total);
+        if (to < c)
+            dv[(blockIdx.z * (size_t)gridDim.y + blockIdx.y) * c + to] = from_float<To>(total);
     }
 }
 
-template <class T> static Status add_channel(T *y, const T *x, const T *v, size_t n, size_t hw,
-                                             int c, Stream *s)
+template <class T>
+static Status add_channel(T *y, const T *x, const T *v, size_t n, size_t hw, int c, Stream *s)
 {
     const int V = Wide<T>::N;
     size_t rows = n * hw, blocks = (rows + WARPS - 1) / WARPS;
@@ -77,8 +78,11 @@ static Status sum_slices(To *dv, const From *dy, size_t n, size_t hw, int c, siz
               (unsigned)n);
     if (n > 65535) return FAIL(ERR_BUG, "add_channel_dv: %zu samples, expected at most 65535", n);
     if (wide > 1)
-        add_channel_dv_kernel<From, To, V><<<grid, 32 * WARPS, 0, s->handle>>>(dv, dy, hw, c, slice);
-    else add_channel_dv_kernel<From, To, 1><<<grid, 32 * WARPS, 0, s->handle>>>(dv, dy, hw, c, slice);
+        add_channel_dv_kernel<From, To, V>
+            <<<grid, 32 * WARPS, 0, s->handle>>>(dv, dy, hw, c, slice);
+    else
+        add_channel_dv_kernel<From, To, 1>
+            <<<grid, 32 * WARPS, 0, s->handle>>>(dv, dy, hw, c, slice);
     return launched("add_channel_dv");
 }
 

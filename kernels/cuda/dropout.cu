@@ -62,8 +62,8 @@ Status cuda_dropout_fwd(void *y, const void *x, const int32_t *rng, size_t n, si
 {
     if (element % 4) return FAIL(ERR_BUG, "first element %u, expected a multiple of 4", element);
     if (n > 65535) return FAIL(ERR_BUG, "dropout: %zu samples, expected at most 65535", n);
-    return type == DTYPE_BF16 ? dropout((bf16 *)y, (const bf16 *)x, rng, n, per_sample, rate,
-                                        stream, element, s)
-                              : dropout((float *)y, (const float *)x, rng, n, per_sample, rate,
-                                        stream, element, s);
+    return type == DTYPE_BF16
+               ? dropout((bf16 *)y, (const bf16 *)x, rng, n, per_sample, rate, stream, element, s)
+               : dropout((float *)y, (const float *)x, rng, n, per_sample, rate, stream, element,
+                         s);
 }

@@ -41,7 +41,8 @@ struct SampleGaussianDlogvar { /* of dy, logvar, noise */
     }
 };
 
-/* Twice the divergence of one element. In double: near the standard Gaussian exp(v) - 1 - v cancels. */
+/* Twice the divergence of one element. In double: near the standard Gaussian exp(v) - 1 - v
+ * cancels. */
 struct Divergence {
     static DEVICE double of(float mean, float logvar)
     {
@@ -81,8 +82,8 @@ Status cuda_sample_gaussian_fwd(void *y, const void *mean, const void *logvar, c
 Status cuda_sample_gaussian_dlogvar(void *dlogvar, const void *dy, const void *logvar,
                                     const void *noise, size_t count, Dtype type, Stream *s)
 {
-    return sweep("sample_gaussian_dlogvar", SampleGaussianDlogvar{}, {dlogvar},
-                 {dy, logvar, noise}, count, type, s);
+    return sweep("sample_gaussian_dlogvar", SampleGaussianDlogvar{}, {dlogvar}, {dy, logvar, noise},
+                 count, type, s);
 }
 
 Status cuda_gaussian_kl_fwd(float *loss, const void *mean, const void *logvar, const float *weight,

@@ -26,7 +26,10 @@ struct SquaredDx {
     double over;
     float scale;
     DEVICE void begin(size_t i) { scale = (float)(2.0 * *dloss * weight[i] / over); }
-    DEVICE void operator()(float *dx, const float *x, size_t) const { dx[0] = scale * (x[0] - x[1]); }
+    DEVICE void operator()(float *dx, const float *x, size_t) const
+    {
+        dx[0] = scale * (x[0] - x[1]);
+    }
 };
 struct AbsoluteDx {
     const float *dloss, *weight;
@@ -61,7 +64,8 @@ WEIGHTED_LOSS(weighted_l1, Absolute)
 /* A label outside -1..k-1 counts as -1: the row is left out. */
 DEVICE bool counts(int label, int k) { return label >= 0 && label < k; }
 
-/* A warp a row: its probabilities, and to row_part[row] its loss, not yet divided, and its weight. */
+/* A warp a row: its probabilities, and to row_part[row] its loss, not yet divided, and its weight.
+ */
 template <class T>
 static __global__ void __launch_bounds__(128)
     row_loss_kernel(double *row_part, float *prob, const T *logits, const int32_t *label,
@@ -122,7 +126,8 @@ static __global__ void __launch_bounds__(256)
         size_t at = (size_t)row * k + j;
         double w = weight ? weight[j] : 1, p = prob[at];
         double hit = (1 - smoothing) * own * (p - (j == label[row]));
-        dlogits[at] = from_float<T>(used ? (float)(scale * (hit + smoothing / k * (p * all - w))) : 0);
+        dlogits[at] =
+            from_float<T>(used ? (float)(scale * (hit + smoothing / k * (p * all - w))) : 0);
     }
 }
 

@@ -3,7 +3,9 @@
 #pragma once
 #include "device.cuh"
 
-struct Draw { uint32_t word[4]; }; /* elements 4 * block .. 4 * block + 3 */
+struct Draw {
+    uint32_t word[4];
+}; /* elements 4 * block .. 4 * block + 3 */
 
 DEVICE Draw philox(uint32_t seed, uint32_t stream, uint32_t step, uint64_t sample, uint32_t block)
 {

@@ -82,8 +82,8 @@ template <class E>
 static Status error_sum(float *loss, const void *a, const void *b, const float *weight, int n,
                         size_t per, double divisor, Dtype type, Stream *s)
 {
-    return type == DTYPE_BF16 ? error_sum_as<E>(loss, (const bf16 *)a, (const bf16 *)b, weight, n,
-                                                per, divisor, s)
-                              : error_sum_as<E>(loss, (const float *)a, (const float *)b, weight, n,
-                                                per, divisor, s);
+    return type == DTYPE_BF16
+               ? error_sum_as<E>(loss, (const bf16 *)a, (const bf16 *)b, weight, n, per, divisor, s)
+               : error_sum_as<E>(loss, (const float *)a, (const float *)b, weight, n, per, divisor,
+                                 s);
 }
