@@ -28,7 +28,10 @@ static void print_help(void)
         "\nexit codes: 0 done, 1 bug, 2 usage or config, 3 input file, 4 device, 5 out of space or "
         "memory,\n6 another process failed, 7 numbers went bad, 75 stopped by a signal after "
         "saving "
-        "(run again)\n");
+        "(run again)\n"
+        "\nenvironment, each = 1: EQ_TRACE where an error came from; EQ_PROFILE bench: time per op; "
+        "on a GPU\nEQ_NO_GRAPH launches every kernel by itself, EQ_SYNC also waits for it, "
+        "EQ_COMPARE also computes it\non the CPU and stops at the first difference\n");
 }
 
 Status commands_run(App *app, int argc, char **argv)

@@ -82,6 +82,7 @@ Status device_alloc(Device *d, void **p, size_t bytes, const char *what)
     size_t total, left = d->kind->free_bytes ? d->kind->free_bytes(&total) : 0;
     if (!d->kind->free_bytes)
         return FAIL(s, "no memory for %s: %.1f MiB needed", what, (double)bytes / 1048576);
+    d->fit = (double)left / (double)bytes;
     return FAIL(s, "no memory for %s: %.1f MiB needed, %.1f of %.1f MiB free on %s", what,
                 (double)bytes / 1048576, (double)left / 1048576, (double)total / 1048576, d->text);
 }
@@ -166,10 +167,19 @@ Graph *device_graph(const Device *d)
     return g;
 }
 
-size_t device_free_bytes(Device *d)
+Status device_memory_advice(Status s, const Device *d, const char *batch_setting, int batch,
+                            const char *recompute)
 {
-    size_t total;
-    return d->kind->free_bytes ? d->kind->free_bytes(&total) : 0;
+    char message[768], or_recompute[96] = "";
+    int fits = (int)(batch * d->fit); /* activations grow with the batch */
+    if (s != ERR_SPACE) return s;
+    snprintf(message, sizeof message, "%s", status_message());
+    if (recompute) snprintf(or_recompute, sizeof or_recompute, " or %s = 1", recompute);
+    if (fits >= 1 && fits < batch)
+        return FAIL(s, "%s; %s = %d%s would fit", message, batch_setting, fits, or_recompute);
+    if (batch > 1)
+        return FAIL(s, "%s; lower %s (it is %d)%s", message, batch_setting, batch, or_recompute);
+    return FAIL(s, "%s; %s = 1 is too much: smaller films%s", message, batch_setting, or_recompute);
 }
 
 void device_list_gpus(Text *out)

@@ -56,8 +56,10 @@ Status device_marks_ms(Device *d, float *ms, int n);
 bool device_is_gpu(const Device *d);                  /* which launchers a sweep calls */
 Dtype device_act(const Device *d);                    /* the precision: DTYPE_F32 or DTYPE_BF16 */
 Graph *device_graph(const Device *d);                 /* an empty graph to run there */
-/* Bytes that could still be had, 0 where that is not known. */
-size_t device_free_bytes(Device *d);
+/* Passes s on; where it is ERR_SPACE, the message also says which settings would fit in what was free
+ * when device_alloc() refused. recompute: the setting's name, NULL where it is on, or there is none. */
+Status device_memory_advice(Status s, const Device *d, const char *batch_setting, int batch,
+                            const char *recompute);
 
 const char *device_text(const Device *d);             /* "CPU, 2 threads, AVX-512" */
 

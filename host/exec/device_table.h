@@ -38,6 +38,7 @@ struct Device {
     Stream *stream; /* owned by the kind */
     void *own;      /* the kind's */
     Dtype act;
+    double fit;     /* how much of what was refused last was free, 0 to 1; 0: not known */
     char text[160];
 };
 

@@ -1,5 +1,6 @@
 /* sampler.c - the sampling loop: network, guidance and DDIM update are one recorded graph, run once
- * a step. */
+ * a step. The latents stay on the device from the first step to the last, times and coefficients of
+ * all steps lie there in tables, and without eta the host only enqueues. */
 #include "sample/sampler.h"
 #include "base/random.h"
 #include "base/signal.h"
@@ -26,7 +27,8 @@ struct Sampler {
     Graph *g;
     Exec *e;
     Tensor *input, *x, *t, *context, *noise, *coef, *next;
-    float *latent, *rows_latent, *rows_time, *rows_context, *step_noise; /* owned host buffers */
+    float *latent, *rows_context, *step_noise; /* owned host buffers */
+    float *times, *coefs; /* owned: device memory, [n_time, rows] and [n_time, 6] */
     Prompt *prompt; /* owned: embedded prompts */
     int n_prompt;
 };
@@ -54,6 +56,27 @@ static Status record(Sampler *s)
     params_bind(g);
     graph_finish(g, &s->next, 1);
     return exec_new(&s->e, m->device, g, &s->next, 1);
+}
+
+/* Times and coefficients of every step, to the device. */
+static Status make_tables(Sampler *s)
+{
+    size_t n = (size_t)s->n_time, rows = (size_t)s->rows;
+    Device *d = s->m->device;
+    float *time = malloc(n * rows * sizeof *time), *coef = malloc(n * 6 * sizeof *coef);
+    CHECK(time && coef);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t r = 0; r < rows; r++) time[i * rows + r] = (float)s->time[i];
+        schedule_ddim(&s->m->schedule, s->time[i], s->set.steps, s->set.eta, coef + 6 * i);
+    }
+    Status status = device_alloc(d, (void **)&s->times, n * rows * sizeof *time, "sampling steps");
+    if (!status)
+        status = device_alloc(d, (void **)&s->coefs, n * 6 * sizeof *coef, "sampling steps");
+    if (!status) status = device_write(d, s->times, time, n * rows * sizeof *time);
+    if (!status) status = device_write(d, s->coefs, coef, n * 6 * sizeof *coef);
+    free(time);
+    free(coef);
+    return status;
 }
 
 static Status plan_steps(Sampler *s)
@@ -92,16 +115,16 @@ Status sampler_open(Sampler **out, Ldm *m, FilmShape shape, int batch, SamplerSe
                    .per_text = (size_t)ldm_tokens(m) * (size_t)m->text_config.hidden_size};
     size_t b = (size_t)batch, r = (size_t)s->rows;
     s->latent = calloc(b * s->per, sizeof(float));
-    s->rows_latent = calloc(r * s->per, sizeof(float));
-    s->rows_time = calloc(r, sizeof(float));
     s->rows_context = calloc(r * s->per_text, sizeof(float));
     s->step_noise = calloc(b * s->per, sizeof(float));
     Status status =
-        s->latent && s->rows_latent && s->rows_time && s->rows_context && s->step_noise
+        s->latent && s->rows_context && s->step_noise
             ? OK
             : FAIL(ERR_SPACE, "no memory to sample %d films at once; lower synthesis.batch", batch);
     if (!status) status = plan_steps(s);
-    if (!status) status = record(s);
+    if (!status)
+        status = device_memory_advice(record(s), m->device, "synthesis.batch", batch, NULL);
+    if (!status) status = make_tables(s);
     if (status) sampler_close(s);
     else *out = s;
     return status;
@@ -119,8 +142,8 @@ void sampler_close(Sampler *s)
     free(s->prompt);
     free(s->time);
     free(s->latent);
-    free(s->rows_latent);
-    free(s->rows_time);
+    device_release(s->m->device, s->times);
+    device_release(s->m->device, s->coefs);
     free(s->rows_context);
     free(s->step_noise);
     free(s);
@@ -197,31 +220,43 @@ static Status start(Sampler *s, const SampleRequest *r, int n)
     return OK;
 }
 
+/* x to the network's rows. */
+static Status spread(const Sampler *s)
+{
+    size_t bytes = (size_t)s->batch * s->per * sizeof(float);
+    for (int half = 0; half < s->rows / s->batch; half++)
+        TRY(device_copy(s->m->device, (char *)s->input->data + (size_t)half * bytes, s->x->data,
+                        bytes));
+    return OK;
+}
+
+/* Behind a step: its result is the next one's latent. */
+static Status advance(void *sampler)
+{
+    const Sampler *s = sampler;
+    TRY(device_copy(s->m->device, s->x->data, s->next->data,
+                    (size_t)s->batch * s->per * sizeof(float)));
+    return spread(s);
+}
+
 static Status step(Sampler *s, int index, const SampleRequest *r, int n)
 {
-    float coef[6];
-    size_t latents = (size_t)s->batch * s->per;
-    schedule_ddim(&s->m->schedule, s->time[index], s->set.steps, s->set.eta, coef);
-    for (int i = 0; i < s->rows; i++) s->rows_time[i] = (float)s->time[index];
-    for (int half = 0; half < s->rows / s->batch; half++)
-        memcpy(s->rows_latent + (size_t)half * latents, s->latent, latents * sizeof(float));
-    TRY(exec_write(s->e, s->input, s->rows_latent));
-    TRY(exec_write(s->e, s->x, s->latent));
-    TRY(exec_write(s->e, s->t, s->rows_time));
-    TRY(exec_write(s->e, s->coef, coef));
+    Device *d = s->m->device;
+    size_t rows = (size_t)s->rows, i = (size_t)index;
+    TRY(device_copy(d, s->t->data, s->times + i * rows, rows * sizeof(float)));
+    TRY(device_copy(d, s->coef->data, s->coefs + 6 * i, 6 * sizeof(float)));
     if (s->noise) {
-        for (int i = 0; i < n; i++) {
-            float *noise = s->step_noise + (size_t)i * s->per;
+        for (int k = 0; k < n; k++) {
+            float *noise = s->step_noise + (size_t)k * s->per;
             size_t at = (size_t)(index - s->first) * s->per;
-            if (r[i].step_noise) memcpy(noise, r[i].step_noise + at, s->per * sizeof *noise);
+            if (r[k].step_noise) memcpy(noise, r[k].step_noise + at, s->per * sizeof *noise);
             else
                 random_normals(noise, s->per,
-                               (RandomKey){s->seed, STREAM_STEP, (uint32_t)index, r[i].id});
+                               (RandomKey){s->seed, STREAM_STEP, (uint32_t)index, r[k].id});
         }
         TRY(exec_write(s->e, s->noise, s->step_noise));
     }
-    TRY(exec_run(s->e));
-    return exec_read(s->e, s->next, s->latent);
+    return exec_run_then(s->e, advance, s);
 }
 
 int sampler_steps(const Sampler *s) { return s->n_time - s->first; }
@@ -231,10 +266,13 @@ Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)
     CHECK(n >= 1 && n <= s->batch);
     TRY(start(s, r, n));
     TRY(fill_contexts(s, r, n));
+    TRY(exec_write(s->e, s->x, s->latent));
+    TRY(spread(s));
     for (int i = s->first; i < s->n_time; i++) {
         if (signal_stop_requested())
             return FAIL(ERR_STOPPED, "stopped between two steps of the sampler");
         TRY(step(s, i, r, n));
     }
+    TRY(exec_read(s->e, s->next, s->latent));
     return ldm_decode(s->m, s->latent, n, s->shape, films);
 }

@@ -287,8 +287,10 @@ static Status prepare(Trainer *t)
     TRY(open_store(t));
     if (set->perceptual_weight > 0)
         TRY(perceptual_open(&t->perceptual, t->device, set->perceptual_weights));
-    TRY(record(&t->train, t, true));
-    TRY(record(&t->val, t, false));
+    TRY(device_memory_advice(record(&t->train, t, true), t->device, "autoencoder.batch", set->batch,
+                            set->recompute || !t->config.is_kl ? NULL : "autoencoder.recompute"));
+    TRY(device_memory_advice(record(&t->val, t, false), t->device, "autoencoder.batch", set->batch,
+                            NULL));
     t->film = malloc(tensor_bytes(t->train.film));
     t->weight = malloc(tensor_bytes(t->train.weight));
     if (t->train.noise) t->noise = malloc(tensor_bytes(t->train.noise));

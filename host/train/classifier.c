@@ -184,8 +184,11 @@ static Status open_trainer(Trainer *t)
     TRY(classifier_net_open(&t->net, t->device, c, job->classes, true));
     TRY(params_init(&t->net.store, job->seed));
     TRY(classifier_net_start(&t->net, c));
-    TRY(classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight));
-    TRY(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL));
+    TRY(device_memory_advice(
+        classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight), t->device,
+        "classifier.batch", set->batch, NULL));
+    TRY(device_memory_advice(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL),
+                            t->device, "classifier.batch", set->batch, NULL));
     bool adamw = !strcmp(set->optimizer, "adamw");
     OptimizerSettings o = {.adamw = adamw,
                            .beta1 = set->beta1,

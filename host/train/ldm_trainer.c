@@ -24,6 +24,8 @@ typedef struct {
     Ldm m;
     LdmData data;
     LdmBatch batch;
+    long ahead_step; /* what batch holds already, drawn while the device was busy; 0: nothing */
+    int ahead_micro;
     Pass train, val;
     TrainLoop loop;
     char *model, *latents, *lora;
@@ -70,8 +72,8 @@ static Status record(Pass *p, Trainer *t, bool backward)
     return exec_new(&p->e, t->device, g, &p->loss, 1);
 }
 
-/* update: the optimizer whose update belongs behind it, or NULL. */
-static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update, float *loss)
+/* update: the optimizer whose update belongs behind it, or NULL. Enqueued only. */
+static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update)
 {
     TRY(exec_write(p->e, p->latent, b->latent));
     TRY(exec_write(p->e, p->noise, b->noise));
@@ -81,8 +83,7 @@ static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update, float *los
     TRY(exec_write(p->e, p->weight, b->weight));
     if (p->ids) TRY(exec_write(p->e, p->ids, b->ids));
     else TRY(exec_write(p->e, p->context, b->context));
-    TRY(update ? exec_run_then(p->e, optimizer_update, update) : exec_run(p->e));
-    return exec_read(p->e, p->loss, loss);
+    return update ? exec_run_then(p->e, optimizer_update, update) : exec_run(p->e);
 }
 
 /* Mean loss over the validation films, each with the same noise and time every time; NaN without
@@ -92,14 +93,25 @@ static Status validate(void *trainer, double *loss)
     Trainer *t = trainer;
     double sum = 0;
     float part;
+    t->ahead_step = 0;
     for (int first = 0; first < t->data.val.n; first += t->batch.n) {
         ldm_batch_validation(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
                              (uint32_t)t->job->config->study.seed, first);
-        TRY(run_pass(&t->val, &t->batch, NULL, &part));
+        TRY(run_pass(&t->val, &t->batch, NULL));
+        TRY(exec_read(t->val.e, t->val.loss, &part));
         sum += (double)part * t->batch.n;
     }
     *loss = t->data.val.n ? sum / t->data.val.n : NAN;
     return OK;
+}
+
+static void draw_batch(Trainer *t, long step, int micro)
+{
+    if (t->ahead_step == step && t->ahead_micro == micro) return;
+    ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
+                   (uint32_t)t->job->config->study.seed, step, micro);
+    t->ahead_step = step;
+    t->ahead_micro = micro;
 }
 
 static Status step_gradients(void *trainer, long step, double *loss)
@@ -110,9 +122,10 @@ static Status step_gradients(void *trainer, long step, double *loss)
     for (int micro = 0; micro < set->accumulate; micro++) {
         float part;
         bool last = micro + 1 == set->accumulate;
-        ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, set,
-                       (uint32_t)t->job->config->study.seed, step, micro);
-        TRY(run_pass(&t->train, &t->batch, last ? &t->loop.optimizer : NULL, &part));
+        draw_batch(t, step, micro);
+        TRY(run_pass(&t->train, &t->batch, last ? &t->loop.optimizer : NULL));
+        if (device_is_gpu(t->device)) draw_batch(t, last ? step + 1 : step, last ? 0 : micro + 1);
+        TRY(exec_read(t->train.e, t->train.loss, &part));
         *loss += part / (double)set->accumulate;
         if (!last) TRY(optimizer_accumulate(&t->loop.optimizer));
     }
@@ -173,8 +186,10 @@ static Status prepare(Trainer *t)
                       c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val,
                       c->data.size, random, !text, t->latents, t->job->identity, t->log));
     ldm_batch_new(&t->batch, &t->data, c->ldm.batch);
-    TRY(record(&t->train, t, true));
-    TRY(record(&t->val, t, false));
+    const char *recompute = c->ldm.recompute ? NULL : "ldm.recompute";
+    TRY(device_memory_advice(record(&t->train, t, true), t->device, "ldm.batch", c->ldm.batch,
+                            recompute));
+    TRY(device_memory_advice(record(&t->val, t, false), t->device, "ldm.batch", c->ldm.batch, NULL));
     return open_loop(t);
 }
 

@@ -108,6 +108,7 @@ static void run_to(Graph *g, int last, bool naive)
 }
 
 void ref_run(Graph *g) { run_to(g, g->n - 1, false); }
+void ref_run_rounded(Graph *g) { run_to(g, g->n - 1, true); }
 
 /* ---- one case ------------------------------------------------------------------------- */
 

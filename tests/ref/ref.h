@@ -63,6 +63,7 @@ extern const int ref_family_count;
 
 /* A graph run by twins: allocates double data for every live tensor. */
 void ref_run(Graph *g);      /* all live nodes in order; leaves must be filled */
+void ref_run_rounded(Graph *g); /* each node's outputs rounded to how they are stored: naive bf16 */
 void ref_alloc(Graph *g);
 void ref_release(Graph *g);
 static inline double *ref_data(const Tensor *t) { return t->data; }
