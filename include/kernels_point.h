@@ -139,6 +139,30 @@ Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, 
                         const float *gain, const float *bias, const float *stats, size_t rows,
                         int c, bool train, bool relu, Stream *s);
 
+/* the same on a GPU. groupnorm: a group of at most 320 packs, of 16 bytes where they divide c, else
+ * of one channel; layernorm: rows of at most 16 KiB, or 4096 elements where packs do not divide d */
+Status cuda_groupnorm_fwd(void *y, float *stats, const void *x, const float *gain,
+                          const float *bias, size_t n, size_t hw, int c, int groups, float eps,
+                          Act act, Dtype type, Stream *s);
+Status cuda_groupnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,
+                         const float *gain, const float *bias, const float *stats, size_t n,
+                         size_t hw, int c, int groups, Act act, Dtype type, Stream *s);
+Status cuda_layernorm_fwd(void *y, float *stats, const void *x, const float *gain,
+                          const float *bias, size_t rows, int d, float eps, Dtype type, Stream *s);
+Status cuda_layernorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,
+                         const float *gain, const float *stats, size_t rows, int d, Dtype type,
+                         Stream *s);
+Status cuda_batchnorm_train_fwd(void *y, float *stats, float *running_mean, float *running_var,
+                                const void *x, const float *gain, const float *bias, size_t rows,
+                                int c, float eps, float momentum, bool relu, Dtype type, Stream *s);
+Status cuda_batchnorm_fwd(void *y, float *stats, const float *running_mean,
+                          const float *running_var, const void *x, const float *gain,
+                          const float *bias, size_t rows, int c, float eps, bool relu, Dtype type,
+                          Stream *s);
+Status cuda_batchnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,
+                         const float *gain, const float *bias, const float *stats, size_t rows,
+                         int c, bool train, bool relu, Dtype type, Stream *s);
+
 #ifdef __cplusplus
 }
 #endif

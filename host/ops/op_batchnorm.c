@@ -14,6 +14,15 @@ static Status batchnorm_cpu(const Tensor *y, Stream *s)
                              s);
 }
 
+static Status batchnorm_cuda(const Tensor *y, Stream *s)
+{
+    const BatchnormArgs *a = y->args;
+    Tensor *const *src = y->src;
+    return cuda_batchnorm_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data, src[0]->data,
+                              src[1]->data, src[2]->data, rows_of(y), last_dim(y), a->eps, a->relu,
+                              y->dtype, s);
+}
+
 static Status batchnorm_train_cpu(const Tensor *y, Stream *s)
 {
     const BatchnormArgs *a = y->args;
@@ -21,6 +30,15 @@ static Status batchnorm_train_cpu(const Tensor *y, Stream *s)
     return cpu_batchnorm_train_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data,
                                    src[0]->data, src[1]->data, src[2]->data, rows_of(y),
                                    last_dim(y), a->eps, a->momentum, a->relu, s);
+}
+
+static Status batchnorm_train_cuda(const Tensor *y, Stream *s)
+{
+    const BatchnormArgs *a = y->args;
+    Tensor *const *src = y->src;
+    return cuda_batchnorm_train_fwd(y->data, y->side[0]->data, src[3]->data, src[4]->data,
+                                    src[0]->data, src[1]->data, src[2]->data, rows_of(y),
+                                    last_dim(y), a->eps, a->momentum, a->relu, y->dtype, s);
 }
 
 static Status batchnorm_dx_cpu(const Tensor *dx, Stream *s)
@@ -32,7 +50,17 @@ static Status batchnorm_dx_cpu(const Tensor *dx, Stream *s)
                             last_dim(dx), a->train, a->relu, s);
 }
 
-const OpDef op_batchnorm_dx = {.name = "batchnorm_dx", .cpu = batchnorm_dx_cpu};
+static Status batchnorm_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const BatchnormArgs *a = dx->args;
+    Tensor *const *src = dx->src;
+    return cuda_batchnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data,
+                             src[1]->data, src[2]->data, src[3]->data, src[4]->data, rows_of(dx),
+                             last_dim(dx), a->train, a->relu, dx->dtype, s);
+}
+
+const OpDef op_batchnorm_dx = {
+    .name = "batchnorm_dx", .cpu = batchnorm_dx_cpu, .cuda = CUDA_RUN(batchnorm_dx_cuda)};
 
 static void batchnorm_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
@@ -46,9 +74,15 @@ static void batchnorm_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, bias, dbias);
 }
 
-const OpDef op_batchnorm = {.name = "batchnorm", .cpu = batchnorm_cpu, .vjp = batchnorm_vjp};
-const OpDef op_batchnorm_train = {
-    .name = "batchnorm_train", .cpu = batchnorm_train_cpu, .vjp = batchnorm_vjp, .effect = true};
+const OpDef op_batchnorm = {.name = "batchnorm",
+                            .cpu = batchnorm_cpu,
+                            .cuda = CUDA_RUN(batchnorm_cuda),
+                            .vjp = batchnorm_vjp};
+const OpDef op_batchnorm_train = {.name = "batchnorm_train",
+                                  .cpu = batchnorm_train_cpu,
+                                  .cuda = CUDA_RUN(batchnorm_train_cuda),
+                                  .vjp = batchnorm_vjp,
+                                  .effect = true};
 
 Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var,
                   float eps, float momentum, bool train, bool relu)

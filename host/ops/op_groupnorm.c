@@ -13,6 +13,15 @@ static Status groupnorm_cpu(const Tensor *y, Stream *s)
                              a->act, s);
 }
 
+static Status groupnorm_cuda(const Tensor *y, Stream *s)
+{
+    const GroupnormArgs *a = y->args;
+    size_t n = (size_t)y->dim[0];
+    return cuda_groupnorm_fwd(y->data, y->side[0]->data, y->src[0]->data, y->src[1]->data,
+                              y->src[2]->data, n, rows_of(y) / n, last_dim(y), a->groups, a->eps,
+                              a->act, y->dtype, s);
+}
+
 static Status groupnorm_dx_cpu(const Tensor *dx, Stream *s)
 {
     const GroupnormArgs *a = dx->args;
@@ -23,7 +32,18 @@ static Status groupnorm_dx_cpu(const Tensor *dx, Stream *s)
                             rows_of(dx) / n, last_dim(dx), a->groups, a->act, s);
 }
 
-const OpDef op_groupnorm_dx = {.name = "groupnorm_dx", .cpu = groupnorm_dx_cpu};
+static Status groupnorm_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const GroupnormArgs *a = dx->args;
+    Tensor *const *src = dx->src;
+    size_t n = (size_t)dx->dim[0];
+    return cuda_groupnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data,
+                             src[1]->data, src[2]->data, src[3]->data, src[4]->data, n,
+                             rows_of(dx) / n, last_dim(dx), a->groups, a->act, dx->dtype, s);
+}
+
+const OpDef op_groupnorm_dx = {
+    .name = "groupnorm_dx", .cpu = groupnorm_dx_cpu, .cuda = CUDA_RUN(groupnorm_dx_cuda)};
 
 static void groupnorm_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
@@ -37,7 +57,10 @@ static void groupnorm_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, bias, dbias);
 }
 
-const OpDef op_groupnorm = {.name = "groupnorm", .cpu = groupnorm_cpu, .vjp = groupnorm_vjp};
+const OpDef op_groupnorm = {.name = "groupnorm",
+                            .cpu = groupnorm_cpu,
+                            .cuda = CUDA_RUN(groupnorm_cuda),
+                            .vjp = groupnorm_vjp};
 
 Tensor *groupnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, int groups, float eps, Act act)
 {

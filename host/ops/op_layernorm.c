@@ -11,6 +11,13 @@ static Status layernorm_cpu(const Tensor *y, Stream *s)
                              ((const LayernormArgs *)y->args)->eps, s);
 }
 
+static Status layernorm_cuda(const Tensor *y, Stream *s)
+{
+    return cuda_layernorm_fwd(y->data, y->side[0]->data, y->src[0]->data, y->src[1]->data,
+                              y->src[2]->data, rows_of(y), last_dim(y),
+                              ((const LayernormArgs *)y->args)->eps, y->dtype, s);
+}
+
 static Status layernorm_dx_cpu(const Tensor *dx, Stream *s)
 {
     Tensor *const *src = dx->src;
@@ -18,7 +25,16 @@ static Status layernorm_dx_cpu(const Tensor *dx, Stream *s)
                             src[1]->data, src[2]->data, src[3]->data, rows_of(dx), last_dim(dx), s);
 }
 
-const OpDef op_layernorm_dx = {.name = "layernorm_dx", .cpu = layernorm_dx_cpu};
+static Status layernorm_dx_cuda(const Tensor *dx, Stream *s)
+{
+    Tensor *const *src = dx->src;
+    return cuda_layernorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data,
+                             src[1]->data, src[2]->data, src[3]->data, rows_of(dx), last_dim(dx),
+                             dx->dtype, s);
+}
+
+const OpDef op_layernorm_dx = {
+    .name = "layernorm_dx", .cpu = layernorm_dx_cpu, .cuda = CUDA_RUN(layernorm_dx_cuda)};
 
 static void layernorm_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
@@ -31,7 +47,10 @@ static void layernorm_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, bias, dbias);
 }
 
-const OpDef op_layernorm = {.name = "layernorm", .cpu = layernorm_cpu, .vjp = layernorm_vjp};
+const OpDef op_layernorm = {.name = "layernorm",
+                            .cpu = layernorm_cpu,
+                            .cuda = CUDA_RUN(layernorm_cuda),
+                            .vjp = layernorm_vjp};
 
 Tensor *layernorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, float eps)
 {

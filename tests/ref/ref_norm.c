@@ -196,6 +196,12 @@ static Tensor *gn_image(Graph *g)
     return group_case(g, 4, (int[]){1, 31, 18, 64}, 32, ACT_SILU);
 } /* rows spread */
 
+static Tensor *gn_tall(Graph *g) { return group_case(g, 4, (int[]){2, 41, 29, 10}, 2, ACT_SILU); }
+static Tensor *gn_straddling(Graph *g) /* groups of ten channels: not whole packs */
+{
+    return group_case(g, 4, (int[]){2, 27, 41, 40}, 4, ACT_NONE);
+}
+
 static Tensor *ln_odd(Graph *g)
 {
     int d = 37;
@@ -208,6 +214,14 @@ static Tensor *ln_many(Graph *g) /* several blocks of rows */
     Tensor *x = case_leaf(g, "x", 2, (int[]){611, d}), *gain = case_leaf(g, "gain", 1, &d);
     return layernorm(g, x, gain, case_leaf(g, "bias", 1, &d), 1e-5f);
 }
+static Tensor *ln_rows(Graph *g, int rows, int d)
+{
+    Tensor *x = case_leaf(g, "x", 2, (int[]){rows, d}), *gain = case_leaf(g, "gain", 1, &d);
+    return layernorm(g, x, gain, case_leaf(g, "bias", 1, &d), 1e-5f);
+}
+static Tensor *ln_wide(Graph *g) { return ln_rows(g, 5, 2088); }
+static Tensor *ln_wide_odd(Graph *g) { return ln_rows(g, 3, 515); }
+static Tensor *ln_packs(Graph *g) { return ln_rows(g, 21, 320); }
 
 static Tensor *batch_case(Graph *g, int ndim, const int *dim, bool train, bool use_relu)
 {
@@ -223,6 +237,9 @@ static Tensor *bn_train_relu(Graph *g)
     return batch_case(g, 4, (int[]){2, 23, 17, 19}, true, true);
 }
 static Tensor *bn_vector(Graph *g) { return batch_case(g, 2, (int[]){6, 5}, true, false); }
+static Tensor *bn_wide(Graph *g) { return batch_case(g, 2, (int[]){5, 2576}, true, true); }
+static Tensor *bn_wide_odd(Graph *g) { return batch_case(g, 2, (int[]){7, 331}, false, true); }
+static Tensor *bn_tall(Graph *g) { return batch_case(g, 3, (int[]){9, 211, 16}, true, true); }
 static Tensor *bn_eval(Graph *g) { return batch_case(g, 4, (int[]){1, 3, 5, 18}, false, false); }
 static Tensor *bn_eval_relu(Graph *g)
 {
@@ -270,13 +287,22 @@ static const OpCase cases[] = {
     {"groupnorm of a vector", gn_vector, NULL, 20},
     {"groupnorm of one position", gn_one, NULL, 9},
     {"groupnorm of one image", gn_image, NULL, 1116},
+    {"groupnorm of many rows", gn_tall, NULL, 5945},
+    {"groupnorm of many rows, packs", gn_straddling, NULL, 11070},
     {"groupnorm far from zero", gn_plain, far_fill, 45},
+    {"groupnorm of many rows far from zero", gn_tall, far_fill, 5945},
     {"layernorm", ln_odd, NULL, 37},
     {"layernorm, many rows", ln_many, NULL, 611},
+    {"layernorm of packs", ln_packs, NULL, 320},
+    {"layernorm, wide", ln_wide, NULL, 2088},
+    {"layernorm, wide and odd", ln_wide_odd, NULL, 515},
     {"layernorm far from zero", ln_odd, far_fill, 37},
     {"batchnorm train", bn_train, state_fill, 60},
     {"batchnorm train relu", bn_train_relu, kink_fill, 782},
     {"batchnorm of vectors", bn_vector, state_fill, 6},
+    {"batchnorm of wide vectors", bn_wide, kink_fill, 5},
+    {"batchnorm of many rows", bn_tall, kink_fill, 1899},
+    {"batchnorm eval, wide and odd", bn_wide_odd, kink_fill, 7},
     {"batchnorm train far from zero", bn_train, far_fill, 60},
     {"batchnorm eval", bn_eval, state_fill, 15},
     {"batchnorm eval relu", bn_eval_relu, kink_fill, 18},
