@@ -1,34 +1,51 @@
 /* groupnorm.cu - group normalisation with its activation; formulas in kernels/cpu/groupnorm.c.
  *
- * Where the rows of the fewest groups that fill whole packs fit a block's registers, the block
- * reads them once and writes once: forward up to 5120 packs (80 KiB), backward up to 2560. In
- * Stable Diffusion's UNet those are the levels of 32x32 pixels and fewer, but for the widest joins.
+ * Where the rows of the fewest groups that fill whole packs fit 97 KiB of shared memory, one block
+ * reads them once and writes once: forward up to 6144 packs, backward up to 2560 of each x and dy.
+ * In Stable Diffusion's UNet those are the levels of 32x32 pixels and fewer (backward 16x16), but
+ * for the widest joins. A thread keeps its column of packs and uses what it has copied itself.
  * Elsewhere the kernels of norm.cuh run over as many images at a time as the second-level cache
  * holds. An image's bits do not depend on the batch. Bound by memory: 2 passes over x forward (3
  * where an image exceeds the cache), 3 backward (5), and 2 rows of c floats an image for the
  * parameters' gradients, which one more kernel sums over the images in order.
  * Limits: a group of at most 320 packs of channels.
  */
+#include "async.cuh"
 #include "kernels_point.h"
 #include "norm_backward.cuh"
 #include "totals.cuh"
 
 enum {
-    WHOLE_THREADS = 640,
-    HELD = 8,      /* packs a thread holds forward */
-    HELD_TWICE = 4 /* and of each x and dy backward */
+    WHOLE_THREADS = 384,      /* most threads of a block that holds whole groups, forward */
+    WHOLE_THREADS_BACK = 256, /* and backward, where each needs room for its sums */
+    WHOLE_BYTES = 97 << 10,   /* of shared memory; sm_86 and sm_89 have 99 KiB a block */
 };
 static const size_t CACHE_BYTES = 24 << 20; /* of 40 (A100) to 60 MiB, a part that stays */
 
-/* Threads of a whole-group block: `wide` columns by `high` rows, in whole warps; 0: no room. */
-static int whole_threads(Tiling *t, int pack, int held)
+/* Threads of a whole-group block: `wide` columns by `high` rows, in whole warps. */
+static int whole_threads(Tiling *t, int pack, int most)
 {
     t->wide = norm_unit(t->per, pack);
-    t->high = (t->rows + held - 1) / held;
-    int fill = 256 / t->wide < t->rows ? 256 / t->wide : t->rows;
-    if (t->high < fill) t->high = fill;
-    int threads = (t->wide * t->high + 31) / 32 * 32;
-    return threads <= WHOLE_THREADS ? threads : 0;
+    t->high = most / t->wide < t->rows ? most / t->wide : t->rows;
+    return (t->wide * t->high + 31) / 32 * 32;
+}
+
+/* Shared memory for a tensor. */
+static size_t whole_bytes(const Tiling &t, int threads, int pack, Dtype type)
+{
+    return (size_t)((t.rows + t.high - 1) / t.high) * threads * pack * dtype_bytes(type);
+}
+
+/* This thread's packs to shared memory, `threads` apart; done after async_wait. */
+template <class T, int V>
+DEVICE void hold(Pack<T, V> *held, const T *from, size_t step, int rows, int threads)
+{
+#pragma unroll 4
+    for (int u = 0; u < rows; u++) {
+        const Pack<T, V> *pack = (const Pack<T, V> *)(from + u * step);
+        if (V > 1) async_copy16(held + u * threads, pack);
+        else held[u * threads] = *pack;
+    }
 }
 
 /* The groups' sums over the block, for at most V groups: total[g] = sum over threads and channels
@@ -56,42 +73,47 @@ DEVICE void group_sums(float *total, float (*part)[V], const float *v, const int
 /* One block, all rows of the groups that fill t.wide packs. The mean is found twice, the second
  * time about the first, which makes it exact to a rounding. */
 template <class T, int V, Act A>
-static __global__ void __launch_bounds__(WHOLE_THREADS)
+static __global__ void __launch_bounds__(WHOLE_THREADS, 2)
     whole_kernel(T *__restrict__ y, float *__restrict__ stats, const T *__restrict__ x,
                  const float *__restrict__ gain, const float *__restrict__ bias, float eps,
                  Tiling t)
 {
+    extern __shared__ __align__(16) char packs[]; /* [rows of a thread][threads] */
     __shared__ float part[WHOLE_THREADS / 32][V], rough[V], rest[V], square[V], root[V];
-    Pack<T, V> held[HELD];
-    int down = threadIdx.x / t.wide, col = threadIdx.x - down * t.wide, group[V];
-    int groups = t.wide * V / t.per, from = (blockIdx.x * t.wide + col) * V;
+    Pack<T, V> *held = (Pack<T, V> *)packs + threadIdx.x;
+    int threads = blockDim.x, down = threadIdx.x / t.wide, col = threadIdx.x - down * t.wide;
+    int groups = t.wide * V / t.per, from = (blockIdx.x * t.wide + col) * V, group[V];
     float mean[V], sum[V], sum2[V], share = 1 / ((float)t.rows * t.per);
     size_t at = ((size_t)blockIdx.y * t.rows + down) * t.c + from, step = (size_t)t.high * t.c;
     int rows = down < t.high ? (t.rows - down + t.high - 1) / t.high : 0; /* of this thread */
 
-#pragma unroll
-    for (int u = 0; u < HELD; u++)
-        if (u < rows) held[u] = *(const Pack<T, V> *)(x + at + u * step);
+    hold(held, x + at, step, rows, threads);
+    async_commit();
     each_group<V>(col * V, t.per, [&](int g, int k) { group[k] = g; });
 #pragma unroll
-    for (int k = 0; k < V; k++) {
-        sum[k] = 0;
+    for (int k = 0; k < V; k++) sum[k] = 0;
+    async_wait<0>();
+#pragma unroll 2
+    for (int u = 0; u < rows; u++) {
+        Pack<T, V> p = held[u * threads];
 #pragma unroll
-        for (int u = 0; u < HELD; u++)
-            if (u < rows) sum[k] += to_float(held[u].v[k]);
+        for (int k = 0; k < V; k++) sum[k] += to_float(p.v[k]);
     }
     group_sums<V>(rough, part, sum, group, groups);
 #pragma unroll
     for (int k = 0; k < V; k++) {
         mean[k] = rough[group[k]] * share;
         sum[k] = sum2[k] = 0;
+    }
+#pragma unroll 2
+    for (int u = 0; u < rows; u++) {
+        Pack<T, V> p = held[u * threads];
 #pragma unroll
-        for (int u = 0; u < HELD; u++)
-            if (u < rows) {
-                float d = to_float(held[u].v[k]) - mean[k];
-                sum[k] += d;
-                sum2[k] += d * d;
-            }
+        for (int k = 0; k < V; k++) {
+            float d = to_float(p.v[k]) - mean[k];
+            sum[k] += d;
+            sum2[k] += d * d;
+        }
     }
     group_sums<V>(rest, part, sum, group, groups);
     group_sums<V>(square, part, sum2, group, groups);
@@ -111,71 +133,68 @@ static __global__ void __launch_bounds__(WHOLE_THREADS)
         scale[k] = root[group[k]] * gain[from + k];
         shift[k] = bias[from + k] - rough[group[k]] * scale[k];
     }
+#pragma unroll 2
+    for (int u = 0; u < rows; u++) {
+        Pack<T, V> p = held[u * threads];
 #pragma unroll
-    for (int u = 0; u < HELD; u++)
-        if (u < rows) {
-#pragma unroll
-            for (int k = 0; k < V; k++) {
-                float z = to_float(held[u].v[k]) * scale[k] + shift[k];
-                held[u].v[k] = from_float<T>(activate<T, A>(z));
-            }
-            *(Pack<T, V> *)(y + at + u * step) = held[u];
-        }
+        for (int k = 0; k < V; k++)
+            p.v[k] = from_float<T>(activate<T, A>(to_float(p.v[k]) * scale[k] + shift[k]));
+        *(Pack<T, V> *)(y + at + u * step) = p;
+    }
 }
 
 /* share_bias, share_gain[n][c]: the image's part of dbias and dgain */
 template <class T, int V, Act A>
-static __global__ void __launch_bounds__(WHOLE_THREADS)
+static __global__ void __launch_bounds__(WHOLE_THREADS_BACK, 3)
     whole_dx_kernel(T *__restrict__ dx, float *__restrict__ share_bias,
                     float *__restrict__ share_gain, const T *__restrict__ dy,
                     const T *__restrict__ x, const float *__restrict__ gain,
                     const float *__restrict__ bias, const float *__restrict__ stats, Tiling t)
 {
-    extern __shared__ float room[];
+    extern __shared__ __align__(16) char packs[]; /* x and dy as above, then column_sums' room */
     __shared__ float slope[V], shift[V];
-    Pack<T, V> held[HELD_TWICE], given[HELD_TWICE];
     Channels<V> ch;
+    int threads = blockDim.x, lane = threadIdx.x % 32, each = (t.rows + t.high - 1) / t.high;
     int down = threadIdx.x / t.wide, col = threadIdx.x - down * t.wide;
     int channels = t.wide * V, groups = channels / t.per, from = (blockIdx.x * t.wide + col) * V;
-    float first[V], second[V];
+    Pack<T, V> *held = (Pack<T, V> *)packs + threadIdx.x, *given = held + each * threads;
+    float *room = (float *)((Pack<T, V> *)packs + 2 * each * threads), first[V], second[V];
     size_t at = ((size_t)blockIdx.y * t.rows + down) * t.c + from, step = (size_t)t.high * t.c;
     int rows = down < t.high ? (t.rows - down + t.high - 1) / t.high : 0; /* of this thread */
 
+    hold(held, x + at, step, rows, threads);
+    hold(given, dy + at, step, rows, threads);
+    async_commit();
     stats += 2 * (size_t)blockIdx.y * t.groups;
-#pragma unroll
-    for (int u = 0; u < HELD_TWICE; u++)
-        if (u < rows) {
-            held[u] = *(const Pack<T, V> *)(x + at + u * step);
-            given[u] = *(const Pack<T, V> *)(dy + at + u * step);
-        }
     ch.load(stats, gain, bias, from, t.per);
 #pragma unroll
-    for (int k = 0; k < V; k++) {
-        first[k] = second[k] = 0;
+    for (int k = 0; k < V; k++) first[k] = second[k] = 0;
+    async_wait<0>();
+#pragma unroll 2
+    for (int u = 0; u < rows; u++) {
+        Pack<T, V> p = held[u * threads], d = given[u * threads];
 #pragma unroll
-        for (int u = 0; u < HELD_TWICE; u++)
-            if (u < rows) {
-                float value = to_float(held[u].v[k]);
-                float dz =
-                    deactivate<T, A>(to_float(given[u].v[k]), value * ch.scale[k] + ch.shift[k]);
-                first[k] += dz;
-                second[k] += dz * (value - ch.mean[k]);
-            }
+        for (int k = 0; k < V; k++) {
+            float value = to_float(p.v[k]), z = value * ch.scale[k] + ch.shift[k];
+            float dz = deactivate<T, A>(to_float(d.v[k]), z);
+            first[k] += dz;
+            second[k] += dz * (value - ch.mean[k]);
+        }
     }
     column_sums<V>(room, first, second, t.wide, t.high);
 
-    int threads = blockDim.x, lane = threadIdx.x % 32, channel = blockIdx.x * channels;
+    int channel = blockIdx.x * channels, stride = room_stride(threads, V);
     const float *per_std = stats + 2 * blockIdx.x * groups + 1;
     for (int i = threadIdx.x; i < channels; i += threads) {
         size_t to = (size_t)blockIdx.y * t.c + channel + i;
-        share_bias[to] = room[i % V * threads + i / V];
-        share_gain[to] = room[(V + i % V) * threads + i / V] * per_std[2 * (i / t.per)];
+        share_bias[to] = room[i % V * stride + i / V];
+        share_gain[to] = room[(V + i % V) * stride + i / V] * per_std[2 * (i / t.per)];
     }
     for (int g = threadIdx.x / 32; g < groups; g += threads / 32) {
         float a = 0, b = 0;
         for (int i = g * t.per + lane; i < (g + 1) * t.per; i += 32) {
-            a += gain[channel + i] * room[i % V * threads + i / V];
-            b += gain[channel + i] * room[(V + i % V) * threads + i / V];
+            a += gain[channel + i] * room[i % V * stride + i / V];
+            b += gain[channel + i] * room[(V + i % V) * stride + i / V];
         }
         a = warp_sum(a);
         b = warp_sum(b);
@@ -191,35 +210,47 @@ static __global__ void __launch_bounds__(WHOLE_THREADS)
         slopes[k] = slope[g];
         shifts[k] = shift[g] - slope[g] * ch.mean[k];
     });
+#pragma unroll 2
+    for (int u = 0; u < rows; u++) {
+        Pack<T, V> p = held[u * threads], d = given[u * threads];
 #pragma unroll
-    for (int u = 0; u < HELD_TWICE; u++)
-        if (u < rows) {
-#pragma unroll
-            for (int k = 0; k < V; k++) {
-                float value = to_float(held[u].v[k]);
-                float dz =
-                    deactivate<T, A>(to_float(given[u].v[k]), value * ch.scale[k] + ch.shift[k]);
-                held[u].v[k] = from_float<T>(ch.scale[k] * dz + (slopes[k] * value + shifts[k]));
-            }
-            *(Pack<T, V> *)(dx + at + u * step) = held[u];
+        for (int k = 0; k < V; k++) {
+            float value = to_float(p.v[k]), z = value * ch.scale[k] + ch.shift[k];
+            float dz = deactivate<T, A>(to_float(d.v[k]), z);
+            p.v[k] = from_float<T>(ch.scale[k] * dz + (slopes[k] * value + shifts[k]));
         }
+        *(Pack<T, V> *)(dx + at + u * step) = p;
+    }
+}
+
+/* Beyond 48 KiB a kernel must ask, once; asking again costs less than a microsecond. */
+template <class K> static Status ask_room(K *kernel, size_t bytes)
+{
+    cudaError_t e = bytes <= 48 << 10
+                        ? cudaSuccess
+                        : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               WHOLE_BYTES);
+    return e == cudaSuccess ? OK : FAIL(ERR_DEVICE, "groupnorm: %s", cudaGetErrorString(e));
 }
 
 template <class T, int V, Act A>
 static Status whole(void *y, float *stats, const void *x, const float *gain, const float *bias,
-                    size_t n, float eps, int threads, const Tiling &t, Stream *s)
+                    size_t n, float eps, int threads, size_t bytes, const Tiling &t, Stream *s)
 {
     dim3 grid(t.c / V / t.wide, (unsigned)n);
+    TRY(ask_room(whole_kernel<T, V, A>, bytes));
     whole_kernel<T, V, A>
-        <<<grid, threads, 0, s->handle>>>((T *)y, stats, (const T *)x, gain, bias, eps, t);
+        <<<grid, threads, bytes, s->handle>>>((T *)y, stats, (const T *)x, gain, bias, eps, t);
     return launched("groupnorm");
 }
 
 template <class T, int V, Act A>
-static Status whole_dx(const Backward &b, size_t n, int threads, const Tiling &t, Stream *s)
+static Status whole_dx(const Backward &b, size_t n, int threads, size_t bytes, const Tiling &t,
+                       Stream *s)
 {
     dim3 grid(t.c / V / t.wide, (unsigned)n);
-    whole_dx_kernel<T, V, A><<<grid, threads, (size_t)threads * V * 2 * sizeof(float), s->handle>>>(
+    TRY(ask_room(whole_dx_kernel<T, V, A>, bytes));
+    whole_dx_kernel<T, V, A><<<grid, threads, bytes, s->handle>>>(
         (T *)b.dx, b.share_bias, b.share_gain, (const T *)b.dy, (const T *)b.x, b.gain, b.bias,
         b.stats, t);
     return launched("groupnorm_dx");
@@ -257,10 +288,11 @@ Status cuda_groupnorm_fwd(void *y, float *stats, const void *x, const float *gai
     int packs = tile(&t, hw, c, groups, type);
     if (packs < 0) return unsupported(c, groups);
     w = t;
-    int threads = whole_threads(&w, pack_of(packs, type), HELD);
-    if (threads)
-        return NORM_DISPATCH(whole, type, packs, act, y, stats, x, gain, bias, n, eps, threads, w,
-                             s);
+    int pack = pack_of(packs, type), threads = whole_threads(&w, pack, WHOLE_THREADS);
+    size_t bytes = whole_bytes(w, threads, pack, type);
+    if (bytes <= WHOLE_BYTES)
+        return NORM_DISPATCH(whole, type, packs, act, y, stats, x, gain, bias, n, eps, threads,
+                             bytes, w, s);
     size_t image = hw * c * dtype_bytes(type), some = images_at_once(n, image, 1);
     float2 *partial = (float2 *)stream_scratch(s, some * groups * t.blocks * sizeof(float2));
     if (!partial) return FAIL(ERR_SPACE, "no memory for the sums of a group norm");
@@ -284,16 +316,18 @@ Status cuda_groupnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, c
     int packs = tile(&t, hw, c, groups, type);
     if (packs < 0) return unsupported(c, groups);
     w = t;
-    int threads = whole_threads(&w, pack_of(packs, type), HELD_TWICE);
+    int pack = pack_of(packs, type), threads = whole_threads(&w, pack, WHOLE_THREADS_BACK);
+    size_t bytes = 2 * whole_bytes(w, threads, pack, type) + room_bytes(threads, pack);
+    bool whole = bytes <= WHOLE_BYTES;
     size_t image = hw * c * dtype_bytes(type), some = images_at_once(n, image, 2), wide = c;
-    size_t sums = threads ? 0 : some * t.blocks * 2 * wide, coefs = threads ? 0 : some * groups * 2;
+    size_t sums = whole ? 0 : some * t.blocks * 2 * wide, coefs = whole ? 0 : some * groups * 2;
     float *scratch = (float *)stream_scratch(s, (sums + coefs + n * 2 * wide) * sizeof(float));
     if (!scratch) return FAIL(ERR_SPACE, "no memory for the sums of a group norm");
     float *shares = scratch + sums + coefs, *shares2 = shares + n * wide;
     Backward b = {
         dx, dy, x, stats, gain, bias, shares, shares2, scratch, (float2 *)(scratch + sums), false};
-    if (threads) TRY(NORM_DISPATCH(whole_dx, type, packs, act, b, n, threads, w, s));
-    for (size_t i = 0; i < n && !threads; i += some) {
+    if (whole) TRY(NORM_DISPATCH(whole_dx, type, packs, act, b, n, threads, bytes, w, s));
+    for (size_t i = 0; i < n && !whole; i += some) {
         b.dx = (char *)dx + i * image;
         b.dy = (const char *)dy + i * image;
         b.x = (const char *)x + i * image;

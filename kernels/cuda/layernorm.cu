@@ -44,7 +44,7 @@ template <int N> DEVICE void team_sum(float (&v)[N], const Teams &t)
 
 /* The mean is found twice, the second time about the first: exact to a rounding. */
 template <class T, int V, int PACKS, int TOGETHER>
-static __global__ void __launch_bounds__(PACKS > 1 ? WIDE_THREADS : TEAM_THREADS, PACKS > 1 ? 2 : 4)
+static __global__ void __launch_bounds__(PACKS > 1 ? WIDE_THREADS : TEAM_THREADS, PACKS > 1 ? 2 : 3)
     rows_kernel(T *__restrict__ y, float *__restrict__ stats, const T *__restrict__ x,
                 const float *__restrict__ gain, const float *__restrict__ bias, float eps, Teams t)
 {

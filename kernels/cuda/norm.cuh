@@ -60,10 +60,6 @@ static inline dim3 norm_grid(const Tiling &t, size_t n)
     return dim3(t.blocks, t.tiles, (unsigned)n);
 }
 static inline int norm_threads(const Tiling &t) { return t.wide * t.high; }
-static inline size_t norm_room(const Tiling &t, int pack) /* shared memory of column_sums */
-{
-    return (size_t)norm_threads(t) * pack * 2 * sizeof(float);
-}
 
 /* ---- where a thread stands ------------------------------------------------------------------ */
 struct Place {
@@ -140,16 +136,27 @@ template <class T, Act A> DEVICE float deactivate(float dy, float z)
 
 /* ---- sums ----------------------------------------------------------------------------------- */
 
-/* Sums over the rows of a tile by halving: room[(which * V + k) * threads + column] holds those of
+/* Floats between the sums of a column's neighbouring channels: reading channels in order then meets
+ * 32 banks. */
+static __host__ DEVICE int room_stride(int threads, int pack)
+{
+    return (threads + 31) / 32 * 32 + 32 / pack;
+}
+static inline size_t room_bytes(int threads, int pack)
+{
+    return sizeof(float) * 2 * pack * room_stride(threads, pack);
+}
+
+/* Sums over the rows of a tile by halving: room[(which * V + k) * stride + column] holds those of
  * channel k of each column; every thread of the block calls it. */
 template <int V>
 DEVICE void column_sums(float *room, const float *first, const float *second, int wide, int high)
 {
-    int threads = blockDim.x, at = threadIdx.x, down = at / wide;
+    int stride = room_stride(blockDim.x, V), at = threadIdx.x, down = at / wide;
 #pragma unroll
     for (int k = 0; k < V; k++) {
-        room[k * threads + at] = first[k];
-        room[(V + k) * threads + at] = second[k];
+        room[k * stride + at] = first[k];
+        room[(V + k) * stride + at] = second[k];
     }
     __syncthreads();
     int half = 1;
@@ -158,7 +165,7 @@ DEVICE void column_sums(float *room, const float *first, const float *second, in
         if (down < half && down + half < high) {
 #pragma unroll
             for (int k = 0; k < 2 * V; k++)
-                room[k * threads + at] += room[k * threads + at + half * wide];
+                room[k * stride + at] += room[k * stride + at + half * wide];
         }
         __syncthreads();
     }
@@ -202,26 +209,26 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
     }
     column_sums<V>(room, sum, square, t.wide, t.high);
 
-    int threads = blockDim.x, count = p.end - top;
+    int stride = room_stride(blockDim.x, V), count = p.end - top;
     float share = 1.f / count;
     if (threadIdx.x < t.wide) /* channel sums to means and squares */
 #pragma unroll
         for (int k = 0; k < V; k++) {
-            float *s = room + k * threads + threadIdx.x, *q = s + V * threads;
+            float *s = room + k * stride + threadIdx.x, *q = s + V * stride;
             *q -= *s * *s * share;
             *s = pivot[k] + *s * share;
         }
     __syncthreads();
     int first_group = blockIdx.y * t.wide * V / t.per,
         end_group = min(t.groups, (int)(blockIdx.y + 1) * t.wide * V / t.per);
-    for (int g = first_group + threadIdx.x; g < end_group; g += threads) {
+    for (int g = first_group + threadIdx.x; g < end_group; g += blockDim.x) {
         int from = (g - first_group) * t.per;
-        float mean = 0, m2 = 0, base = room[from % V * threads + from / V];
-        for (int i = from; i < from + t.per; i++) mean += room[i % V * threads + i / V] - base;
+        float mean = 0, m2 = 0, base = room[from % V * stride + from / V];
+        for (int i = from; i < from + t.per; i++) mean += room[i % V * stride + i / V] - base;
         mean = base + mean / t.per;
         for (int i = from; i < from + t.per; i++) {
-            float d = room[i % V * threads + i / V] - mean;
-            m2 += room[(V + i % V) * threads + i / V] + count * d * d;
+            float d = room[i % V * stride + i / V] - mean;
+            m2 += room[(V + i % V) * stride + i / V] + count * d * d;
         }
         partial[(p.image * t.groups + g) * t.blocks + blockIdx.x] = make_float2(mean, m2);
     }
@@ -295,8 +302,9 @@ static Status norm_moments(float *stats, float2 *partial, const void *x, size_t 
                            Running run, const Tiling &t, Stream *s)
 {
     size_t groups = images * t.groups;
-    moments_kernel<T, V><<<norm_grid(t, images), norm_threads(t), norm_room(t, V), s->handle>>>(
-        partial, (const T *)x, t);
+    moments_kernel<T, V>
+        <<<norm_grid(t, images), norm_threads(t), room_bytes(norm_threads(t), V), s->handle>>>(
+            partial, (const T *)x, t);
     TRY(launched("moments"));
     merge_kernel<<<(unsigned)((groups + 3) / 4), 128, 0, s->handle>>>(stats, partial, groups, eps,
                                                                       run, t);

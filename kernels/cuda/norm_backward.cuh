@@ -42,10 +42,10 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
     }
     column_sums<V>(room, first, second, t.wide, t.high);
     float *to = partial + (p.image * t.blocks + blockIdx.x) * 2 * t.c;
-    int from = blockIdx.y * t.wide * V, threads = blockDim.x;
-    for (int i = threadIdx.x; i < t.wide * V && from + i < t.c; i += threads) {
-        to[from + i] = room[i % V * threads + i / V];
-        to[t.c + from + i] = room[(V + i % V) * threads + i / V];
+    int from = blockIdx.y * t.wide * V, stride = room_stride(blockDim.x, V);
+    for (int i = threadIdx.x; i < t.wide * V && from + i < t.c; i += blockDim.x) {
+        to[from + i] = room[i % V * stride + i / V];
+        to[t.c + from + i] = room[(V + i % V) * stride + i / V];
     }
 }
 
@@ -156,8 +156,9 @@ template <class T, int V, Act A>
 static Status norm_backward(const Backward &b, size_t images, const Tiling &t, Stream *s)
 {
     const T *dy = (const T *)b.dy, *x = (const T *)b.x;
-    slopes_kernel<T, V, A><<<norm_grid(t, images), norm_threads(t), norm_room(t, V), s->handle>>>(
-        b.partial, dy, x, b.stats, b.gain, b.bias, t);
+    slopes_kernel<T, V, A>
+        <<<norm_grid(t, images), norm_threads(t), room_bytes(norm_threads(t), V), s->handle>>>(
+            b.partial, dy, x, b.stats, b.gain, b.bias, t);
     TRY(launched("slopes"));
     int some = t.per < 32 ? 32 / t.per : 1;
     dim3 grid((t.groups + some - 1) / some, (unsigned)images);
