@@ -2,8 +2,8 @@
  *
  * Forward: a warp copies a row; bound by memory, 2 values an element. Backward: zeros to the table,
  * which is what bounds it, then a block for each position and 32 packs of columns; the first
- * position of an id sums all of its rows, each of 8 warps those of its own groups of 32 positions in
- * order, and then the 8 in order. Reads count ids a block (they stay in the caches), dy once.
+ * position of an id sums all of its rows: each of 8 warps those of its own groups of 32 positions
+ * in order, then the 8 in order. Reads count ids a block (they stay in the caches), dy once.
  */
 #include "device.cuh"
 #include "kernels_point.h"
