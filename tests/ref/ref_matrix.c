@@ -214,7 +214,9 @@ static Tensor *conv_case(Graph *g, ConvShape c, bool bias)
     X(conv_to_4, true, 2, 6, 7, 32, 4, 3, 3, 1, 1, 1, 1, 1)                                        \
     X(conv_to_3, true, 1, 8, 8, 16, 3, 3, 3, 1, 1, 1, 1, 1)                                        \
     X(conv_to_1, false, 2, 5, 5, 9, 1, 3, 3, 1, 1, 1, 1, 1)                                        \
-    X(conv_one_pixel, true, 2, 1, 1, 6, 7, 3, 3, 1, 1, 1, 1, 1)
+    X(conv_one_pixel, true, 2, 1, 1, 6, 7, 3, 3, 1, 1, 1, 1, 1)                                    \
+    X(conv_long, true, 3, 4, 5, 101, 9, 3, 3, 1, 1, 1, 1, 1)                                       \
+    X(conv_long_down, false, 2, 5, 4, 70, 20, 3, 3, 2, 0, 0, 1, 1)
 
 #define CONV_BUILD(name, bias, ...)                                                                \
     static Tensor *name(Graph *g) { return conv_case(g, (ConvShape){__VA_ARGS__}, bias); }
@@ -238,6 +240,11 @@ static Tensor *linear_one_row(Graph *g)
 {
     return linear(g, case_leaf(g, "x", 2, (int[]){1, 130}), case_leaf(g, "w", 2, (int[]){5, 130}),
                   NULL);
+}
+static Tensor *linear_long(Graph *g)
+{
+    return linear(g, case_leaf(g, "x", 2, (int[]){7, 1234}),
+                  case_leaf(g, "w", 2, (int[]){19, 1234}), case_leaf(g, "b", 1, (int[]){19}));
 }
 static Tensor *linear_to_one(Graph *g)
 {
@@ -288,8 +295,9 @@ static Tensor *attention_self(Graph *g)
     return attention(g, x, x, x, 2, false);
 }
 
-/* The longest sum: of a weight's gradient, n*p*q, or of r*s*c, r*s*k. 400 bounds all cases.
- * (No bias where there is one output: its gradient, one sum that may be near zero, has no scale.)
+/* The longest sum: of a weight's gradient, n*p*q, or of r*s*c, r*s*k. 400 bounds all cases: longer
+ * sums forward are taken in parts of fewer. (No bias where there is one output: its gradient, one
+ * sum that may be near zero, has no scale.)
  */
 #define CONV_ROW(name, ...) {#name, name, NULL, 400},
 /* Scores over dh, then sums over keys or queries, at most 70 + 64. */
@@ -298,6 +306,7 @@ static const OpCase cases[] = {
     CONV_CASES(CONV_ROW){"conv_bias_only", conv_bias_only, NULL, 297},
     {"linear_rows", linear_rows, NULL, 37},
     {"linear_one_row", linear_one_row, NULL, 130},
+    {"linear_long", linear_long, NULL, 400}, /* taken in parts */
     {"linear_to_one", linear_to_one, NULL, 30},
     {"linear_twice", linear_twice, NULL, 300},
     {"linear_bias_only", linear_bias_only, NULL, 530},
