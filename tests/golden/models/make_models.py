@@ -345,6 +345,16 @@ CASES = {
         time_embedding_dim=40, time_embedding_act_fn="gelu", timestep_post_act="relu", conv_in_kernel=5,
         conv_out_kernel=1, center_input_sample=True, mid_block_type="UNetMidBlock2D", mid_block_scale_factor=1.5,
         transformer_layers_per_block=[1, 2], reverse_transformer_layers_per_block=[1, 1]),
+    "unet_odd": lambda: unet(
+        "unet_odd", [2, 4, 13, 11], 6, [5, 712], in_channels=4, out_channels=4, block_out_channels=[16, 24, 32],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], layers_per_block=1,
+        attention_head_dim=4, cross_attention_dim=12, norm_num_groups=4),
+    "unet_odd_floor": lambda: unet(
+        "unet_odd_floor", [2, 3, 15, 13], 4, [0, 999], in_channels=3, out_channels=3, block_out_channels=[16, 24, 32],
+        down_block_types=["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"], layers_per_block=1, attention_head_dim=4,
+        cross_attention_dim=12, norm_num_groups=4, downsample_padding=0),
     "text_quick_gelu": lambda: text(
         "text_quick_gelu", [2, 77], vocab_size=120, hidden_size=64, intermediate_size=160, num_hidden_layers=3,
         num_attention_heads=4, max_position_embeddings=77, hidden_act="quick_gelu"),
