@@ -14,14 +14,26 @@ Status cpu_concat(float *y, const float *const *x, const int *c, int n, size_t r
 Status cpu_slice(float *y, const float *x, size_t rows, int c, int from, int count, Stream *s);
 /* y[rows, c] = 0 but for columns from..from+count-1, which are x[rows, count]. */
 Status cpu_pad(float *y, const float *x, size_t rows, int c, int from, int count, Stream *s);
+Status cuda_concat(void *y, const void *const *x, const int *c, int n, size_t rows, Dtype type,
+                   Stream *s);
+Status cuda_slice(void *y, const void *x, size_t rows, int c, int from, int count, Dtype type,
+                  Stream *s);
+Status cuda_pad(void *y, const void *x, size_t rows, int c, int from, int count, Dtype type,
+                Stream *s);
 
 /* x[n,h,w,c] -> y[n,2h,2w,c], nearest. */
 Status cpu_upsample2_fwd(float *y, const float *x, int n, int h, int w, int c, Stream *s);
 Status cpu_upsample2_dx(float *dx, const float *dy, int n, int h, int w, int c, Stream *s);
+Status cuda_upsample2_fwd(void *y, const void *x, int n, int h, int w, int c, Dtype type,
+                          Stream *s);
+Status cuda_upsample2_dx(void *dx, const void *dy, int n, int h, int w, int c, Dtype type,
+                         Stream *s);
 
 /* Pools over size x size windows, moved by stride, of x[n,h,w,c] -> y[n,p,q,c]. Windows may reach
  * over the border by pad pixels. 2*pad <= size, so that none lies outside. */
-typedef struct { int n, h, w, c, p, q, size, stride, pad; } PoolShape;
+typedef struct {
+    int n, h, w, c, p, q, size, stride, pad;
+} PoolShape;
 /* index: h*w_total + w of the maximum in its plane; the first of equals, a NaN before all. */
 Status cpu_maxpool_fwd(float *y, int32_t *index, const float *x, PoolShape a, Stream *s);
 Status cpu_maxpool_dx(float *dx, const float *dy, const int32_t *index, PoolShape a, Stream *s);
@@ -31,6 +43,15 @@ Status cpu_avgpool_dx(float *dx, const float *dy, PoolShape a, Stream *s);
 /* Mean over hw positions: x[n,hw,c] -> y[n,c]. */
 Status cpu_global_avgpool_fwd(float *y, const float *x, int n, int hw, int c, Stream *s);
 Status cpu_global_avgpool_dx(float *dx, const float *dy, int n, int hw, int c, Stream *s);
+/* the same on a GPU */
+Status cuda_maxpool_fwd(void *y, int32_t *index, const void *x, PoolShape a, Dtype type, Stream *s);
+Status cuda_maxpool_dx(void *dx, const void *dy, const int32_t *index, PoolShape a, Dtype type,
+                       Stream *s);
+Status cuda_avgpool_fwd(void *y, const void *x, PoolShape a, Dtype type, Stream *s);
+Status cuda_avgpool_dx(void *dx, const void *dy, PoolShape a, Dtype type, Stream *s);
+Status cuda_global_avgpool_fwd(void *y, const void *x, int n, int hw, int c, Dtype type, Stream *s);
+Status cuda_global_avgpool_dx(void *dx, const void *dy, int n, int hw, int c, Dtype type,
+                              Stream *s);
 
 /* y[count,d] = table[ids[i], d]; ERR_INPUT for an id outside 0..rows-1. */
 Status cpu_embedding_fwd(float *y, const int32_t *ids, const float *table, size_t count, int rows,

@@ -1,6 +1,6 @@
 /* ref_shape.c - twins of joins, pools, lookups and diffusion arithmetic. */
-#include "ref/ref.h"
 #include "base/random.h"
+#include "ref/ref.h"
 #include <math.h>
 #include <string.h>
 
@@ -246,7 +246,7 @@ static const Twin twins[] = {
 static Tensor *concat_case(Graph *g)
 {
     Tensor *a = case_leaf(g, "a", 3, (int[]){2, 3, 5}), *b = case_leaf(g, "b", 3, (int[]){2, 3, 1});
-    Tensor *c = case_const(g, "c", DTYPE_F32, 3, (int[]){2, 3, 7});
+    Tensor *c = case_const(g, "c", g->act, 3, (int[]){2, 3, 7});
     return concat(g, 6, (Tensor *[]){a, b, c, a, slice(g, a, 1, 3), b}); /* a thrice: summed */
 }
 
@@ -274,6 +274,18 @@ static Tensor *maxpool_padded_case(Graph *g) { return maxpool(g, image(g, 1, 5, 
 static Tensor *maxpool_gap_case(Graph *g) { return maxpool(g, image(g, 1, 8, 7, 3), 2, 3, 1); }
 static Tensor *avgpool_case(Graph *g) { return avgpool(g, image(g, 2, 5, 4, 17), 3, 1, 1); }
 static Tensor *avgpool_wide_case(Graph *g) { return avgpool(g, image(g, 1, 9, 8, 3), 5, 3, 0); }
+/* Channels that fill packs. */
+static Tensor *concat_packs_case(Graph *g)
+{
+    Tensor *a = case_leaf(g, "a", 2, (int[]){37, 8}), *b = case_leaf(g, "b", 2, (int[]){37, 24});
+    Tensor *both = concat(g, 3, (Tensor *[]){a, b, a});
+    return add(g, slice(g, both, 8, 24), slice(g, both, 16, 24));
+}
+static Tensor *maxpool_packs_case(Graph *g) { return maxpool(g, image(g, 2, 9, 7, 16), 3, 2, 1); }
+static Tensor *avgpool_packs_case(Graph *g) { return avgpool(g, image(g, 2, 6, 7, 24), 3, 1, 1); }
+static Tensor *upsample2_packs_case(Graph *g) { return upsample2(g, image(g, 2, 5, 3, 16)); }
+static Tensor *global_packs_case(Graph *g) { return global_avgpool(g, image(g, 2, 3, 9, 264)); }
+static Tensor *global_small_case(Graph *g) { return global_avgpool(g, image(g, 2, 1, 2, 40)); }
 static Tensor *upsample2_case(Graph *g) { return upsample2(g, image(g, 2, 3, 5, 9)); }
 static Tensor *global_avgpool_case(Graph *g) { return global_avgpool(g, image(g, 3, 5, 7, 9)); }
 
@@ -341,8 +353,7 @@ static Tensor *mix_samples_case(Graph *g)
 static Tensor *ddim_of(Graph *g, int n, int h, DdimArgs a, bool noisy)
 {
     int dim[] = {n, h, 3, 4}, pred[] = {a.guided ? 2 * n : n, h, 3, 4};
-    return ddim_step(g, case_const(g, "x", g->act, 4, dim),
-                     case_const(g, "pred", g->act, 4, pred),
+    return ddim_step(g, case_const(g, "x", g->act, 4, dim), case_const(g, "pred", g->act, 4, pred),
                      noisy ? case_const(g, "noise", g->act, 4, dim) : NULL,
                      case_const(g, "coef", DTYPE_F32, 1, (int[]){6}), a);
 }
@@ -384,13 +395,19 @@ static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed
 static const OpCase cases[] = {
     {"concat", concat_case, NULL, 3},
     {"slice", slice_case, NULL, 2},
+    {"concat of packs", concat_packs_case, NULL, 3},
     {"upsample2", upsample2_case, NULL, 4},
+    {"upsample2 of packs", upsample2_packs_case, NULL, 4},
     {"maxpool 3/2", maxpool_case, distinct, 4},
     {"maxpool 3/1 padded", maxpool_padded_case, distinct, 9},
     {"maxpool 2/3 with gaps", maxpool_gap_case, distinct, 1},
+    {"maxpool 3/2 padded, packs", maxpool_packs_case, distinct, 4},
     {"avgpool 3/1 padded", avgpool_case, NULL, 9},
     {"avgpool 5/3", avgpool_wide_case, NULL, 25},
+    {"avgpool 3/1 padded, packs", avgpool_packs_case, NULL, 9},
     {"global_avgpool", global_avgpool_case, NULL, 35},
+    {"global_avgpool of packs", global_packs_case, NULL, 27},
+    {"global_avgpool of two pixels", global_small_case, NULL, 2},
     {"embedding", embedding_case, ids_below_7, 15},
     {"embedding, padded", embedding_long_case, ids_padded, 240},
     {"timestep_embedding wide", timestep_wide_case, times, 1},
