@@ -199,6 +199,38 @@ static void mix_samples_dx_twin(const Tensor *dx)
             ref_data(dx->src[0])[i];
 }
 
+static uint64_t sample_of(const int32_t *words)
+{
+    return (uint32_t)words[0] | (uint64_t)(uint32_t)words[1] << 32;
+}
+
+static void noise_samples_twin(const Tensor *y)
+{
+    double offset = (double)*(const float *)y->args;
+    for (size_t i = 0; i < tensor_count(y); i++) {
+        size_t n = i / per_sample(y);
+        const int32_t *key = (const int32_t *)y->src[1]->data + 4 * n;
+        const double *mix = ref_data(y->src[2]) + 2 * n, *target = ref_data(y->src[3]) + 2 * n;
+        RandomKey k = {(uint32_t)key[0], STREAM_NOISE, (uint32_t)key[1], sample_of(key + 2)};
+        double x = ref_data(y->src[0])[i], z = random_normal(k, (uint32_t)(i % per_sample(y)));
+        k.stream = STREAM_NOISE_OFFSET;
+        z += offset * random_normal(k, (uint32_t)(i % (size_t)last_dim(y)));
+        ref_data(y)[i] = mix[0] * x + mix[1] * z;
+        ref_data(y->side[0])[i] = target[0] * x + target[1] * z;
+    }
+}
+
+/* Given, drawn, or none. */
+static double step_noise(const Tensor *y, size_t i)
+{
+    const Tensor *noise = y->src[3];
+    if (!noise || noise->dtype != DTYPE_I32) return noise ? ref_data(noise)[i] : 0;
+    const int32_t *key = (const int32_t *)noise->data + 3 * (i / per_sample(y));
+    RandomKey k = {(uint32_t)key[0], STREAM_STEP, (uint32_t)ref_data(y->src[2])[5],
+                   sample_of(key + 1)};
+    return random_normal(k, (uint32_t)(i % per_sample(y)));
+}
+
 static void ddim_step_twin(const Tensor *y)
 {
     const DdimArgs *a = y->args;
@@ -217,7 +249,7 @@ static void ddim_step_twin(const Tensor *y)
         }
         if (a->clip > 0) clean = fmin(fmax(clean, -(double)a->clip), (double)a->clip);
         ref_data(y)[i] =
-            coef[2] * clean + coef[3] * e + (y->src[3] ? coef[4] * ref_data(y->src[3])[i] : 0);
+            coef[2] * clean + coef[3] * e + coef[4] * step_noise(y, i);
     }
 }
 
@@ -239,6 +271,8 @@ static const Twin twins[] = {
     {&op_mix_samples, mix_samples_twin},
     {&op_mix_samples_dx, mix_samples_dx_twin},
     {&op_ddim_step, ddim_step_twin},
+    {&op_ddim_step_drawn, ddim_step_twin},
+    {&op_noise_samples, noise_samples_twin},
 };
 
 /* ---- cases ------------------------------------------------------------------------------ */
@@ -384,12 +418,38 @@ static Tensor *ddim_clip_case(Graph *g)
     return ddim(g, (DdimArgs){0, PREDICT_NOISE, 0, .75f}, false);
 }
 
+static Tensor *ddim_drawn(Graph *g, int h, bool guided)
+{
+    int dim[] = {3, h, 3, 4}, pred[] = {guided ? 6 : 3, h, 3, 4};
+    return ddim_step(g, case_const(g, "x", g->act, 4, dim), case_const(g, "pred", g->act, 4, pred),
+                     case_const(g, "key", DTYPE_I32, 2, (int[]){3, 3}),
+                     case_const(g, "coef", DTYPE_F32, 1, (int[]){6}),
+                     (DdimArgs){guided, PREDICT_NOISE, 3, 0});
+}
+static Tensor *ddim_drawn_case(Graph *g) { return ddim_drawn(g, 3, false); }
+static Tensor *ddim_drawn_packed(Graph *g) { return ddim_drawn(g, 14, true); }
+
+/* Both results count. */
+static Tensor *noising(Graph *g, int h, float offset)
+{
+    int dim[] = {3, h, 3, 4}, pair[] = {3, 2};
+    Tensor *noisy = noise_samples(g, case_const(g, "x", g->act, 4, dim),
+                                  case_const(g, "key", DTYPE_I32, 2, (int[]){3, 4}),
+                                  case_const(g, "mix", DTYPE_F32, 2, pair),
+                                  case_const(g, "target", DTYPE_F32, 2, pair), offset);
+    return noisy ? add_scaled(g, noisy, 1, noisy->side[0], 0.5f) : NULL;
+}
+static Tensor *noising_case(Graph *g) { return noising(g, 3, 0.1f); }
+static Tensor *noising_packed(Graph *g) { return noising(g, 22, 0); }
+
 /* The coefficients of a step from t = 981 to 961 with eta about a half: a division by 0.076. */
 static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
-    static const double coef[6] = {0.0759967, 0.9971081, 0.0860, 0.9905, 0.1065, 0};
-    for (size_t i = 0; i < count; i++)
+    static const double coef[6] = {0.0759967, 0.9971081, 0.0860, 0.9905, 0.1065, 7};
+    for (size_t i = 0; i < count; i++) {
         value[i] = strcmp(leaf->name, "coef") ? case_normal(seed, leaf, i) : coef[i];
+        if (leaf->dtype == DTYPE_I32) value[i] = floor(1e8 * value[i]); /* keys */
+    }
 }
 
 static const OpCase cases[] = {
@@ -420,6 +480,10 @@ static const OpCase cases[] = {
     {"ddim v, noise", ddim_v_case, steps, 3},
     {"ddim v, guided", ddim_guided_v_case, steps, 3},
     {"ddim sample, guided, noise", ddim_sample_case, steps, 4},
+    {"ddim drawn", ddim_drawn_case, steps, 3},
+    {"ddim drawn, guided, packed", ddim_drawn_packed, steps, 3},
+    {"noise_samples", noising_case, steps, 4},
+    {"noise_samples, packed", noising_packed, steps, 4},
     {"ddim guided, clipped, noise", ddim_large, steps, 3},
     {"ddim clipped", ddim_clip_case, steps, 2},
 };
