@@ -90,7 +90,8 @@ static Status alloc(void **p, size_t bytes)
         return ERR_SPACE;
     }
     TRY(failed(e, "memory"));
-    return failed(cudaMemset(*p, 0, bytes), "memory");
+    TRY(failed(cudaMemset(*p, 0, bytes), "memory"));
+    return failed(cudaStreamSynchronize(NULL), "memory"); /* our streams do not wait for the null one */
 }
 
 static void release(void *p) { cudaFree(p); }

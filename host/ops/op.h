@@ -32,7 +32,7 @@ static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 &&
     X(upsample) X(upsample_dx) \
     X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \
     X(embedding) X(embedding_dw) \
-    X(timestep_embedding) X(mix_samples) X(mix_samples_dx) X(ddim_step) \
+    X(timestep_embedding) X(mix_samples) X(mix_samples_dx) X(ddim_step) X(ddim_step_drawn) X(noise_samples) \
     X(weighted_mse) X(weighted_mse_dx) X(weighted_l1) X(weighted_l1_dx) X(cross_entropy) X(cross_entropy_dx) \
     X(clamp) X(clamp_dx) X(sample_gaussian) X(sample_gaussian_dlogvar) X(gaussian_kl) X(gaussian_kl_dx) \
     X(silu) X(silu_dx) X(gelu) X(gelu_dx) X(quick_gelu) X(quick_gelu_dx) X(mish) X(mish_dx) \

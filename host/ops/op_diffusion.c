@@ -74,17 +74,82 @@ static Status ddim_step_cuda(const Tensor *y, Stream *s)
 const OpDef op_ddim_step = {
     .name = "ddim_step", .cpu = ddim_step_cpu, .cuda = CUDA_RUN(ddim_step_cuda)};
 
+static Status ddim_step_drawn_cpu(const Tensor *y, Stream *s)
+{
+    const DdimArgs *a = y->args;
+    return cpu_ddim_step_drawn(y->data, y->src[0]->data, y->src[1]->data, y->src[3]->data,
+                               y->src[2]->data, y->dim[0], per_sample(y), a->guided,
+                               (int)a->prediction, a->guidance, a->clip, s);
+}
+
+static Status ddim_step_drawn_cuda(const Tensor *y, Stream *s)
+{
+    const DdimArgs *a = y->args;
+    return cuda_ddim_step_drawn(y->data, y->src[0]->data, y->src[1]->data, y->src[3]->data,
+                                y->src[2]->data, y->dim[0], per_sample(y), a->guided,
+                                (int)a->prediction, a->guidance, a->clip, y->dtype, s);
+}
+
+const OpDef op_ddim_step_drawn = {.name = "ddim_step_drawn",
+                                  .cpu = ddim_step_drawn_cpu,
+                                  .cuda = CUDA_RUN(ddim_step_drawn_cuda)};
+
+/* [n,count] of integers */
+static bool is_key(const Tensor *t, int n, int count)
+{
+    return t->dtype == DTYPE_I32 && t->ndim == 2 && t->dim[0] == n && t->dim[1] == count;
+}
+
 Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a)
 {
     if (!x || !pred || !coef) return NULL;
-    bool fits = x->ndim == pred->ndim && x->dtype == pred->dtype && pred->dim[0] == (a.guided ? 2 : 1) * x->dim[0];
+    bool fits = x->ndim == pred->ndim && x->dtype == pred->dtype &&
+                pred->dim[0] == (a.guided ? 2 : 1) * x->dim[0];
     for (int k = 1; fits && k < x->ndim; k++) fits = x->dim[k] == pred->dim[k];
     if (!fits) return op_shapes_differ(g, a.guided ? "ddim_step, guided" : "ddim_step", x, pred);
-    if (noise && !op_alike(x, noise)) return op_shapes_differ(g, "ddim_step", x, noise);
+    bool drawn = noise && is_key(noise, x->dim[0], 3);
+    if (noise && !drawn && !op_alike(x, noise)) return op_shapes_differ(g, "ddim_step", x, noise);
     char shape[64];
     if (coef->ndim != 1 || coef->dim[0] != 6)
         return graph_fail(g, "ddim_step: coefficients %s, expected [6]",
                           tensor_shape_text(coef, shape));
-    return graph_node(g, &op_ddim_step, x->ndim, x->dim, 4, (Tensor *[]){x, pred, coef, noise}, &a,
+    const OpDef *op = drawn ? &op_ddim_step_drawn : &op_ddim_step;
+    return graph_node(g, op, x->ndim, x->dim, 4, (Tensor *[]){x, pred, coef, noise}, &a,
                       sizeof a);
+}
+
+static Status noise_samples_cpu(const Tensor *y, Stream *s)
+{
+    Tensor *const *src = y->src;
+    return cpu_noise_samples(y->data, y->side[0]->data, src[0]->data, src[1]->data, src[2]->data,
+                             src[3]->data, *(const float *)y->args, y->dim[0], per_sample(y),
+                             last_dim(y), s);
+}
+
+static Status noise_samples_cuda(const Tensor *y, Stream *s)
+{
+    Tensor *const *src = y->src;
+    return cuda_noise_samples(y->data, y->side[0]->data, src[0]->data, src[1]->data, src[2]->data,
+                              src[3]->data, *(const float *)y->args, y->dim[0], per_sample(y),
+                              last_dim(y), y->dtype, s);
+}
+
+const OpDef op_noise_samples = {
+    .name = "noise_samples", .cpu = noise_samples_cpu, .cuda = CUDA_RUN(noise_samples_cuda)};
+
+Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target, float offset)
+{
+    if (!x || !key || !mix || !target) return NULL;
+    char shape[64];
+    int n = x->dim[0];
+    if (x->trainable) return graph_fail(g, "noise_samples: samples must be constants");
+    if (!is_key(key, n, 4))
+        return graph_fail(g, "noise_samples: keys %s, expected I32 [%d,4]",
+                          tensor_shape_text(key, shape), n);
+    if (mix->ndim != 2 || mix->dim[0] != n || mix->dim[1] != 2 || !op_alike(mix, target))
+        return op_shapes_differ(g, "noise_samples", mix, target);
+    Tensor *y = graph_node(g, &op_noise_samples, x->ndim, x->dim, 4,
+                           (Tensor *[]){x, key, mix, target}, &offset, sizeof offset);
+    if (y) graph_typed(graph_side(g, y, x->ndim, x->dim), x->dtype);
+    return y;
 }

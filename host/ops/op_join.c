@@ -16,13 +16,25 @@ static Status concat_cpu(const Tensor *y, Stream *s)
     return cpu_concat(y->data, x, c, n, rows_of(y), s);
 }
 
+static Status concat_cuda(const Tensor *y, Stream *s)
+{
+    const void *x[MAX_SRC];
+    int c[MAX_SRC], n = 0;
+    for (; n < MAX_SRC && y->src[n]; n++) {
+        x[n] = y->src[n]->data;
+        c[n] = last_dim(y->src[n]);
+    }
+    return cuda_concat(y->data, x, c, n, rows_of(y), y->dtype, s);
+}
+
 static void concat_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     for (int i = 0, from = 0; i < MAX_SRC && y->src[i]; from += last_dim(y->src[i++]))
         if (y->src[i]->trainable) grad_add(g, y->src[i], slice(g, dy, from, last_dim(y->src[i])));
 }
 
-const OpDef op_concat = {.name = "concat", .cpu = concat_cpu, .vjp = concat_vjp};
+const OpDef op_concat = {
+    .name = "concat", .cpu = concat_cpu, .cuda = CUDA_RUN(concat_cuda), .vjp = concat_vjp};
 
 Tensor *concat(Graph *g, int n, Tensor *const *x)
 {
@@ -58,7 +70,14 @@ static Status pad_cpu(const Tensor *y, Stream *s)
     return cpu_pad(y->data, x->data, rows_of(y), last_dim(y), from, last_dim(x), s);
 }
 
-const OpDef op_pad = {.name = "pad", .cpu = pad_cpu};
+static Status pad_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    int from = ((const SliceArgs *)y->args)->from;
+    return cuda_pad(y->data, x->data, rows_of(y), last_dim(y), from, last_dim(x), y->dtype, s);
+}
+
+const OpDef op_pad = {.name = "pad", .cpu = pad_cpu, .cuda = CUDA_RUN(pad_cuda)};
 
 static Status slice_cpu(const Tensor *y, Stream *s)
 {
@@ -67,13 +86,21 @@ static Status slice_cpu(const Tensor *y, Stream *s)
     return cpu_slice(y->data, x->data, rows_of(y), last_dim(x), from, last_dim(y), s);
 }
 
+static Status slice_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    int from = ((const SliceArgs *)y->args)->from;
+    return cuda_slice(y->data, x->data, rows_of(y), last_dim(x), from, last_dim(y), y->dtype, s);
+}
+
 static void slice_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     int from = ((const SliceArgs *)y->args)->from;
     grad_add(g, y->src[0], along_last(g, &op_pad, dy, last_dim(y->src[0]), from));
 }
 
-const OpDef op_slice = {.name = "slice", .cpu = slice_cpu, .vjp = slice_vjp};
+const OpDef op_slice = {
+    .name = "slice", .cpu = slice_cpu, .cuda = CUDA_RUN(slice_cuda), .vjp = slice_vjp};
 
 Tensor *slice(Graph *g, Tensor *x, int from, int count)
 {

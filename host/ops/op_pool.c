@@ -47,12 +47,27 @@ static Status maxpool_dx_cpu(const Tensor *dx, Stream *s)
     return cpu_maxpool_dx(dx->data, dy->data, dx->src[1]->data, shape_of(dx, dy, dx->args), s);
 }
 
-const OpDef op_maxpool_dx = {.name = "maxpool_dx", .cpu = maxpool_dx_cpu};
+static Status maxpool_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const Tensor *dy = dx->src[0];
+    return cuda_maxpool_dx(dx->data, dy->data, dx->src[1]->data, shape_of(dx, dy, dx->args),
+                           dx->dtype, s);
+}
+
+const OpDef op_maxpool_dx = {
+    .name = "maxpool_dx", .cpu = maxpool_dx_cpu, .cuda = CUDA_RUN(maxpool_dx_cuda)};
 
 static Status maxpool_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[0];
     return cpu_maxpool_fwd(y->data, y->side[0]->data, x->data, shape_of(x, y, y->args), s);
+}
+
+static Status maxpool_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cuda_maxpool_fwd(y->data, y->side[0]->data, x->data, shape_of(x, y, y->args), y->dtype,
+                            s);
 }
 
 static void maxpool_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -63,7 +78,8 @@ static void maxpool_vjp(Graph *g, Tensor *y, Tensor *dy)
                         sizeof(PoolArgs)));
 }
 
-const OpDef op_maxpool = {.name = "maxpool", .cpu = maxpool_cpu, .vjp = maxpool_vjp};
+const OpDef op_maxpool = {
+    .name = "maxpool", .cpu = maxpool_cpu, .cuda = CUDA_RUN(maxpool_cuda), .vjp = maxpool_vjp};
 
 Tensor *maxpool(Graph *g, Tensor *x, int size, int stride, int pad)
 {
@@ -78,12 +94,25 @@ static Status avgpool_dx_cpu(const Tensor *dx, Stream *s)
     return cpu_avgpool_dx(dx->data, dy->data, shape_of(dx, dy, dx->args), s);
 }
 
-const OpDef op_avgpool_dx = {.name = "avgpool_dx", .cpu = avgpool_dx_cpu};
+static Status avgpool_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const Tensor *dy = dx->src[0];
+    return cuda_avgpool_dx(dx->data, dy->data, shape_of(dx, dy, dx->args), dx->dtype, s);
+}
+
+const OpDef op_avgpool_dx = {
+    .name = "avgpool_dx", .cpu = avgpool_dx_cpu, .cuda = CUDA_RUN(avgpool_dx_cuda)};
 
 static Status avgpool_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[0];
     return cpu_avgpool_fwd(y->data, x->data, shape_of(x, y, y->args), s);
+}
+
+static Status avgpool_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cuda_avgpool_fwd(y->data, x->data, shape_of(x, y, y->args), y->dtype, s);
 }
 
 static void avgpool_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -92,7 +121,8 @@ static void avgpool_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, x, graph_node(g, &op_avgpool_dx, 4, x->dim, 1, &dy, y->args, sizeof(PoolArgs)));
 }
 
-const OpDef op_avgpool = {.name = "avgpool", .cpu = avgpool_cpu, .vjp = avgpool_vjp};
+const OpDef op_avgpool = {
+    .name = "avgpool", .cpu = avgpool_cpu, .cuda = CUDA_RUN(avgpool_cuda), .vjp = avgpool_vjp};
 
 Tensor *avgpool(Graph *g, Tensor *x, int size, int stride, int pad)
 {
@@ -107,12 +137,27 @@ static Status global_avgpool_dx_cpu(const Tensor *dx, Stream *s)
                                  dx->dim[3], s);
 }
 
-const OpDef op_global_avgpool_dx = {.name = "global_avgpool_dx", .cpu = global_avgpool_dx_cpu};
+static Status global_avgpool_dx_cuda(const Tensor *dx, Stream *s)
+{
+    return cuda_global_avgpool_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1] * dx->dim[2],
+                                  dx->dim[3], dx->dtype, s);
+}
+
+const OpDef op_global_avgpool_dx = {.name = "global_avgpool_dx",
+                                    .cpu = global_avgpool_dx_cpu,
+                                    .cuda = CUDA_RUN(global_avgpool_dx_cuda)};
 
 static Status global_avgpool_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[0];
     return cpu_global_avgpool_fwd(y->data, x->data, x->dim[0], x->dim[1] * x->dim[2], x->dim[3], s);
+}
+
+static Status global_avgpool_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cuda_global_avgpool_fwd(y->data, x->data, x->dim[0], x->dim[1] * x->dim[2], x->dim[3],
+                                   y->dtype, s);
 }
 
 static void global_avgpool_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -121,8 +166,10 @@ static void global_avgpool_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, x, graph_node(g, &op_global_avgpool_dx, 4, x->dim, 1, &dy, NULL, 0));
 }
 
-const OpDef op_global_avgpool = {
-    .name = "global_avgpool", .cpu = global_avgpool_cpu, .vjp = global_avgpool_vjp};
+const OpDef op_global_avgpool = {.name = "global_avgpool",
+                                 .cpu = global_avgpool_cpu,
+                                 .cuda = CUDA_RUN(global_avgpool_cuda),
+                                 .vjp = global_avgpool_vjp};
 
 Tensor *global_avgpool(Graph *g, Tensor *x)
 {
@@ -143,12 +190,25 @@ static Status upsample_dx_cpu(const Tensor *dx, Stream *s)
     return cpu_upsample_dx(dx->data, dy->data, upsample_shape(dx, dy), s);
 }
 
-const OpDef op_upsample_dx = {.name = "upsample_dx", .cpu = upsample_dx_cpu};
+static Status upsample_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const Tensor *dy = dx->src[0];
+    return cuda_upsample_dx(dx->data, dy->data, upsample_shape(dx, dy), dx->dtype, s);
+}
+
+const OpDef op_upsample_dx = {
+    .name = "upsample_dx", .cpu = upsample_dx_cpu, .cuda = CUDA_RUN(upsample_dx_cuda)};
 
 static Status upsample_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[0];
     return cpu_upsample_fwd(y->data, x->data, upsample_shape(x, y), s);
+}
+
+static Status upsample_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[0];
+    return cuda_upsample_fwd(y->data, x->data, upsample_shape(x, y), y->dtype, s);
 }
 
 static void upsample_vjp(Graph *g, Tensor *y, Tensor *dy)
@@ -157,7 +217,10 @@ static void upsample_vjp(Graph *g, Tensor *y, Tensor *dy)
     grad_add(g, x, graph_node(g, &op_upsample_dx, 4, x->dim, 1, &dy, NULL, 0));
 }
 
-const OpDef op_upsample = {.name = "upsample", .cpu = upsample_cpu, .vjp = upsample_vjp};
+const OpDef op_upsample = {.name = "upsample",
+                           .cpu = upsample_cpu,
+                           .cuda = CUDA_RUN(upsample_cuda),
+                           .vjp = upsample_vjp};
 
 Tensor *upsample(Graph *g, Tensor *x, int h, int w)
 {

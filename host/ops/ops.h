@@ -81,8 +81,12 @@ Tensor *embedding(Graph *g, Tensor *ids /* I32 [n,t] */, Tensor *table /* [v,d] 
 Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift);
 /* y[i] = c[i,0]*a[i] + c[i,1]*b[i] for each sample i of a,b[n,...], c[n,2]: q(x_t | x_0), v targets */
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);
+/* mix_samples of x and noise by mix; side 0: by target. The noise is drawn, by Philox(seed, STREAM_NOISE, step, sample) of
+ * key I32 [n,4] = seed, step, sample (low, high word); offset: deviation of what is added for each channel (STREAM_NOISE_OFFSET). */
+Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target, float offset);
 /* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as u + guidance*(c-u); x0 held to +-clip.
- * coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s, unused. noise[n,...] or NULL (eta 0). */
+ * coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s, number of the step. noise[n,...] or NULL (eta 0) or
+ * I32 [n,3] of seed and sample (low, high word): then drawn by Philox(seed, STREAM_STEP, number, sample). */
 Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a);
 
 /* ---- losses ------------------------------------------------------------------------------ */

@@ -198,28 +198,35 @@ static __global__ void __launch_bounds__(THREADS, SLICES <= 2 ? 2 : 1)
     store_rows<SLICES, T>(y, o, sum, q0, a.tq, a);
 }
 
-/* dot[n,heads,tq] = sum over a head's columns of dy y; a warp each */
-template <class T>
-static __global__ void attention_dot(float *dot, const T *dy, const T *y, AttentionShape a)
+/* sums[n,heads,tq]: lse, and the sum over a head's columns of dy y. Eight lanes a row, V columns
+ * at a time. */
+template <class T, int V>
+static __global__ void attention_sums(RowSums *sums, const T *dy, const T *y, const float *lse,
+                                      AttentionShape a)
 {
-    int query = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
-    if (query >= a.tq) return;
+    int query = blockIdx.x * (THREADS / 8) + threadIdx.x / 8;
+    bool there = query < a.tq;
     Rows<T> rdy = rows_of<T>(dy, a.tq, a), ry = rows_of<T>(y, a.tq, a);
-    size_t at = query * ry.stride;
+    size_t at = there ? query * ry.stride : 0, out = blockIdx.z * (size_t)a.heads + blockIdx.y;
     float sum = 0;
-    for (int e = threadIdx.x % 32; e < a.dh; e += 32)
-        sum = fmaf(to_float(rdy.at[at + e]), to_float(ry.at[at + e]), sum);
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0)
-        dot[(blockIdx.z * (size_t)a.heads + blockIdx.y) * a.tq + query] = sum;
+    for (int e = threadIdx.x % 8 * V; e < a.dh; e += 8 * V) {
+        Pack<T, V> pdy = *(const Pack<T, V> *)(rdy.at + at + e),
+                   py = *(const Pack<T, V> *)(ry.at + at + e);
+#pragma unroll
+        for (int k = 0; k < V; k++) sum = fmaf(to_float(pdy.v[k]), to_float(py.v[k]), sum);
+    }
+#pragma unroll
+    for (int step = 4; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    out = out * a.tq + query;
+    if (there && threadIdx.x % 8 == 0) sums[out] = {lse[out], sum};
 }
 
 typedef enum { GRAD_Q, GRAD_K, GRAD_V } Grad;
 
 template <class T, int SLICES, Grad OF>
 static __global__ void __launch_bounds__(THREADS, SLICES <= 2 ? 2 : 1)
-    attention_fp32_bwd(T *grad, const T *dy, const float *lse, const float *dot, const T *q,
-                       const T *k, const T *v, AttentionShape a)
+    attention_fp32_bwd(T *grad, const T *dy, const RowSums *sums, const T *q, const T *k,
+                       const T *v, AttentionShape a)
 {
     __shared__ __align__(16) Slice sa, sb;
     __shared__ __align__(16) Weights w;
@@ -230,8 +237,7 @@ static __global__ void __launch_bounds__(THREADS, SLICES <= 2 ? 2 : 1)
     int from = !by_query && a.causal ? row0 : 0;
     int to = !by_query ? a.tq : a.causal ? min(a.tk, row0 + TILE) : a.tk;
     float o[SLICES][4][2] = {}, s[4][4], dp[4][4], scale = rsqrtf((float)a.dh);
-    lse += (blockIdx.z * (size_t)a.heads + blockIdx.y) * a.tq;
-    dot += (blockIdx.z * (size_t)a.heads + blockIdx.y) * a.tq;
+    sums += (blockIdx.z * (size_t)a.heads + blockIdx.y) * a.tq;
     for (int col0 = from; col0 < to; col0 += TILE) {
         product(s, by_query ? rq : rk, row0, by_query ? rk : rq, col0, a.dh, sa, sb);
         if (OF != GRAD_V)
@@ -244,8 +250,8 @@ static __global__ void __launch_bounds__(THREADS, SLICES <= 2 ? 2 : 1)
                 int query = by_query ? row : col, key = by_query ? col : row;
                 float p = 0;
                 if (sees(query, key, a)) {
-                    p = expf(s[i][j] * scale - lse[query]);
-                    if (OF != GRAD_V) p *= (dp[i][j] - dot[query]) * scale;
+                    p = expf(s[i][j] * scale - sums[query].lse);
+                    if (OF != GRAD_V) p *= (dp[i][j] - sums[query].dot) * scale;
                 }
                 w[4 * ty + i][tx + 16 * j] = p;
             }
@@ -270,18 +276,18 @@ static Status fp32_fwd(void *y, float *lse, const void *q, const void *k, const 
 }
 
 template <class T, int SLICES>
-static Status fp32_bwd(void *dq, void *dk, void *dv, const void *dy, const float *lse,
-                       const float *dot, const void *q, const void *k, const void *v,
+static Status fp32_bwd(void *dq, void *dk, void *dv, const void *dy,
+                       const RowSums *sums, const void *q, const void *k, const void *v,
                        const AttentionShape *a, Stream *s)
 {
     const T *in[] = {(const T *)dy, (const T *)q, (const T *)k, (const T *)v};
     dim3 queries = grid_of(a->tq, TILE, a), keys = grid_of(a->tk, TILE, a);
     attention_fp32_bwd<T, SLICES, GRAD_Q><<<queries, THREADS, 0, s->handle>>>(
-        (T *)dq, in[0], lse, dot, in[1], in[2], in[3], *a);
+        (T *)dq, in[0], sums, in[1], in[2], in[3], *a);
     attention_fp32_bwd<T, SLICES, GRAD_K><<<keys, THREADS, 0, s->handle>>>(
-        (T *)dk, in[0], lse, dot, in[1], in[2], in[3], *a);
+        (T *)dk, in[0], sums, in[1], in[2], in[3], *a);
     attention_fp32_bwd<T, SLICES, GRAD_V><<<keys, THREADS, 0, s->handle>>>(
-        (T *)dv, in[0], lse, dot, in[1], in[2], in[3], *a);
+        (T *)dv, in[0], sums, in[1], in[2], in[3], *a);
     return launched("attention_bwd");
 }
 
@@ -309,13 +315,13 @@ Status cuda_attention_fwd(void *y, float *lse, const void *q, const void *k, con
                               : BY_SLICES(a->dh, float, fp32_fwd, y, lse, q, k, v, a, s);
 }
 
-template <class T>
-static Status make_dot(float *dot, const void *dy, const void *y, const AttentionShape *a,
-                       Stream *s)
+template <class T, int V>
+static Status make_sums(RowSums *sums, const void *dy, const void *y, const float *lse,
+                        const AttentionShape *a, Stream *s)
 {
-    attention_dot<T><<<grid_of(a->tq, THREADS / 32, a), THREADS, 0, s->handle>>>(
-        dot, (const T *)dy, (const T *)y, *a);
-    return launched("attention_dot");
+    attention_sums<T, V><<<grid_of(a->tq, THREADS / 8, a), THREADS, 0, s->handle>>>(
+        sums, (const T *)dy, (const T *)y, lse, *a);
+    return launched("attention_sums");
 }
 
 Status cuda_attention_bwd(void *dq, void *dk, void *dv, const void *dy, const void *y,
@@ -323,11 +329,18 @@ Status cuda_attention_bwd(void *dq, void *dk, void *dv, const void *dy, const vo
                           const AttentionShape *a, Dtype type, Stream *s)
 {
     TRY(shape_check(a));
-    size_t bytes = (size_t)a->n * a->heads * a->tq * sizeof(float);
-    float *dot = (float *)stream_scratch(s, bytes);
-    if (!dot) return FAIL(ERR_SPACE, "no GPU memory for %zu bytes of attention sums", bytes);
-    TRY(BY_TYPE(type, make_dot, dot, dy, y, a, s));
-    return type == DTYPE_BF16
-               ? BY_SLICES(a->dh, bf16, fp32_bwd, dq, dk, dv, dy, lse, dot, q, k, v, a, s)
-               : BY_SLICES(a->dh, float, fp32_bwd, dq, dk, dv, dy, lse, dot, q, k, v, a, s);
+    size_t bytes = (size_t)a->n * a->heads * a->tq * sizeof(RowSums);
+    RowSums *sums = (RowSums *)stream_scratch(s, bytes);
+    if (!sums) return FAIL(ERR_SPACE, "no GPU memory for %zu bytes of attention sums", bytes);
+    if (type == DTYPE_F32) {
+        TRY((make_sums<float, 1>(sums, dy, y, lse, a, s)));
+        return BY_SLICES(a->dh, float, fp32_bwd, dq, dk, dv, dy, sums, q, k, v, a, s);
+    }
+    if (attention_mma_fits(a)) {
+        TRY((make_sums<bf16, 8>(sums, dy, y, lse, a, s)));
+        return attention_mma_bwd((bf16 *)dq, (bf16 *)dk, (bf16 *)dv, (const bf16 *)dy, sums,
+                                 (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, a, s);
+    }
+    TRY((make_sums<bf16, 1>(sums, dy, y, lse, a, s)));
+    return BY_SLICES(a->dh, bf16, fp32_bwd, dq, dk, dv, dy, sums, q, k, v, a, s);
 }

@@ -115,14 +115,12 @@ DEVICE void row_products(float (&s)[M][N / 8][4], const Left &a, const Chunk *b)
 #pragma unroll
         for (int m = 0; m < M; m++) a.step(fa[m], m, step);
         if (H::HALF && step == H::STEPS - 1) {
-            const int GROUP = N % 32 ? 2 : 4; /* of 8 rows, by one ldmatrix */
+            static_assert(!H::HALF || N % 32 == 0, "one ldmatrix takes 32 rows of 8 columns");
 #pragma unroll
-            for (int n = 0; n < N / 8; n += GROUP) {
-                const Chunk *at = b + (n * 8 + lane % (8 * GROUP)) * H::PITCH + 2 * step;
-                if (GROUP == 4) ldmatrix_x4(fb, at);
-                else ldmatrix_x2(*(unsigned(*)[2])fb, at);
+            for (int n = 0; n < N / 8; n += 4) {
+                ldmatrix_x4(fb, b + (n * 8 + lane) * H::PITCH + 2 * step);
 #pragma unroll
-                for (int g = 0; g < GROUP; g++)
+                for (int g = 0; g < 4; g++)
 #pragma unroll
                     for (int m = 0; m < M; m++) mma_bf16(s[m][n + g], fa[m], fb[g], 0);
             }

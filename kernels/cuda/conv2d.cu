@@ -7,13 +7,13 @@
 Status cuda_conv2d_fwd(void *y, const void *x, const void *w, const float *b, const ConvShape *a,
                        Dtype type, Stream *s)
 {
-    return gemm_conv(GEMM_FWD, y, x, w, b, a, NULL, type, s);
+    return gemm_conv(GEMM_FWD, y, x, w, b, NULL, a, NULL, type, s);
 }
 
 Status cuda_conv2d_dx(void *dx, const void *dy, const void *w, const ConvShape *a, Dtype type,
                       Stream *s)
 {
-    return gemm_conv(GEMM_DX, dx, dy, w, NULL, a, NULL, type, s);
+    return gemm_conv(GEMM_DX, dx, dy, w, NULL, NULL, a, NULL, type, s);
 }
 
 Status cuda_conv2d_dw(float *dw, float *db, const void *dy, const void *x, const ConvShape *a,
@@ -22,5 +22,45 @@ Status cuda_conv2d_dw(float *dw, float *db, const void *dy, const void *x, const
     size_t p = (size_t)conv_out(a->h, a->top, a->bottom, a->r, a->stride);
     size_t q = (size_t)conv_out(a->w, a->left, a->right, a->s, a->stride);
     if (db) TRY(cuda_column_sum(db, dy, (size_t)a->n * p * q, a->k, type, s));
-    return gemm_conv(GEMM_DW, dw, dy, x, NULL, a, NULL, type, s);
+    return gemm_conv(GEMM_DW, dw, dy, x, NULL, NULL, a, NULL, type, s);
+}
+
+Status cuda_conv2d_after_fwd(void *y, const void *x, const void *w, const float *b,
+                             const ConvAfter *after, const ConvShape *a, Dtype type, Stream *s)
+{
+    return gemm_conv(GEMM_FWD, y, x, w, b, after, a, NULL, type, s);
+}
+
+/* w4[phase, k, i, j, c] = sum of the filter lines and columns that see line i, column j: of an even
+ * line of y 0 | 1 + 2, of an odd one 0 + 1 | 2. */
+template <class T> static __global__ void fold_kernel(T *w4, const T *w, int c, size_t each)
+{
+    size_t step = (size_t)gridDim.x * blockDim.x;
+    for (size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x; at < 4 * each; at += step) {
+        int phase = (int)(at / each);
+        size_t rest = at % each, k = rest / (4 * c), in = rest % (4 * c);
+        int tap = (int)(in / c), r0, r1, s0, s1;
+        r0 = tap / 2 == 0 ? 0 : phase / 2 + 1, r1 = tap / 2 == 0 ? phase / 2 : 2;
+        s0 = tap % 2 == 0 ? 0 : phase % 2 + 1, s1 = tap % 2 == 0 ? phase % 2 : 2;
+        float sum = 0;
+        for (int r = r0; r <= r1; r++)
+            for (int s = s0; s <= s1; s++) sum += to_float(w[(k * 9 + r * 3 + s) * c + in % c]);
+        w4[at] = from_float<T>(sum);
+    }
+}
+
+Status cuda_upsample2_fold(void *w4, const void *w, int c, int k, Dtype type, Stream *s)
+{
+    size_t each = (size_t)k * 4 * (size_t)c;
+    unsigned blocks = sweep_blocks(4 * each, 256);
+    if (type == DTYPE_BF16)
+        fold_kernel<<<blocks, 256, 0, s->handle>>>((bf16 *)w4, (const bf16 *)w, c, each);
+    else fold_kernel<<<blocks, 256, 0, s->handle>>>((float *)w4, (const float *)w, c, each);
+    return launched("upsample2_fold");
+}
+
+Status cuda_upsample2_conv2d_fwd(void *y, const void *x, const void *w4, const float *b,
+                                 const ConvAfter *after, const ConvShape *a, Dtype type, Stream *s)
+{
+    return gemm_upsampled(y, x, w4, b, after, a, NULL, type, s);
 }

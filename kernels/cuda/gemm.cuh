@@ -39,6 +39,7 @@ struct Phase {
     int first_h, first_w;       /* tap 0 of pixel 0 */
     int out_h, out_w;           /* where pixel 0 of the grid is written */
     int tap, tap_h, tap_w;      /* DX: filter tap = tap + row of taps * tap_h + column * tap_w */
+    int filter;                 /* FWD: where the phase's filter begins in b */
 };
 
 enum { MAX_PHASES = 4 };
@@ -47,8 +48,10 @@ struct Gemm {
     const void *a, *b;          /* FWD: x, w   DX: dy, w   DW: dy, x */
     void *out;                  /* FWD, DX: as the storage type; DW: float */
     const float *bias;          /* [n] or NULL */
+    ConvAfter after;            /* FWD */
     float *partial;             /* [splits][part] with splits > 1: summed by finish_kernel */
     size_t count, part;         /* elements of out, and rounded up to a multiple of 4 */
+    size_t image_rows;          /* rows of out in an image */
     int m, n, k;                /* the largest of all phases */
     int image_h, image_w, image_c; /* what is gathered */
     Divisor channels;           /* image_c */
@@ -129,11 +132,33 @@ DEVICE T gemm_b(const Gemm &g, const Phase &p, int k, int n, int end)
 {
     if (k >= end || n >= g.n) return T(0.f);
     long long at;
-    if (PASS == GEMM_FWD) at = (long long)n * p.k + k;
+    if (PASS == GEMM_FWD) at = p.filter + (long long)n * p.k + k;
     if (PASS == GEMM_DX) at = gemm_filter(g, p, k) + n;
     if (PASS == GEMM_DW) at = gemm_source(g, p, gemm_pixel(p, k), gemm_tap(g, p, n));
     return at < 0 ? T(0.f) : ((const T *)g.b)[at];
 }
+
+/* What follows the bias, for V neighbours of a row of out: at = index of the first. */
+template <class T, int V>
+DEVICE void gemm_after(const Gemm &g, float (&v)[V], int image, size_t at, int n)
+{
+    if (g.after.v) {
+        Pack<T, V> p = *(const Pack<T, V> *)((const T *)g.after.v + (size_t)image * g.n + n);
+#pragma unroll
+        for (int e = 0; e < V; e++) v[e] += to_float(p.v[e]);
+    }
+#pragma unroll
+    for (int e = 0; e < V; e++) {
+        if (g.after.act == ACT_RELU) v[e] = v[e] < 0 ? 0 : v[e];
+        if (g.after.act == ACT_SILU) v[e] = v[e] / (1 + expf(-v[e]));
+    }
+    if (g.after.r) {
+        Pack<T, V> p = *(const Pack<T, V> *)((const T *)g.after.r + at);
+#pragma unroll
+        for (int e = 0; e < V; e++) v[e] += to_float(p.v[e]);
+    }
+}
+DEVICE bool gemm_has_after(const Gemm &g) { return g.after.v || g.after.r || g.after.act; }
 
 /* One launch over all tiles, phases and splits. */
 Status gemm_ffma(const Gemm *g, GemmPass pass, Stream *s);             /* fp32 */

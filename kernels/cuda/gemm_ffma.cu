@@ -50,7 +50,11 @@ static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
             int n = n0 + t % 16 * 4 + j;
             if (n >= g.n) break;
             if (g.splits > 1) g.partial[blockIdx.y * g.part + row + n] = sum[i][j];
-            else ((float *)g.out)[row + n] = sum[i][j] + (g.bias ? g.bias[n] : 0);
+            else {
+                float y[1] = {sum[i][j] + (g.bias ? g.bias[n] : 0)};
+                if (PASS == GEMM_FWD) gemm_after<float, 1>(g, y, gemm_pixel(p, m).image, row + n, n);
+                ((float *)g.out)[row + n] = y[0];
+            }
         }
     }
 }

@@ -64,15 +64,22 @@ static void from_gradient(Gemm *g, const ConvShape *a, int y_h, int y_w)
     }
 }
 
+static void size_out(Gemm *g, size_t rows)
+{
+    g->image_rows = (size_t)g->out_h * (size_t)g->out_w;
+    g->count = rows * (size_t)g->n;
+    g->part = (g->count + 3) / 4 * 4;
+}
+
 static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
 {
     int y_h = conv_out(c->h, c->top, c->bottom, c->r, c->stride);
     int y_w = conv_out(c->w, c->left, c->right, c->s, c->stride);
     double x_pixels = (double)c->n * c->h * c->w, y_pixels = (double)c->n * y_h * y_w;
-    double filter = (double)c->r * c->s * (c->c > c->k ? c->c : c->k);
+    double filter = (double)c->r * c->s * c->c * c->k;
     *g = {};
     if (x_pixels > INT_MAX / 2 || y_pixels > INT_MAX / 2 || filter > INT_MAX / 2)
-        return FAIL(ERR_BUG, "convolution of %.0f pixels, %.0f weights for one", x_pixels, filter);
+        return FAIL(ERR_BUG, "convolution of %.0f pixels and %.0f weights", x_pixels, filter);
     if (c->stride * c->stride > MAX_PHASES)
         return FAIL(ERR_BUG, "convolution of stride %d: up to 2 is built", c->stride);
     if (pass == GEMM_DX) from_gradient(g, c, y_h, y_w);
@@ -91,8 +98,7 @@ static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
     }
     g->aligned_a = (pass == GEMM_FWD ? c->c : c->k) % 8 == 0;
     g->aligned_b = c->c % 8 == 0;
-    g->count = rows * (size_t)g->n;
-    g->part = (g->count + 3) / 4 * 4;
+    size_out(g, rows);
     return OK;
 }
 
@@ -139,22 +145,35 @@ static GemmPlan plan_for(const Gemm *g, GemmPass pass, bool thin)
     return best;
 }
 
-/* out = sum over splits, in order, + bias */
+/* out = sum over splits, in order, and what follows it */
 template <class T> static __global__ void finish_kernel(const Gemm g)
 {
     size_t step = (size_t)gridDim.x * blockDim.x * 4;
     for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < g.count; i += step) {
         Pack<float, 4> sum = {};
         for (int k = 0; k < g.splits; k++) {
-            Pack<float, 4> v = *(const Pack<float, 4> *)&g.partial[k * g.part + i];
+            const float *from = &g.partial[k * g.part + i];
+            Pack<float, 4> v = {};
+            if (i + 4 <= g.count) v = *(const Pack<float, 4> *)from;
+            else {
+#pragma unroll
+                for (int e = 0; e < 3; e++)
+                    if (i + e < g.count) v.v[e] = from[e];
+            }
 #pragma unroll
             for (int e = 0; e < 4; e++) sum.v[e] += v.v[e];
         }
         Pack<T, 4> y;
-        int n = (int)(i % g.n);
+        size_t row = i / g.n;
+        int n = (int)(i - row * g.n);
 #pragma unroll
-        for (int e = 0; e < 4; e++, n = n + 1 == g.n ? 0 : n + 1)
-            y.v[e] = from_float<T>(sum.v[e] + (g.bias ? g.bias[n] : 0));
+        for (int e = 0; e < 4; e++) {
+            float v[1] = {sum.v[e] + (g.bias ? g.bias[n] : 0)};
+            if (i + e < g.count && gemm_has_after(g))
+                gemm_after<T, 1>(g, v, (int)(row / g.image_rows), i + e, n);
+            y.v[e] = from_float<T>(v[0]);
+            if (++n == g.n) n = 0, row++;
+        }
         if (i + 4 <= g.count) *(Pack<T, 4> *)((T *)g.out + i) = y;
         else {
 #pragma unroll
@@ -172,24 +191,55 @@ static Status finish(const Gemm *g, Dtype type, Stream *s)
     return launched("gemm_finish");
 }
 
+static Status run(Gemm *g, GemmPass pass, const GemmPlan *plan, Dtype type, Stream *s)
+{
+    bool thin = type == DTYPE_BF16 && !(g->aligned_a && g->aligned_b);
+    GemmPlan own = type == DTYPE_BF16 ? plan_for(g, pass, thin)
+                                      : GemmPlan{TILE_64x64, splits(g, tiles_of(g, 64, 64))};
+    if (!plan) plan = &own;
+    g->splits = plan->splits;
+    if (g->splits > 1) {
+        g->partial = (float *)stream_scratch(s, g->part * (size_t)g->splits * sizeof(float));
+        if (!g->partial) return FAIL(ERR_SPACE, "no memory for the splits of a convolution");
+    }
+    if (type == DTYPE_F32) TRY(gemm_ffma(g, pass, s));
+    else if (pass == GEMM_FWD) TRY(gemm_fwd(g, plan->tile, thin, s));
+    else if (pass == GEMM_DX) TRY(gemm_dx(g, plan->tile, thin, s));
+    else TRY(gemm_dw(g, plan->tile, thin, s));
+    return g->splits == 1 ? OK : finish(g, pass == GEMM_DW ? DTYPE_F32 : type, s);
+}
+
 Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,
-                 const ConvShape *shape, const GemmPlan *plan, Dtype type, Stream *s)
+                 const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan, Dtype type,
+                 Stream *s)
 {
     Gemm g;
     TRY(describe(&g, pass, shape));
-    bool thin = type == DTYPE_BF16 && !(g.aligned_a && g.aligned_b);
-    GemmPlan own = type == DTYPE_BF16 ? plan_for(&g, pass, thin)
-                                      : GemmPlan{TILE_64x64, splits(&g, tiles_of(&g, 64, 64))};
-    if (!plan) plan = &own;
     g.out = out, g.a = a, g.b = b, g.bias = bias;
-    g.splits = plan->splits;
-    if (g.splits > 1) {
-        g.partial = (float *)stream_scratch(s, g.part * (size_t)g.splits * sizeof(float));
-        if (!g.partial) return FAIL(ERR_SPACE, "no memory for the splits of a convolution");
+    if (after) g.after = *after;
+    return run(&g, pass, plan, type, s);
+}
+
+Status gemm_upsampled(void *y, const void *x, const void *w4, const float *bias,
+                      const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan,
+                      Dtype type, Stream *s)
+{
+    ConvShape a = *shape;
+    Gemm g;
+    a.r = a.s = 2, a.stride = 1; /* one output line of two: the taps it sees */
+    a.top = a.left = 1, a.bottom = a.right = 0;
+    TRY(describe(&g, GEMM_FWD, &a));
+    g.phases = 4;
+    for (int i = 0; i < 4; i++) {
+        Phase *p = &g.phase[i];
+        *p = g.phase[0];
+        p->out_h = i / 2, p->out_w = i % 2;
+        p->first_h = i / 2 - 1, p->first_w = i % 2 - 1;
+        p->filter = i * a.k * p->k;
     }
-    if (type == DTYPE_F32) TRY(gemm_ffma(&g, pass, s));
-    else if (pass == GEMM_FWD) TRY(gemm_fwd(&g, plan->tile, thin, s));
-    else if (pass == GEMM_DX) TRY(gemm_dx(&g, plan->tile, thin, s));
-    else TRY(gemm_dw(&g, plan->tile, thin, s));
-    return g.splits == 1 ? OK : finish(&g, pass == GEMM_DW ? DTYPE_F32 : type, s);
+    g.out_h = 2 * a.h, g.out_w = 2 * a.w, g.out_step = 2;
+    size_out(&g, (size_t)a.n * (size_t)g.out_h * (size_t)g.out_w);
+    g.out = y, g.a = x, g.b = w4, g.bias = bias;
+    if (after) g.after = *after;
+    return run(&g, GEMM_FWD, plan, type, s);
 }

@@ -70,22 +70,40 @@ DEVICE void store_fp32(const float (&sum)[TILE::MI][TILE::NI][4], const Gemm &g,
     }
 }
 
+DEVICE void after_pair(const Gemm &g, const Phase &p, float (&y)[2], int m, int n)
+{
+    size_t at = gemm_out_row<GEMM_FWD>(g, p, m) + n;
+    int image = gemm_pixel(p, m).image;
+    if (g.n % 2 == 0) {
+        if (n < g.n) gemm_after<bf16, 2>(g, y, image, at, n);
+        return;
+    }
+    float one[1] = {y[0]}, two[1] = {y[1]};
+    if (n < g.n) gemm_after<bf16, 1>(g, one, image, at, n);
+    if (n + 1 < g.n) gemm_after<bf16, 1>(g, two, image, at + 1, n + 1);
+    y[0] = one[0], y[1] = two[0];
+}
+
 /* Rounded once, with the bias, then through shared memory to chunks of 16 bytes. */
 template <GemmPass PASS, class TILE>
 DEVICE void store_bf16(const float (&sum)[TILE::MI][TILE::NI][4], const Gemm &g, const Phase &p,
                        int m0, int n0, int m, int n, bf16 *tile)
 {
     int lane = threadIdx.x % 32;
+    bool more = PASS == GEMM_FWD && gemm_has_after(g);
     __syncthreads(); /* the ring is read no more */
 #pragma unroll
     for (int j = 0; j < TILE::NI; j++) {
-        int c = n + j * 8 + lane % 4 * 2;
-        float u = g.bias && n0 + c < g.n ? g.bias[n0 + c] : 0;
-        float v = g.bias && n0 + c + 1 < g.n ? g.bias[n0 + c + 1] : 0;
+        int c = n + j * 8 + lane % 4 * 2, at = n0 + c;
+        float u = g.bias && at < g.n ? g.bias[at] : 0;
+        float v = g.bias && at + 1 < g.n ? g.bias[at + 1] : 0;
 #pragma unroll
-        for (int i = 0; i < TILE::MI * 2; i++)
-            *(unsigned *)&tile[(m + i * 8 + lane / 4) * TILE::PITCH + c] =
-                pack_bf16(sum[i / 2][j][i % 2 * 2] + u, sum[i / 2][j][i % 2 * 2 + 1] + v);
+        for (int i = 0; i < TILE::MI * 2; i++) {
+            int row = m + i * 8 + lane / 4;
+            float y[2] = {sum[i / 2][j][i % 2 * 2] + u, sum[i / 2][j][i % 2 * 2 + 1] + v};
+            if (more && m0 + row < p.rows) after_pair(g, p, y, m0 + row, at);
+            *(unsigned *)&tile[row * TILE::PITCH + c] = pack_bf16(y[0], y[1]);
+        }
     }
     __syncthreads();
     for (int i = threadIdx.x; i < TILE::BM * TILE::BN / 8; i += TILE::THREADS) {

@@ -49,9 +49,15 @@ GEMM_CONSTEXPR int gemm_has_tile(GemmPass pass, GemmTile tile, int thin)
     return both || (pass == GEMM_DW ? dw : !dw);
 }
 
-/* out = a . b (+ bias); plan: NULL, or one that is built. */
+/* out = a . b (+ bias); FWD: then what `after` says, or NULL; plan: NULL, or one that is built. */
 Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,
-                 const ConvShape *shape, const GemmPlan *plan, Dtype type, Stream *s);
+                 const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan, Dtype type,
+                 Stream *s);
+
+/* What cuda_upsample2_conv2d_fwd() says, with a plan. */
+Status gemm_upsampled(void *y, const void *x, const void *w4, const float *bias,
+                      const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan,
+                      Dtype type, Stream *s);
 
 #ifdef __cplusplus
 }

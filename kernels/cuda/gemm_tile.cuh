@@ -73,10 +73,13 @@ template <GemmPass PASS, class TILE, bool THIN> struct SourceA {
     DEVICE void load(bf16 *tile, int k0, int end) const
     {
         if (THIN && !g.aligned_a) {
-            for (int i = threadIdx.x; i < TILE::A; i += TILE::THREADS) {
-                int r = i / TILE::BK, k = i % TILE::BK;
-                tile[swizzled<WIDTH>(r, k / 8) + k % 8] =
-                    gemm_a<PASS, bf16>(g, p, m0 + r, k0 + k, end);
+            int across = threadIdx.x % TILE::BK, k = k0 + across; /* one tap a thread */
+            Tap t = gemm_tap(g, p, k);
+            for (int r = threadIdx.x / TILE::BK; r < TILE::BM; r += TILE::THREADS / TILE::BK) {
+                bool inside = k < end && m0 + r < p.rows;
+                long long from = inside ? gemm_source(g, p, gemm_pixel(p, m0 + r), t) : -1;
+                tile[swizzled<WIDTH>(r, across / 8) + across % 8] =
+                    from < 0 ? bf16(0.f) : ((const bf16 *)g.a)[from];
             }
             return;
         }
@@ -164,7 +167,7 @@ template <GemmPass PASS, class TILE, bool THIN> struct SourceB {
             int row = Mine::row() + i * Mine::ROWS, n = n0 + row;
             if (!Mine::has(i)) break;
             load_chunk(tile + swizzled<WIDTH>(row, Mine::chunk()), g.b,
-                       k < end && n < g.n ? (long long)n * p.k + k : -1);
+                       k < end && n < g.n ? p.filter + (long long)n * p.k + k : -1);
         }
     }
 
@@ -193,15 +196,6 @@ template <class TILE> struct Across {
     {
         ldmatrix_x2_trans(b, tile + swizzled<WIDTH>(k + threadIdx.x % 16, n / 8));
     }
-
-    template <GemmPass PASS>
-    static DEVICE void thin(const Gemm &g, const Phase &p, bf16 *tile, int k0, int n0, int end)
-    {
-        for (int i = threadIdx.x; i < TILE::B; i += TILE::THREADS) {
-            int k = i / TILE::BN, n = i % TILE::BN;
-            tile[swizzled<WIDTH>(k, n / 8) + n % 8] = gemm_b<PASS, bf16>(g, p, k0 + k, n0 + n, end);
-        }
-    }
 };
 
 template <class TILE, bool THIN> struct SourceB<GEMM_DX, TILE, THIN> : Across<TILE> {
@@ -216,7 +210,11 @@ template <class TILE, bool THIN> struct SourceB<GEMM_DX, TILE, THIN> : Across<TI
     DEVICE void load(bf16 *tile, int k0, int end) const
     {
         if (THIN && !g.aligned_b) {
-            Across<TILE>::template thin<GEMM_DX>(g, p, tile, k0, n0, end);
+            for (int i = threadIdx.x; i < TILE::B; i += TILE::THREADS) {
+                int k = i / TILE::BN, n = i % TILE::BN;
+                tile[swizzled<WIDTH>(k, n / 8) + n % 8] =
+                    gemm_b<GEMM_DX, bf16>(g, p, k0 + k, n0 + n, end);
+            }
             return;
         }
 #pragma unroll
@@ -248,7 +246,14 @@ template <class TILE, bool THIN> struct SourceB<GEMM_DW, TILE, THIN> : Across<TI
     DEVICE void load(bf16 *tile, int k0, int end) const
     {
         if (THIN && !g.aligned_b) {
-            Across<TILE>::template thin<GEMM_DW>(g, p, tile, k0, n0, end);
+            int across = threadIdx.x % TILE::BN, n = n0 + across; /* one tap a thread */
+            Tap t = gemm_tap(g, p, n);
+            for (int r = threadIdx.x / TILE::BN; r < TILE::BK; r += TILE::THREADS / TILE::BN) {
+                bool inside = n < g.n && k0 + r < end;
+                long long from = inside ? gemm_source(g, p, gemm_pixel(p, k0 + r), t) : -1;
+                tile[swizzled<WIDTH>(r, across / 8) + across % 8] =
+                    from < 0 ? bf16(0.f) : ((const bf16 *)g.b)[from];
+            }
             return;
         }
 #pragma unroll

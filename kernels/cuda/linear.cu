@@ -17,7 +17,7 @@ Status cuda_linear_fwd(void *y, const void *x, const void *w, const float *b, si
 {
     ConvShape a;
     TRY(line(&a, rows, c, k));
-    return gemm_conv(GEMM_FWD, y, x, w, b, &a, NULL, type, s);
+    return gemm_conv(GEMM_FWD, y, x, w, b, NULL, &a, NULL, type, s);
 }
 
 Status cuda_linear_dx(void *dx, const void *dy, const void *w, size_t rows, int c, int k,
@@ -25,7 +25,7 @@ Status cuda_linear_dx(void *dx, const void *dy, const void *w, size_t rows, int 
 {
     ConvShape a;
     TRY(line(&a, rows, c, k));
-    return gemm_conv(GEMM_DX, dx, dy, w, NULL, &a, NULL, type, s);
+    return gemm_conv(GEMM_DX, dx, dy, w, NULL, NULL, &a, NULL, type, s);
 }
 
 Status cuda_linear_dw(float *dw, float *db, const void *dy, const void *x, size_t rows, int c,
@@ -34,5 +34,14 @@ Status cuda_linear_dw(float *dw, float *db, const void *dy, const void *x, size_
     ConvShape a;
     TRY(line(&a, rows, c, k));
     if (db) TRY(cuda_column_sum(db, dy, rows, k, type, s));
-    return gemm_conv(GEMM_DW, dw, dy, x, NULL, &a, NULL, type, s);
+    return gemm_conv(GEMM_DW, dw, dy, x, NULL, NULL, &a, NULL, type, s);
+}
+
+Status cuda_linear_after_fwd(void *y, const void *x, const void *w, const float *b,
+                             const ConvAfter *after, size_t rows, int c, int k, Dtype type,
+                             Stream *s)
+{
+    ConvShape a;
+    TRY(line(&a, rows, c, k));
+    return gemm_conv(GEMM_FWD, y, x, w, b, after, &a, NULL, type, s);
 }

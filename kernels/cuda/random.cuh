@@ -32,3 +32,13 @@ DEVICE void normal_pair(float *out, uint32_t a, uint32_t b)
     out[0] = (float)(radius * cosine);
     out[1] = (float)(radius * sine);
 }
+
+/* One element's. Of neighbours that begin at a multiple of 4, the compiler draws once. */
+DEVICE float normal(uint32_t seed, uint32_t stream, uint32_t step, uint64_t sample, uint32_t i)
+{
+    Draw draw = philox(seed, stream, step, sample, i / 4);
+    float pair[2];
+    if (i % 4 < 2) normal_pair(pair, draw.word[0], draw.word[1]);
+    else normal_pair(pair, draw.word[2], draw.word[3]);
+    return i % 2 ? pair[1] : pair[0];
+}

@@ -6,49 +6,12 @@
  *   test_gemm_tiles [SEED]
  */
 #include "../../kernels/cuda/gemm_plan.h"
-#include "base/random.h"
-#include "weights/half.h"
-#include <cuda_runtime_api.h>
+#include "arrays.h"
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 static uint32_t seed;
 static int failed, passed;
-
-typedef struct {
-    size_t count;
-    float *value;
-    void *device; /* bf16, or fp32 of bias and results of DW */
-} Array;
-
-static void *on_device(const void *from, size_t bytes)
-{
-    void *p = NULL;
-    if (cudaMalloc(&p, bytes) || cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice)) abort();
-    return p;
-}
-
-/* Whole numbers from -most to most. */
-static Array make(size_t count, int most, uint32_t id, bool half)
-{
-    Array a = {count, malloc(count * sizeof(float)), NULL};
-    uint16_t *bits = malloc(count * sizeof *bits);
-    for (size_t i = 0; i < count; i++)
-        a.value[i] = (float)random_below((RandomKey){seed, STREAM_TEST, id, 0}, (uint32_t)i,
-                                         2 * (uint32_t)most + 1) - (float)most;
-    float_to_bf16(bits, a.value, count);
-    a.device = half ? on_device(bits, count * 2) : on_device(a.value, count * 4);
-    free(bits);
-    return a;
-}
-
-static void drop(Array *a)
-{
-    cudaFree(a->device);
-    free(a->value);
-}
 
 /* out += a . b with all products that the convolution sums. */
 static void products(float *out, GemmPass pass, const float *a, const float *b, const ConvShape *s)
@@ -79,39 +42,34 @@ static bool check(GemmPass pass, const ConvShape *s, const GemmPlan *plan, Strea
     size_t x = (size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c;
     size_t y = (size_t)s->n * p * q * (size_t)s->k, w = (size_t)(s->k * s->r * s->s * s->c);
     size_t count = pass == GEMM_FWD ? y : pass == GEMM_DX ? x : w;
-    Array a = make(pass == GEMM_FWD ? x : y, 2, 1, true), b = make(pass == GEMM_DW ? x : w, 1, 2, true);
-    Array bias = make((size_t)s->k, 3, 3, false), out = make(count, 0, 4, false);
-    uint16_t *got_half = malloc(count * 4);
-    float *got = malloc(count * 4);
-    bool half = pass != GEMM_DW, ok = true;
+    Array a = array_whole(pass == GEMM_FWD ? x : y, DTYPE_BF16, 2, seed, 1);
+    Array b = array_whole(pass == GEMM_DW ? x : w, DTYPE_BF16, 1, seed, 2);
+    Array bias = array_whole((size_t)s->k, DTYPE_F32, 3, seed, 3);
+    Array out = array_empty(count, pass == GEMM_DW ? DTYPE_F32 : DTYPE_BF16);
+    Array want = array_whole(count, out.type, 0, seed, 4); /* zeros */
+    bool ok = true;
 
-    cudaMemset(out.device, 0xff, count * 4);
-    for (size_t i = 0; i < count && pass == GEMM_FWD; i++) out.value[i] = bias.value[i % (size_t)s->k];
-    products(out.value, pass, a.value, b.value, s);
+    for (size_t i = 0; i < count && pass == GEMM_FWD; i++)
+        want.value[i] = bias.value[i % (size_t)s->k];
+    products(want.value, pass, a.value, b.value, s);
+    array_store(&want); /* the exact answer, rounded once */
     Status st = gemm_conv(pass, out.device, a.device, b.device,
-                          pass == GEMM_FWD ? bias.device : NULL, s, plan, DTYPE_BF16, stream);
+                          pass == GEMM_FWD ? bias.device : NULL, NULL, s, plan, DTYPE_BF16, stream);
     if (st || cudaStreamSynchronize(cuda_stream_handle(stream))) {
         printf("%s %s\n", status_message(), cudaGetErrorString(cudaGetLastError()));
         ok = false;
     }
-    cudaMemcpy(half ? (void *)got_half : got, out.device, count * (half ? 2 : 4),
-               cudaMemcpyDeviceToHost);
-    if (half) { /* the exact answer, rounded once */
-        bf16_to_float(got, got_half, count);
-        float_to_bf16(got_half, out.value, count);
-        bf16_to_float(out.value, got_half, count);
-    }
+    array_load(&out);
     for (size_t i = 0; i < count && ok; i++)
-        if (!(got[i] == out.value[i])) {
-            printf("element %zu is %g, expected %g\n", i, got[i], out.value[i]);
+        if (!(out.value[i] == want.value[i])) {
+            printf("element %zu is %g, expected %g\n", i, out.value[i], want.value[i]);
             ok = false;
         }
-    free(got);
-    free(got_half);
-    drop(&a);
-    drop(&b);
-    drop(&bias);
-    drop(&out);
+    array_free(&a);
+    array_free(&b);
+    array_free(&bias);
+    array_free(&out);
+    array_free(&want);
     return ok;
 }
 

@@ -1,6 +1,6 @@
 /* ref_shape.c - twins of joins, pools, lookups and diffusion arithmetic. */
-#include "ref/ref.h"
 #include "base/random.h"
+#include "ref/ref.h"
 #include <math.h>
 #include <string.h>
 
@@ -206,6 +206,38 @@ static void mix_samples_dx_twin(const Tensor *dx)
             ref_data(dx->src[0])[i];
 }
 
+static uint64_t sample_of(const int32_t *words)
+{
+    return (uint32_t)words[0] | (uint64_t)(uint32_t)words[1] << 32;
+}
+
+static void noise_samples_twin(const Tensor *y)
+{
+    double offset = (double)*(const float *)y->args;
+    for (size_t i = 0; i < tensor_count(y); i++) {
+        size_t n = i / per_sample(y);
+        const int32_t *key = (const int32_t *)y->src[1]->data + 4 * n;
+        const double *mix = ref_data(y->src[2]) + 2 * n, *target = ref_data(y->src[3]) + 2 * n;
+        RandomKey k = {(uint32_t)key[0], STREAM_NOISE, (uint32_t)key[1], sample_of(key + 2)};
+        double x = ref_data(y->src[0])[i], z = random_normal(k, (uint32_t)(i % per_sample(y)));
+        k.stream = STREAM_NOISE_OFFSET;
+        z += offset * random_normal(k, (uint32_t)(i % (size_t)last_dim(y)));
+        ref_data(y)[i] = mix[0] * x + mix[1] * z;
+        ref_data(y->side[0])[i] = target[0] * x + target[1] * z;
+    }
+}
+
+/* Given, drawn, or none. */
+static double step_noise(const Tensor *y, size_t i)
+{
+    const Tensor *noise = y->src[3];
+    if (!noise || noise->dtype != DTYPE_I32) return noise ? ref_data(noise)[i] : 0;
+    const int32_t *key = (const int32_t *)noise->data + 3 * (i / per_sample(y));
+    RandomKey k = {(uint32_t)key[0], STREAM_STEP, (uint32_t)ref_data(y->src[2])[5],
+                   sample_of(key + 1)};
+    return random_normal(k, (uint32_t)(i % per_sample(y)));
+}
+
 static void ddim_step_twin(const Tensor *y)
 {
     const DdimArgs *a = y->args;
@@ -224,7 +256,7 @@ static void ddim_step_twin(const Tensor *y)
         }
         if (a->clip > 0) clean = fmin(fmax(clean, -(double)a->clip), (double)a->clip);
         ref_data(y)[i] =
-            coef[2] * clean + coef[3] * e + (y->src[3] ? coef[4] * ref_data(y->src[3])[i] : 0);
+            coef[2] * clean + coef[3] * e + coef[4] * step_noise(y, i);
     }
 }
 
@@ -246,6 +278,8 @@ static const Twin twins[] = {
     {&op_mix_samples, mix_samples_twin},
     {&op_mix_samples_dx, mix_samples_dx_twin},
     {&op_ddim_step, ddim_step_twin},
+    {&op_ddim_step_drawn, ddim_step_twin},
+    {&op_noise_samples, noise_samples_twin},
 };
 
 /* ---- cases ------------------------------------------------------------------------------ */
@@ -253,7 +287,7 @@ static const Twin twins[] = {
 static Tensor *concat_case(Graph *g)
 {
     Tensor *a = case_leaf(g, "a", 3, (int[]){2, 3, 5}), *b = case_leaf(g, "b", 3, (int[]){2, 3, 1});
-    Tensor *c = case_const(g, "c", DTYPE_F32, 3, (int[]){2, 3, 7});
+    Tensor *c = case_const(g, "c", g->act, 3, (int[]){2, 3, 7});
     return concat(g, 6, (Tensor *[]){a, b, c, a, slice(g, a, 1, 3), b}); /* a thrice: summed */
 }
 
@@ -281,6 +315,18 @@ static Tensor *maxpool_padded_case(Graph *g) { return maxpool(g, image(g, 1, 5, 
 static Tensor *maxpool_gap_case(Graph *g) { return maxpool(g, image(g, 1, 8, 7, 3), 2, 3, 1); }
 static Tensor *avgpool_case(Graph *g) { return avgpool(g, image(g, 2, 5, 4, 17), 3, 1, 1); }
 static Tensor *avgpool_wide_case(Graph *g) { return avgpool(g, image(g, 1, 9, 8, 3), 5, 3, 0); }
+/* Channels that fill packs. */
+static Tensor *concat_packs_case(Graph *g)
+{
+    Tensor *a = case_leaf(g, "a", 2, (int[]){37, 8}), *b = case_leaf(g, "b", 2, (int[]){37, 24});
+    Tensor *both = concat(g, 3, (Tensor *[]){a, b, a});
+    return add(g, slice(g, both, 8, 24), slice(g, both, 16, 24));
+}
+static Tensor *maxpool_packs_case(Graph *g) { return maxpool(g, image(g, 2, 9, 7, 16), 3, 2, 1); }
+static Tensor *avgpool_packs_case(Graph *g) { return avgpool(g, image(g, 2, 6, 7, 24), 3, 1, 1); }
+static Tensor *upsample2_packs_case(Graph *g) { return upsample2(g, image(g, 2, 5, 3, 16)); }
+static Tensor *global_packs_case(Graph *g) { return global_avgpool(g, image(g, 2, 3, 9, 264)); }
+static Tensor *global_small_case(Graph *g) { return global_avgpool(g, image(g, 2, 1, 2, 40)); }
 static Tensor *upsample2_case(Graph *g) { return upsample2(g, image(g, 2, 3, 5, 9)); }
 static Tensor *upsample_less_case(Graph *g) { return upsample(g, image(g, 2, 3, 4, 19), 5, 7); }
 static Tensor *upsample_more_case(Graph *g) { return upsample(g, image(g, 2, 3, 4, 9), 7, 9); }
@@ -352,8 +398,7 @@ static Tensor *mix_samples_case(Graph *g)
 static Tensor *ddim_of(Graph *g, int n, int h, DdimArgs a, bool noisy)
 {
     int dim[] = {n, h, 3, 4}, pred[] = {a.guided ? 2 * n : n, h, 3, 4};
-    return ddim_step(g, case_const(g, "x", g->act, 4, dim),
-                     case_const(g, "pred", g->act, 4, pred),
+    return ddim_step(g, case_const(g, "x", g->act, 4, dim), case_const(g, "pred", g->act, 4, pred),
                      noisy ? case_const(g, "noise", g->act, 4, dim) : NULL,
                      case_const(g, "coef", DTYPE_F32, 1, (int[]){6}), a);
 }
@@ -384,28 +429,60 @@ static Tensor *ddim_clip_case(Graph *g)
     return ddim(g, (DdimArgs){0, PREDICT_NOISE, 0, .75f}, false);
 }
 
+static Tensor *ddim_drawn(Graph *g, int h, bool guided)
+{
+    int dim[] = {3, h, 3, 4}, pred[] = {guided ? 6 : 3, h, 3, 4};
+    return ddim_step(g, case_const(g, "x", g->act, 4, dim), case_const(g, "pred", g->act, 4, pred),
+                     case_const(g, "key", DTYPE_I32, 2, (int[]){3, 3}),
+                     case_const(g, "coef", DTYPE_F32, 1, (int[]){6}),
+                     (DdimArgs){guided, PREDICT_NOISE, 3, 0});
+}
+static Tensor *ddim_drawn_case(Graph *g) { return ddim_drawn(g, 3, false); }
+static Tensor *ddim_drawn_packed(Graph *g) { return ddim_drawn(g, 14, true); }
+
+/* Both results count. */
+static Tensor *noising(Graph *g, int h, float offset)
+{
+    int dim[] = {3, h, 3, 4}, pair[] = {3, 2};
+    Tensor *noisy = noise_samples(g, case_const(g, "x", g->act, 4, dim),
+                                  case_const(g, "key", DTYPE_I32, 2, (int[]){3, 4}),
+                                  case_const(g, "mix", DTYPE_F32, 2, pair),
+                                  case_const(g, "target", DTYPE_F32, 2, pair), offset);
+    return noisy ? add_scaled(g, noisy, 1, noisy->side[0], 0.5f) : NULL;
+}
+static Tensor *noising_case(Graph *g) { return noising(g, 3, 0.1f); }
+static Tensor *noising_packed(Graph *g) { return noising(g, 22, 0); }
+
 /* The coefficients of a step from t = 981 to 961 with eta about a half: a division by 0.076. */
 static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
 {
-    static const double coef[6] = {0.0759967, 0.9971081, 0.0860, 0.9905, 0.1065, 0};
-    for (size_t i = 0; i < count; i++)
+    static const double coef[6] = {0.0759967, 0.9971081, 0.0860, 0.9905, 0.1065, 7};
+    for (size_t i = 0; i < count; i++) {
         value[i] = strcmp(leaf->name, "coef") ? case_normal(seed, leaf, i) : coef[i];
+        if (leaf->dtype == DTYPE_I32) value[i] = floor(1e8 * value[i]); /* keys */
+    }
 }
 
 static const OpCase cases[] = {
     {"concat", concat_case, NULL, 3},
     {"slice", slice_case, NULL, 2},
+    {"concat of packs", concat_packs_case, NULL, 3},
     {"upsample2", upsample2_case, NULL, 4},
     {"upsample 3x4 to 5x7", upsample_less_case, NULL, 4},
     {"upsample 3x4 to 7x9", upsample_more_case, NULL, 9},
     {"upsample 5x1 to 5x1", upsample_same_case, NULL, 1},
     {"upsample 2x3 to 9x4", upsample_far_case, NULL, 10},
+    {"upsample2 of packs", upsample2_packs_case, NULL, 4},
     {"maxpool 3/2", maxpool_case, distinct, 4},
     {"maxpool 3/1 padded", maxpool_padded_case, distinct, 9},
     {"maxpool 2/3 with gaps", maxpool_gap_case, distinct, 1},
+    {"maxpool 3/2 padded, packs", maxpool_packs_case, distinct, 4},
     {"avgpool 3/1 padded", avgpool_case, NULL, 9},
     {"avgpool 5/3", avgpool_wide_case, NULL, 25},
+    {"avgpool 3/1 padded, packs", avgpool_packs_case, NULL, 9},
     {"global_avgpool", global_avgpool_case, NULL, 35},
+    {"global_avgpool of packs", global_packs_case, NULL, 27},
+    {"global_avgpool of two pixels", global_small_case, NULL, 2},
     {"embedding", embedding_case, ids_below_7, 15},
     {"embedding, padded", embedding_long_case, ids_padded, 240},
     {"timestep_embedding wide", timestep_wide_case, times, 1},
@@ -418,6 +495,10 @@ static const OpCase cases[] = {
     {"ddim v, noise", ddim_v_case, steps, 3},
     {"ddim v, guided", ddim_guided_v_case, steps, 3},
     {"ddim sample, guided, noise", ddim_sample_case, steps, 4},
+    {"ddim drawn", ddim_drawn_case, steps, 3},
+    {"ddim drawn, guided, packed", ddim_drawn_packed, steps, 3},
+    {"noise_samples", noising_case, steps, 4},
+    {"noise_samples, packed", noising_packed, steps, 4},
     {"ddim guided, clipped, noise", ddim_large, steps, 3},
     {"ddim clipped", ddim_clip_case, steps, 2},
 };
