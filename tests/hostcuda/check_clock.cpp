@@ -199,11 +199,13 @@ void clock_atomic(int thread, const void *p, bool reads, bool writes)
     if (reads) clock_acquire(p, thread);
     if (writes && c.fenced[thread]) clock_release(p, thread);
     if (is_shared(p)) return;
-    auto &published = c.published[p];
-    if (reads) c.seen.insert(published.begin(), published.end());
+    const auto published = c.published.find(p);
+    if (reads && published != c.published.end())
+        c.seen.insert(published->second.begin(), published->second.end());
     if (writes && c.fenced[thread] == 2) {
-        published.insert(c.seen.begin(), c.seen.end());
-        published.insert(c.start);
+        auto &clusters = c.published[p];
+        clusters.insert(c.seen.begin(), c.seen.end());
+        clusters.insert(c.start);
     }
 }
 

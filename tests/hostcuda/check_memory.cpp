@@ -68,17 +68,36 @@ struct Found {
 };
 } // namespace
 
-[[noreturn]] static void report(const Found &f, const char *what, int other = -2)
+/* other: thread index, N for the copy engine, or NOBODY. */
+static constexpr int NOBODY = -1;
+
+static std::string other_thread(int other)
 {
-    const bool shared = is_shared(f.region->p);
-    char who[64] = "";
-    if (other >= (int)machine.threads.size())
-        snprintf(who, sizeof who, "; the other is the copy engine");
-    else if (other >= 0)
-        snprintf(who, sizeof who, "; the other is thread %d of warp %d",
-                 other % machine.cta_threads, other % machine.cta_threads / LANES);
-    trap(f.at, "%s (%s byte %zu of %zu%s)", what, shared ? "shared memory," : "allocation,",
-         2 * f.cell, shared ? machine.shared_used : f.region->bytes, who);
+    if (other == NOBODY) return "";
+    if (other >= (int)machine.threads.size()) return "; the other is the copy engine";
+    const int t = other % machine.cta_threads;
+    std::string text =
+        "; the other is thread " + std::to_string(t) + " of warp " + std::to_string(t / LANES);
+    if (machine.ctas.size() > 1)
+        text += " of CTA " + std::to_string(other / machine.cta_threads) + " of the cluster";
+    return text;
+}
+
+[[noreturn]] static void report(const Found &f, const char *what, int other = NOBODY)
+{
+    char where[80];
+    const char *p = f.region->p + 2 * f.cell;
+    if (is_shared(p)) snprintf(where, sizeof where, "shared address 0x%x", shared_address(p));
+    else
+        snprintf(where, sizeof where, "byte %zu of an allocation of %zu", 2 * f.cell,
+                 f.region->bytes);
+    trap(f.at, "%s (%s%s)", what, where, other_thread(other).c_str());
+}
+
+/* Threads of earlier clusters have no name any more. */
+static int name_of(int thread, uint32_t time)
+{
+    return time >= clock_cluster_start() ? thread : NOBODY;
 }
 
 static void check_against_write(int t, const Cell &c, Touch how, uint8_t bytes, const Found &f)
@@ -88,7 +107,7 @@ static void check_against_write(int t, const Cell &c, Touch how, uint8_t bytes, 
         report(f,
                is_write(how) ? "data race: write after an unordered write"
                              : "data race: read of an unordered write",
-               c.write_clock >= clock_cluster_start() ? c.writer : -2);
+               name_of(c.writer, c.write_clock));
     if (how == Touch::ASYNC_READ && c.write_clock >= clock_cluster_start() &&
         c.writer < proxy_fence.size() && proxy_fence[c.writer] < c.write_clock)
         report(f, "asynchronous read of bytes whose writer made no fence.proxy.async", c.writer);
@@ -98,7 +117,7 @@ static void check_cell(int t, const Cell &c, Touch how, uint8_t bytes, const Fou
 {
     if (c.flags & PENDING)
         report(f, "access to the destination of an asynchronous copy that is not waited for",
-               c.write_clock >= clock_cluster_start() ? c.writer : -2);
+               name_of(c.writer, c.write_clock));
     if (is_write(how) && c.reads_pending)
         report(f, "write to memory that an unfinished wgmma or bulk store still reads");
     if (is_read(how) && !f.region->initialised && (c.flags & bytes) != bytes)
@@ -108,7 +127,7 @@ static void check_cell(int t, const Cell &c, Touch how, uint8_t bytes, const Fou
     for (int k = 0; k < 2; k++)
         if (c.read_clock[k] && !clock_ordered(t, c.reader[k], c.read_clock[k]))
             report(f, "data race: write after an unordered read",
-                   c.read_clock[k] >= clock_cluster_start() ? c.reader[k] : -2);
+                   name_of(c.reader[k], c.read_clock[k]));
 }
 
 /* ---- keeping the cells ---- */

@@ -51,6 +51,7 @@ struct CopyInFlight {
 /* One bulk store: `read` takes the bytes out of shared memory, `write` puts them to memory. */
 struct BulkStore {
     Action read, write;
+    At at;
     bool has_read = false;
 };
 

@@ -98,6 +98,7 @@ cudaError_t launch_kernel(const void *host, LaunchConfig c, void **arguments, cu
     l->module = k->module;
     l->kernel.max_dynamic_shared = k->max_dynamic_shared;
     l->kernel.big_cluster = k->big_cluster;
+    l->kernel.registers = k->registers;
     l->arguments.resize(f->parameter_bytes + 128);
     for (size_t n = 0; n < f->parameters.size(); n++)
         memcpy(l->base() + f->parameters[n].offset, arguments[n], f->parameters[n].size);

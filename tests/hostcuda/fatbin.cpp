@@ -1,4 +1,4 @@
-/* fatbin.cpp - reads the container {header, entries} in which nvcc puts PTX and ELF images.
+/* fatbin.cpp - reads the container in which nvcc puts PTX and ELF images.
  *
  * Header: magic, version, 64-bit size of all entries. Entry: 16-bit kind (1 PTX, 2 ELF), 32-bit size
  * of its header at byte 4, 64-bit size of the image at 8, 32-bit architecture at 28.
@@ -18,20 +18,31 @@ template <class T> T read(const char *p)
     return v;
 }
 
-/* A kernel's section .text.<name> has its number of registers in the top byte of sh_info. */
+/* Section .nv.info holds records {format, attribute, size, value}; attribute 0x2f is a pair of a
+ * kernel's symbol and its number of registers. */
 void read_registers(const char *image, size_t size, std::map<std::string, int> &registers)
 {
     if (size < sizeof(Elf64_Ehdr) || memcmp(image, ELFMAG, SELFMAG)) return;
     Elf64_Ehdr header = read<Elf64_Ehdr>(image);
-    auto section = [&](int n) {
+    if (header.e_shoff + header.e_shnum * sizeof(Elf64_Shdr) > size) return;
+    auto section = [&](size_t n) {
         return read<Elf64_Shdr>(image + header.e_shoff + n * sizeof(Elf64_Shdr));
     };
-    if (header.e_shoff + header.e_shnum * sizeof(Elf64_Shdr) > size) return;
     const char *names = image + section(header.e_shstrndx).sh_offset;
-    for (int n = 0; n < header.e_shnum; n++) {
-        Elf64_Shdr s = section(n);
-        std::string name = names + s.sh_name;
-        if (name.compare(0, 6, ".text.") == 0) registers[name.substr(6)] = (int)(s.sh_info >> 24);
+    Elf64_Shdr info{}, symbols{};
+    for (size_t n = 0; n < header.e_shnum; n++) {
+        std::string name = names + section(n).sh_name;
+        if (name == ".nv.info") info = section(n);
+        if (name == ".symtab") symbols = section(n);
+    }
+    const char *strings = image + section(symbols.sh_link).sh_offset;
+    const uint8_t sized = 4, register_count = 0x2f;
+    for (const char *p = image + info.sh_offset, *end = p + info.sh_size; p + 4 <= end; ) {
+        if ((uint8_t)p[0] == sized && (uint8_t)p[1] == register_count) {
+            const char *at = image + symbols.sh_offset + read<uint32_t>(p + 4) * sizeof(Elf64_Sym);
+            registers[strings + read<Elf64_Sym>(at).st_name] = (int)read<uint32_t>(p + 8);
+        }
+        p += 4 + ((uint8_t)p[0] == sized ? read<uint16_t>(p + 2) : 0);
     }
 }
 

@@ -16,7 +16,7 @@ struct Object {
 };
 } // namespace
 
-static constexpr int MAX_COUNT = (1 << 20) - 1;
+static constexpr int MAX_COUNT = (1 << 20) - 1; /* arrivals, and bytes at once */
 
 static bool exists(const uint64_t *bar) { return *bar >> 62 == 2; }
 
@@ -36,6 +36,14 @@ static Object get(uint64_t *bar, const char *op, At at)
 {
     mbarrier_must_exist(bar, op, at);
     return unpack(*bar);
+}
+
+static void expect(Object &o, int bytes, At at)
+{
+    if (bytes < 0 || o.bytes + bytes > MAX_COUNT)
+        trap(at, "mbarrier.expect_tx: %d bytes, over the %d that a phase can count",
+             o.bytes + bytes, MAX_COUNT);
+    o.bytes += bytes;
 }
 
 /* Stores the object; completes the phase when nothing is missing. */
@@ -82,11 +90,11 @@ static void arrive(int thread, uint64_t *bar, Object o, int count, At at)
     put(bar, o);
 }
 
-uint64_t mbarrier_arrive(uint64_t *bar, int count, int expect, bool drop, At at)
+uint64_t mbarrier_arrive(uint64_t *bar, int count, int expected_bytes, bool drop, At at)
 {
     Object o = get(bar, "mbarrier.arrive", at);
     const uint64_t token = *bar;
-    if (expect >= 0) o.bytes += expect;
+    if (expected_bytes >= 0) expect(o, expected_bytes, at);
     if (drop) o.expected -= count;
     arrive(machine.current->index, bar, o, count, at);
     return token;
@@ -109,7 +117,7 @@ int mbarrier_pending_count(uint64_t token) { return unpack(token).pending; }
 void mbarrier_expect_tx(uint64_t *bar, int bytes, At at)
 {
     Object o = get(bar, "mbarrier.expect_tx", at);
-    o.bytes += bytes;
+    expect(o, bytes, at);
     *bar = pack(o);
 }
 

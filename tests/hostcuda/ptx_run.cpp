@@ -94,7 +94,7 @@ void prepare_launch(Launch &launch)
     k.body = run_thread;
     k.context = &launch;
     k.max_threads = f.max_threads;
-    k.registers = (int)f.registers;
+    if (!k.registers) k.registers = (int)f.registers;
     k.thread_bytes = frame_bytes(f);
     k.shared.clear();
     std::vector<int> used;

@@ -302,7 +302,7 @@ static void start_store(Store store, size_t align, const char *op, At at)
     auto write = [s, late] {
         if (late) write_tile(*s);
     };
-    t.bulk.push_back({read, write, false});
+    t.bulk.push_back({read, write, at, false});
 }
 
 void tensor_store(const TensorCopy &copy, BulkReduce reduce, At at)
@@ -366,8 +366,8 @@ void bulk_thread_exits(Thread &t)
     for (auto &group : t.bulk_groups) {
         for (BulkStore &s : group) {
             if (!s.has_read)
-                trap(nullptr, "the thread exits while its bulk store may still read shared memory "
-                              "(cp.async.bulk.wait_group.read 0 is missing)");
+                trap(s.at, "the thread exits while its bulk store may still read shared memory "
+                           "(cp.async.bulk.wait_group.read 0 is missing)");
             s.write();
         }
     }
