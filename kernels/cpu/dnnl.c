@@ -475,6 +475,7 @@ Status prim_conv_by_image(const ConvShape *a, bool bias, bool *yes, Stream *s)
 {
     Prim *p;
     *yes = true;
+    if (a->n == 1) return OK; /* the trial would run it twice more */
     for (Part part = {0}; *yes && part.from < a->c; part.from += part.c) {
         part = part_from(part.from, a->c, a->r * a->s);
         TRY(conv_get(&p, PASS_FWD, a, part, bias, s));
