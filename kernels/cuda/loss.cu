@@ -79,8 +79,10 @@ static __global__ void __launch_bounds__(128)
     for (int j = lane; j < k; j += 32) top = fmaxf(top, to_float(x[j]));
     top = warp_max(top);
     double sum = 0, loss = 0;
+#pragma unroll 1
     for (int j = lane; j < k; j += 32) sum += exp((double)to_float(x[j]) - top);
     double lse = top + log(warp_sum(sum));
+#pragma unroll 1
     for (int j = lane; j < k; j += 32) {
         double w = weight ? weight[j] : 1, share = smoothing / k + (j == own ? 1 - smoothing : 0);
         double below = lse - to_float(x[j]);
