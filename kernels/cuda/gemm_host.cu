@@ -106,7 +106,7 @@ static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
 
 enum { PROCESSORS = 132, SHORTEST_SHARE = 128, MOST_SPLITS = 32 };
 
-/* Two blocks for each multiprocessor, none with a share too short to be worth its sum. */
+/* Two blocks for each multiprocessor, none with a share too short to be worth its sum: for fp32. */
 static int splits(const Gemm *g, size_t tiles)
 {
     if (tiles >= PROCESSORS) return 1;
@@ -120,8 +120,16 @@ static size_t tiles_of(const Gemm *g, int m, int n)
     return (size_t)((g->m + m - 1) / m) * (size_t)((g->n + n - 1) / n) * (size_t)g->phases;
 }
 
-/* The tile with the least time, in units of one output value's work on the fastest tile: rounds of
- * blocks over the multiprocessors (a part of a round counts whole only once they are all busy). */
+/* What a plan should take on an H200, in microseconds: rounds of tiles over the multiprocessors,
+ * and for splits the launch and the traffic of their sum. */
+static double predicted(const Gemm *g, int m, int n, int rate, int cut)
+{
+    const double flops = 3.0e6, bytes = 4.3e6, launch = 3; /* of one multiprocessor; of memory */
+    size_t rounds = (tiles_of(g, m, n) * (size_t)cut + PROCESSORS - 1) / PROCESSORS;
+    double time = (double)rounds * 2 * m * n * g->k / cut / (flops * rate / 100);
+    return cut == 1 ? time : time + launch + 8.0 * cut * (double)g->count / bytes;
+}
+
 static GemmPlan plan_for(const Gemm *g, GemmPass pass, bool thin)
 {
     static const struct { int m, n, rate; } tile[] = {
@@ -130,18 +138,14 @@ static GemmPlan plan_for(const Gemm *g, GemmPass pass, bool thin)
 #undef ROW
     };
     GemmPlan best = {TILE_64x64, 1};
-    double least = 0;
-    for (int i = 0; i < TILE_COUNT; i++) {
-        if (!gemm_has_tile(pass, (GemmTile)i, thin)) continue;
-        size_t tiles = tiles_of(g, tile[i].m, tile[i].n);
-        int cut = splits(g, tiles);
-        size_t rounds = (tiles * (size_t)cut + PROCESSORS - 1) / PROCESSORS;
-        double time = (double)rounds * tile[i].m * tile[i].n / tile[i].rate / cut;
-        if (least == 0 || time < least) {
+    double least = predicted(g, 64, 64, tile[TILE_64x64].rate, 1);
+    for (int i = 0; i < TILE_COUNT; i++)
+        for (int cut = 1; cut == 1 || (cut <= MOST_SPLITS && cut * SHORTEST_SHARE <= g->k); cut++) {
+            double time = predicted(g, tile[i].m, tile[i].n, tile[i].rate, cut);
+            if (!gemm_has_tile(pass, (GemmTile)i, thin) || time >= least) continue;
             best = {(GemmTile)i, cut};
             least = time;
         }
-    }
     return best;
 }
 

@@ -3,8 +3,8 @@
  *
  *   test_conv_after [SEED]
  */
+#include "../../kernels/cuda/gemm_plan.h"
 #include "arrays.h"
-#include "kernels_matrix.h"
 #include <math.h>
 #include <stdio.h>
 #include <time.h>
@@ -29,7 +29,7 @@ static double convolved(const Array *x, const Array *w, const ConvShape *s, bool
     return sum;
 }
 
-typedef enum { CONV, LINEAR, UPSAMPLED } What;
+typedef enum { CONV, SPLIT, LINEAR, UPSAMPLED } What;
 
 static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stream *stream)
 {
@@ -46,6 +46,9 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     Status st;
     if (what == CONV)
         st = cuda_conv2d_after_fwd(y.device, x.device, w.device, b.device, &after, &s, type, stream);
+    else if (what == SPLIT) /* small shapes would not choose it */
+        st = gemm_conv(GEMM_FWD, y.device, x.device, w.device, b.device, &after, &s,
+                       &(GemmPlan){TILE_64x64, 2}, type, stream);
     else if (what == LINEAR)
         st = cuda_linear_after_fwd(y.device, x.device, w.device, b.device, &after, (size_t)s.w, s.c,
                                    s.k, type, stream);
@@ -74,7 +77,7 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     }
     if (!ok)
         printf("FAILED %s %s: n %d h %d w %d c %d k %d r %d s %d stride %d, act %d, residual %d\n",
-               (const char *[]){"conv", "linear", "upsampled"}[what],
+               (const char *[]){"conv", "split", "linear", "upsampled"}[what],
                type == DTYPE_BF16 ? "bf16" : "f32", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, act,
                residual);
     failed += !ok;
@@ -91,6 +94,7 @@ int main(int argc, char **argv)
     if (cuda_stream_new(&stream)) abort();
     for (Dtype type = DTYPE_F32; type <= DTYPE_BF16; type++) {
         run(CONV, type, (ConvShape){3, 5, 6, 16, 72, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
+        run(SPLIT, type, (ConvShape){3, 5, 6, 8, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
         run(CONV, type, (ConvShape){2, 5, 7, 40, 8, 3, 3, 2, 1, 1, 1, 1}, ACT_RELU, true, stream);
         run(CONV, type, (ConvShape){2, 5, 4, 32, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, false, stream);
         run(CONV, type, (ConvShape){2, 6, 5, 3, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);

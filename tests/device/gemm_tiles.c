@@ -7,6 +7,7 @@
  */
 #include "../../kernels/cuda/gemm_plan.h"
 #include "arrays.h"
+#include "hostcuda/hostcuda.h"
 #include <stdio.h>
 #include <time.h>
 
@@ -96,6 +97,7 @@ int main(int argc, char **argv)
     seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
     printf("seed %u (give it as an argument to repeat)\n", seed);
     if (cuda_stream_new(&stream)) abort();
+    hostcuda_set_stats(1);
     for (GemmPass pass = GEMM_FWD; pass <= GEMM_DW; pass++)
         for (GemmTile tile = 0; tile < TILE_COUNT; tile++) {
             int m = size[tile].m, n = size[tile].n;
@@ -114,6 +116,11 @@ int main(int argc, char **argv)
                 run(pass, (ConvShape){1, 5, 15, 4, 72, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1}, stream);
             }
         }
+    HostcudaStats s = hostcuda_ratio(HOSTCUDA_LDMATRIX);
+    if (!(s.ratio == 1)) { /* a permutation of chunks that lets banks collide */
+        printf("FAILED ldmatrix: %.2f wavefronts for one\n", s.ratio);
+        failed++;
+    }
     cuda_stream_free(stream);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
