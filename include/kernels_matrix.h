@@ -48,6 +48,10 @@ typedef struct {
 } ConvAfter;
 Status cuda_conv2d_after_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
                              const ConvAfter *after, const ConvShape *a, Dtype type, Stream *s);
+/* x lies in two tensors: x1[n,h,w,c1] has its first channels, x2[n,h,w,c-c1] the others. */
+Status cuda_conv2d_join_fwd(void *y, const void *x1, const void *x2, int c1, const void *w,
+                            const float *b /* or NULL */, const ConvAfter *after /* or NULL */,
+                            const ConvShape *a, Dtype type, Stream *s);
 /* One row of v for all rows. */
 Status cuda_linear_after_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
                              const ConvAfter *after, size_t rows, int c, int k, Dtype type,

@@ -31,6 +31,13 @@ Status cuda_conv2d_after_fwd(void *y, const void *x, const void *w, const float 
     return gemm_conv(GEMM_FWD, y, x, w, b, after, a, NULL, type, s);
 }
 
+Status cuda_conv2d_join_fwd(void *y, const void *x1, const void *x2, int c1, const void *w,
+                            const float *b, const ConvAfter *after, const ConvShape *a, Dtype type,
+                            Stream *s)
+{
+    return gemm_joined(y, x1, x2, c1, w, b, after, a, NULL, type, s);
+}
+
 /* w4[phase, k, i, j, c] = sum of the filter lines and columns that see line i, column j: of an even
  * line of y 0 | 1 + 2, of an odd one 0 + 1 | 2. */
 template <class T> static __global__ void fold_kernel(T *w4, const T *w, int c, size_t each)

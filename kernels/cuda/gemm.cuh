@@ -46,6 +46,7 @@ enum { MAX_PHASES = 4 };
 
 struct Gemm {
     const void *a, *b;          /* FWD: x, w   DX: dy, w   DW: dy, x */
+    const void *a2;             /* FWD: x's channels from split_c on, where x is in two tensors */
     void *out;                  /* FWD, DX: as the storage type; DW: float */
     const float *bias;          /* [n] or NULL */
     ConvAfter after;            /* FWD */
@@ -54,6 +55,7 @@ struct Gemm {
     size_t image_rows;          /* rows of out in an image */
     int m, n, k;                /* the largest of all phases */
     int image_h, image_w, image_c; /* what is gathered */
+    int split_c;                /* FWD: channels of a; all of them but where there is a2 */
     Divisor channels;           /* image_c */
     int step, dir;              /* source row = grid row * step + first_h + tap * dir */
     int out_h, out_w, out_step; /* out row = grid row * out_step + phase.out_h */
@@ -93,12 +95,31 @@ DEVICE Tap gemm_tap(const Gemm &g, const Phase &p, int k)
     return {r, t - r * p.taps_w.d, k - t * g.image_c};
 }
 
-/* Where the image has what a pixel sees through a tap; < 0: outside, where it is 0. */
-DEVICE long long gemm_source(const Gemm &g, const Phase &p, const Pixel &at, const Tap &t)
+/* The image's pixel that a pixel sees through a tap; < 0: outside, where the image is 0. */
+DEVICE int gemm_seen(const Gemm &g, const Phase &p, const Pixel &at, const Tap &t)
 {
     int h = at.i * g.step + p.first_h + t.r * g.dir, w = at.j * g.step + p.first_w + t.s * g.dir;
     if ((unsigned)h >= (unsigned)g.image_h || (unsigned)w >= (unsigned)g.image_w) return -1;
-    return (long long)((at.image * g.image_h + h) * g.image_w + w) * g.image_c + t.c;
+    return (at.image * g.image_h + h) * g.image_w + w;
+}
+
+/* Where in a; < 0: outside. */
+DEVICE long long gemm_source(const Gemm &g, const Phase &p, const Pixel &at, const Tap &t)
+{
+    int pixel = gemm_seen(g, p, at, t);
+    return pixel < 0 ? -1 : (long long)pixel * g.image_c + t.c;
+}
+
+/* FWD, a channel of x: the tensor that has it, channels there, and which of them it is. */
+struct Channel {
+    const void *of;
+    int width, c;
+};
+DEVICE Channel gemm_channel(const Gemm &g, int c)
+{
+    bool second = c >= g.split_c;
+    return {second ? g.a2 : g.a, second ? g.image_c - g.split_c : g.split_c,
+            second ? c - g.split_c : c};
 }
 
 /* DX: where the filter has row k, column 0 of B. */
@@ -123,8 +144,10 @@ DEVICE T gemm_a(const Gemm &g, const Phase &p, int m, int k, int end)
 {
     if (k >= end || m >= (PASS == GEMM_DW ? g.m : p.rows)) return T(0.f);
     if (PASS == GEMM_DW) return ((const T *)g.a)[(size_t)k * g.m + m];
-    long long at = gemm_source(g, p, gemm_pixel(p, m), gemm_tap(g, p, k));
-    return at < 0 ? T(0.f) : ((const T *)g.a)[at];
+    Tap t = gemm_tap(g, p, k);
+    Channel x = PASS == GEMM_FWD ? gemm_channel(g, t.c) : Channel{g.a, g.image_c, t.c};
+    int pixel = gemm_seen(g, p, gemm_pixel(p, m), t);
+    return pixel < 0 ? T(0.f) : ((const T *)x.of)[(long long)pixel * x.width + x.c];
 }
 
 template <GemmPass PASS, class T>

@@ -85,6 +85,7 @@ static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
     if (pass == GEMM_DX) from_gradient(g, c, y_h, y_w);
     else from_image(g, c, y_h, y_w);
     g->channels = divisor(g->image_c);
+    g->split_c = g->image_c;
     for (int i = 0; i < g->phases; i++) {
         if (g->phase[i].rows > g->m) g->m = g->phase[i].rows;
         if (g->phase[i].k > g->k) g->k = g->phase[i].k;
@@ -222,6 +223,20 @@ Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const f
     g.out = out, g.a = a, g.b = b, g.bias = bias;
     if (after) g.after = *after;
     return run(&g, pass, plan, type, s);
+}
+
+Status gemm_joined(void *y, const void *x1, const void *x2, int c1, const void *w,
+                   const float *bias, const ConvAfter *after, const ConvShape *shape,
+                   const GemmPlan *plan, Dtype type, Stream *s)
+{
+    Gemm g;
+    TRY(describe(&g, GEMM_FWD, shape));
+    if (c1 < 1 || c1 >= shape->c)
+        return FAIL(ERR_BUG, "convolution: %d of %d channels in the first tensor", c1, shape->c);
+    g.out = y, g.a = x1, g.a2 = x2, g.split_c = c1, g.b = w, g.bias = bias;
+    g.aligned_a = c1 % 8 == 0 && shape->c % 8 == 0;
+    if (after) g.after = *after;
+    return run(&g, GEMM_FWD, plan, type, s);
 }
 
 Status gemm_upsampled(void *y, const void *x, const void *w4, const float *bias,

@@ -54,6 +54,11 @@ Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const f
                  const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan, Dtype type,
                  Stream *s);
 
+/* What cuda_conv2d_join_fwd() says, with a plan. */
+Status gemm_joined(void *y, const void *x1, const void *x2, int c1, const void *w,
+                   const float *bias, const ConvAfter *after, const ConvShape *shape,
+                   const GemmPlan *plan, Dtype type, Stream *s);
+
 /* What cuda_upsample2_conv2d_fwd() says, with a plan. */
 Status gemm_upsampled(void *y, const void *x, const void *w4, const float *bias,
                       const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan,

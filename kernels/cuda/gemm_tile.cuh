@@ -75,24 +75,26 @@ template <GemmPass PASS, class TILE, bool THIN> struct SourceA {
         if (THIN && !g.aligned_a) {
             int across = threadIdx.x % TILE::BK, k = k0 + across; /* one tap a thread */
             Tap t = gemm_tap(g, p, k);
+            Channel x = PASS == GEMM_FWD ? gemm_channel(g, t.c) : Channel{g.a, g.image_c, t.c};
             for (int r = threadIdx.x / TILE::BK; r < TILE::BM; r += TILE::THREADS / TILE::BK) {
                 bool inside = k < end && m0 + r < p.rows;
-                long long from = inside ? gemm_source(g, p, gemm_pixel(p, m0 + r), t) : -1;
+                int pixel = inside ? gemm_seen(g, p, gemm_pixel(p, m0 + r), t) : -1;
                 tile[swizzled<WIDTH>(r, across / 8) + across % 8] =
-                    from < 0 ? bf16(0.f) : ((const bf16 *)g.a)[from];
+                    pixel < 0 ? bf16(0.f) : ((const bf16 *)x.of)[(long long)pixel * x.width + x.c];
             }
             return;
         }
         int k = k0 + Mine::chunk() * 8;
         Tap t = gemm_tap(g, p, k);
+        Channel x = PASS == GEMM_FWD ? gemm_channel(g, t.c) : Channel{g.a, g.image_c, t.c};
         int dh = t.r * g.dir, dw = t.s * g.dir, step = dh * g.image_w + dw;
 #pragma unroll
         for (int i = 0; i < Mine::LOADS; i++) {
             if (!Mine::has(i)) break;
             bool inside = k < end && (unsigned)(h[i] + dh) < (unsigned)g.image_h &&
                           (unsigned)(w[i] + dw) < (unsigned)g.image_w;
-            load_chunk(tile + swizzled<WIDTH>(Mine::row() + i * Mine::ROWS, Mine::chunk()), g.a,
-                       inside ? (long long)(at[i] + step) * g.image_c + t.c : -1);
+            load_chunk(tile + swizzled<WIDTH>(Mine::row() + i * Mine::ROWS, Mine::chunk()), x.of,
+                       inside ? (long long)(at[i] + step) * x.width + x.c : -1);
         }
     }
 

@@ -29,7 +29,17 @@ static double convolved(const Array *x, const Array *w, const ConvShape *s, bool
     return sum;
 }
 
-typedef enum { CONV, SPLIT, LINEAR, UPSAMPLED } What;
+typedef enum { CONV, SPLIT, JOINED, LINEAR, UPSAMPLED } What;
+
+/* Channels from `first` on, `c` of them, of x[pixels, all]. */
+static Array channels(const Array *x, int all, int first, int c)
+{
+    Array part = array_empty(x->count / (size_t)all * (size_t)c, x->type);
+    for (size_t i = 0; i < part.count; i++)
+        part.value[i] = x->value[i / (size_t)c * (size_t)all + (size_t)first + i % (size_t)c];
+    array_store(&part);
+    return part;
+}
 
 static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stream *stream)
 {
@@ -42,6 +52,8 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     Array b = array_normal(k, DTYPE_F32, seed, 3), v = array_normal((size_t)s.n * k, type, seed, 4);
     Array r = array_normal(count, type, seed, 5), y = array_empty(count, type);
     Array w4 = array_empty(16 * k * (size_t)s.c, type);
+    int c1 = s.c / 16 * 8 + (s.c % 8 != 0);
+    Array x1 = channels(&x, s.c, 0, c1 ? c1 : 1), x2 = channels(&x, s.c, c1, s.c - c1);
     ConvAfter after = {v.device, residual ? r.device : NULL, act};
     Status st;
     if (what == CONV)
@@ -49,6 +61,9 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     else if (what == SPLIT) /* small shapes would not choose it */
         st = gemm_conv(GEMM_FWD, y.device, x.device, w.device, b.device, &after, &s,
                        &(GemmPlan){TILE_64x64, 2}, type, stream);
+    else if (what == JOINED)
+        st = cuda_conv2d_join_fwd(y.device, x1.device, x2.device, c1, w.device, b.device, &after, &s,
+                                  type, stream);
     else if (what == LINEAR)
         st = cuda_linear_after_fwd(y.device, x.device, w.device, b.device, &after, (size_t)s.w, s.c,
                                    s.k, type, stream);
@@ -77,13 +92,13 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     }
     if (!ok)
         printf("FAILED %s %s: n %d h %d w %d c %d k %d r %d s %d stride %d, act %d, residual %d\n",
-               (const char *[]){"conv", "split", "linear", "upsampled"}[what],
+               (const char *[]){"conv", "split", "joined", "linear", "upsampled"}[what],
                type == DTYPE_BF16 ? "bf16" : "f32", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, act,
                residual);
     failed += !ok;
     passed += ok;
-    Array *all[] = {&x, &w, &b, &v, &r, &y, &w4};
-    for (int i = 0; i < 7; i++) array_free(all[i]);
+    Array *all[] = {&x, &w, &b, &v, &r, &y, &w4, &x1, &x2};
+    for (int i = 0; i < 9; i++) array_free(all[i]);
 }
 
 int main(int argc, char **argv)
@@ -95,6 +110,9 @@ int main(int argc, char **argv)
     for (Dtype type = DTYPE_F32; type <= DTYPE_BF16; type++) {
         run(CONV, type, (ConvShape){3, 5, 6, 16, 72, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
         run(SPLIT, type, (ConvShape){3, 5, 6, 8, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
+        run(JOINED, type, (ConvShape){2, 5, 7, 24, 16, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, true, stream);
+        run(JOINED, type, (ConvShape){1, 9, 8, 56, 72, 1, 1, 1, 0, 0, 0, 0}, ACT_NONE, false, stream);
+        run(JOINED, type, (ConvShape){2, 5, 4, 5, 6, 3, 3, 2, 1, 1, 1, 1}, ACT_RELU, false, stream);
         run(CONV, type, (ConvShape){2, 5, 7, 40, 8, 3, 3, 2, 1, 1, 1, 1}, ACT_RELU, true, stream);
         run(CONV, type, (ConvShape){2, 5, 4, 32, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, false, stream);
         run(CONV, type, (ConvShape){2, 6, 5, 3, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
