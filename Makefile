@@ -26,7 +26,7 @@ check: setup
 	cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release
 	ninja -C build
 	ctest --test-dir build --output-on-failure
-	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON
+	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON -DEQ_CUDA=OFF
 	ninja -C build-asan
 	ctest --test-dir build-asan --output-on-failure -LE plain
 
@@ -34,7 +34,7 @@ parity: build
 	$(PYTHON) tests/parity/run.py
 
 fuzz: setup
-	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON
+	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON -DEQ_CUDA=OFF
 	ninja -C build-asan $(FUZZ_TARGETS)
 	for t in $(FUZZ_TARGETS); do FUZZ_SECONDS=$(FUZZ_SECONDS) build-asan/$$t || exit 1; done
 
