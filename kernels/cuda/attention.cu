@@ -308,11 +308,10 @@ Status cuda_attention_fwd(void *y, float *lse, const void *q, const void *k, con
                           const AttentionShape *a, Dtype type, Stream *s)
 {
     TRY(shape_check(a));
-    if (type == DTYPE_BF16 && attention_mma_fits(a))
-        return attention_mma_fwd((bf16 *)y, lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v,
-                                 a, s);
-    return type == DTYPE_BF16 ? BY_SLICES(a->dh, bf16, fp32_fwd, y, lse, q, k, v, a, s)
-                              : BY_SLICES(a->dh, float, fp32_fwd, y, lse, q, k, v, a, s);
+    if (type == DTYPE_F32) return BY_SLICES(a->dh, float, fp32_fwd, y, lse, q, k, v, a, s);
+    if (a->dh % 8) return BY_SLICES(a->dh, bf16, fp32_fwd, y, lse, q, k, v, a, s);
+    return (attention_mma_fits(a) ? attention_mma_fwd : attention_wide_fwd)(
+        (bf16 *)y, lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, a, s);
 }
 
 template <class T, int V>

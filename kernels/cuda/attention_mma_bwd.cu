@@ -136,7 +136,7 @@ static __global__ void __launch_bounds__(MMA_THREADS, (Plan<W, SIDE>::BLOCKS))
             if (a.causal && (by_keys ? last < row : col0 >= row + 16 * P::M)) continue;
             const Chunk *c1 = stage + sub * P::PITCH, *c2 = c1 + P::COLS * P::PITCH;
             const RowSums *of_col = (const RowSums *)(stage + 2 * P::COLS * P::PITCH) + sub;
-            float s[P::M][P::SUB / 8][4], dp[P::M][P::SUB / 8][4];
+            float s[P::M][P::SUB / 8][4] = {}, dp[P::M][P::SUB / 8][4] = {};
             row_products<W, P::M, P::SUB>(s, one, c1);
             row_products<W, P::M, P::SUB>(dp, two, c2);
             bool cut = a.causal ? (by_keys ? col0 < row + 16 * P::M : last > row) : false;
@@ -155,12 +155,12 @@ static __global__ void __launch_bounds__(MMA_THREADS, (Plan<W, SIDE>::BLOCKS))
     Chunk *stage = shared + warp * 16 * P::M * P::PITCH;
 #pragma unroll
     for (int i = 0; i < 2 * P::M; i++) factor[i / 2][i % 2] = scale;
-    store_rows<W, P::M>(grad_one, stage, sum_one, factor, row, rows, a);
+    store_rows<W, P::M>(head_rows(grad_one, rows, a), stage, sum_one, factor, row);
     if constexpr (by_keys) {
 #pragma unroll
         for (int i = 0; i < 2 * P::M; i++) factor[i / 2][i % 2] = 1;
         __syncwarp();
-        store_rows<W, P::M>(grad_two, stage, sum_two, factor, row, rows, a);
+        store_rows<W, P::M>(head_rows(grad_two, rows, a), stage, sum_two, factor, row);
     }
 }
 
