@@ -71,7 +71,7 @@ template <int W, int ROWS> DEVICE void load_tile(Chunk *tile, const HeadRows &x,
 }
 
 /* Rows of a tile as left operands, 16 x M from `row` on: held in registers, or read from the tile
- * when used. step(f, m, i): the fragment of rows 16 m .. 16 m + 15 and columns 16 i .. 16 i + 15. */
+ * when used. step(f, m, i): the fragment of 16 rows from 16 m and 16 columns from 16 i on. */
 template <int W> DEVICE void left_fragment(unsigned (&f)[4], const Chunk *tile, int row, int step)
 {
     typedef Width<W> H;

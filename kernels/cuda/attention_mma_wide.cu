@@ -1,14 +1,14 @@
-/* attention_mma_wide.cu - bf16 attention forward for one wide head, as an autoencoder has (512); see
- * attention_mma.cuh.
+/* attention_mma_wide.cu - bf16 attention forward for one wide head, as an autoencoder has (512);
+ * see attention_mma.cuh.
  *
  * A block holds 64 queries, 16 a warp, in shared memory, and makes up to 256 columns of y, as many
- * sums as fit into registers; a head of 512 takes two blocks, both of which make all scores: 6 tq tk
- * dh FLOPs for 4 useful. Keys and values come through a ring in parts of 32 rows and 128 columns:
+ * sums as fit into registers; a head of 512 takes two blocks, both of which make all scores: 6 tq
+ * tk dh FLOPs for 4 useful. Keys and values come through a ring in parts of 32 rows and 128 columns:
  * for each 32 keys the parts of k, then those of v.
  *
- * A right operand serves one left operand only, so shared memory bounds it: 256 bytes a product of
- * 16 x 8 x 16, half of the tensor cores' rate on sm_90. 227 registers, 99 KiB (the most of sm_86
- * and sm_89): one block of 4 warps an SM, two on sm_90. Scores are a 512th of that in exp.
+ * A right operand serves one left operand only, and left ones are read again for each tile: shared
+ * memory bounds it, 2 to 3 clocks a product of 16 x 8 x 16 for which mma.sync takes 1.6 on sm_90.
+ * 227 registers, 99 KiB (the most of sm_86 and sm_89): a block of 4 warps an SM, two on sm_90.
  */
 #include "attention_mma.cuh"
 
