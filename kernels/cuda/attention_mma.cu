@@ -7,7 +7,8 @@
  * FLOPs 4 tq tk dh; bytes 2 (2 tq + 2 tk) dh heads n, read once from memory and tq / 128 times from
  * L2. Special functions: one ex2 a score at 16 a clock and SM, 1024 clocks for 128 x 128 scores.
  * Products for as many, at the 1280 multiply-adds a clock that mma.sync reaches on sm_90, 1126
- * clocks for heads of 40 (k takes 48, n 40), 1638 of 64, 2048 of 80, 4096 of 160; a quarter more on sm_80.
+ * clocks for heads of 40 (k takes 48, n 40), 1638 of 64, 2048 of 80, 4096 of 160; on sm_80 1.25 of
+ * that.
  * Up to 40 the two balance, and only other warps' work can overlap them: registers are held to
  * three blocks an SM there.
  *   head                     8     16    24    32    40    64    80   160

@@ -3,7 +3,7 @@
  *
  * A block holds 64 queries, 16 a warp, in shared memory, and makes up to 256 columns of y, as many
  * sums as fit into registers; a head of 512 takes two blocks, both of which make all scores: 6 tq
- * tk dh FLOPs for 4 useful. Keys and values come through a ring in parts of 32 rows and 128 columns:
+ * tk dh FLOPs for 4 useful. Keys and values come through a ring in parts of 32 x 128:
  * for each 32 keys the parts of k, then those of v.
  *
  * A right operand serves one left operand only, and left ones are read again for each tile: shared
