@@ -99,8 +99,8 @@ Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, c
 Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *y,
                          const float *lse, const float *q, const float *k, const float *v,
                          const AttentionShape *a, Stream *s);
-/* Head sizes up to 512; bf16 with heads a multiple of 8 up to 160 on tensor cores, where P and dS
- * are rounded to bf16 between two products. */
+/* Head sizes up to 512. bf16 heads that are a multiple of 8 run on tensor cores (backward: up to
+ * 160), where P and dS are rounded to bf16 between two products. */
 Status cuda_attention_fwd(void *y, float *lse, const void *q, const void *k, const void *v,
                           const AttentionShape *a, Dtype type, Stream *s);
 Status cuda_attention_bwd(void *dq, void *dk, void *dv, const void *dy, const void *y,

@@ -10,9 +10,10 @@
  * with dot = rowsum(dy y) made first. No result is shared by two blocks: no atomics, fixed order.
  *
  * FLOPs 4 tq tk dh forward, 16 backward (scores again in each of three launches; the least is 10).
- * 0.5 loads from shared memory for a multiply-add: half of the fp32 peak is the bound. 256 threads,
- * 35 KiB; registers are held to 255 up to dh = 512 (one block an SM), 128 below 160. bf16 tensors
- * take this way where attention_mma.cuh has no kernel: heads not a multiple of 8 or above 160.
+ * Half a load from shared memory for a multiply-add: half of the fp32 peak bounds it. 256 threads,
+ * 35 KiB; heads up to 64, 160, 512: at most 128, 168, 254 registers, so 2, 1, 1 blocks an SM.
+ * bf16 tensors take this way where tensor cores have no kernel (attention_mma.cuh): heads that are
+ * not a multiple of 8, and the gradients of heads above 160.
  */
 #include "attention_mma.cuh"
 #include <math_constants.h>
@@ -76,7 +77,7 @@ DEVICE void product(float (&s)[4][4], const Rows<T> &a, int a0, const Rows<T> &b
     }
 }
 
-/* o[c][i][k] += weights . x, column 32 c + 2 (thread % 16) + k. Starts by showing w to the block. */
+/* o[c][i][k] += weights . x, column 32 c + 2 (thread % 16) + k. Shows w to the block first. */
 template <int SLICES, class T>
 DEVICE void accumulate(float (&o)[SLICES][4][2], Weights w, const Rows<T> &x, int first, int dh,
                        Slice sx)
@@ -308,11 +309,10 @@ Status cuda_attention_fwd(void *y, float *lse, const void *q, const void *k, con
                           const AttentionShape *a, Dtype type, Stream *s)
 {
     TRY(shape_check(a));
-    if (type == DTYPE_BF16 && attention_mma_fits(a))
-        return attention_mma_fwd((bf16 *)y, lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v,
-                                 a, s);
-    return type == DTYPE_BF16 ? BY_SLICES(a->dh, bf16, fp32_fwd, y, lse, q, k, v, a, s)
-                              : BY_SLICES(a->dh, float, fp32_fwd, y, lse, q, k, v, a, s);
+    if (type == DTYPE_F32) return BY_SLICES(a->dh, float, fp32_fwd, y, lse, q, k, v, a, s);
+    if (a->dh % 8) return BY_SLICES(a->dh, bf16, fp32_fwd, y, lse, q, k, v, a, s);
+    return (attention_mma_fits(a) ? attention_mma_fwd : attention_wide_fwd)(
+        (bf16 *)y, lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, a, s);
 }
 
 template <class T, int V>

@@ -12,6 +12,7 @@
 #pragma once
 #include "async.cuh"
 #include "kernels_matrix.h"
+#include <math_constants.h>
 
 typedef Pack<bf16, 8> Chunk;
 
@@ -24,6 +25,9 @@ static const float LOG2E = 1.4426950408889634f;
 struct RowSums { float lse, dot; };
 
 bool attention_mma_fits(const AttentionShape *a);
+/* The forward pass of heads above 160, a multiple of 8 up to 512. */
+Status attention_wide_fwd(bf16 *y, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                          const AttentionShape *a, Stream *s);
 Status attention_mma_fwd(bf16 *y, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
                          const AttentionShape *a, Stream *s);
 Status attention_mma_bwd(bf16 *dq, bf16 *dk, bf16 *dv, const bf16 *dy, const RowSums *sums,
@@ -45,6 +49,12 @@ DEVICE HeadRows head_rows(const bf16 *tensor, int count, const AttentionShape &a
             a.dh / 8};
 }
 
+/* Without the columns before 8 first_chunk. */
+DEVICE HeadRows columns_from(HeadRows x, int first_chunk)
+{
+    return {x.at + 8 * first_chunk, x.stride, x.count, x.chunks - first_chunk};
+}
+
 /* Starts the copy of rows first .. first+ROWS-1 to a tile; 0 outside. */
 template <int W, int ROWS> DEVICE void load_tile(Chunk *tile, const HeadRows &x, int first)
 {
@@ -61,7 +71,7 @@ template <int W, int ROWS> DEVICE void load_tile(Chunk *tile, const HeadRows &x,
 }
 
 /* Rows of a tile as left operands, 16 x M from `row` on: held in registers, or read from the tile
- * when used. step(f, m, i): the fragment of rows 16 m .. 16 m + 15 and columns 16 i .. 16 i + 15. */
+ * when used. step(f, m, i): the fragment of 16 rows from 16 m and 16 columns from 16 i on. */
 template <int W> DEVICE void left_fragment(unsigned (&f)[4], const Chunk *tile, int row, int step)
 {
     typedef Width<W> H;
@@ -101,14 +111,12 @@ template <int W, int M> struct LeftShared {
     }
 };
 
-/* s = a . b', b the N rows of a tile from `b` on; s[m][n] is a fragment of 16 x 8. */
+/* s += a . b', b the N rows of a tile from `b` on; s[m][n] is a fragment of 16 x 8. */
 template <int W, int M, int N, class Left>
 DEVICE void row_products(float (&s)[M][N / 8][4], const Left &a, const Chunk *b)
 {
     typedef Width<W> H;
     const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < M * (N / 8) * 4; i++) s[i / 4 / (N / 8)][i / 4 % (N / 8)][i % 4] = 0;
 #pragma unroll
     for (int step = 0; step < H::STEPS; step++) {
         unsigned fa[M][4], fb[4];
@@ -170,15 +178,60 @@ DEVICE void add_products(float (&o)[M][W / 8][4], const float (&w)[M][N / 8][4],
     }
 }
 
+/* One step of the online softmax for rows lane / 4 and 8 further: s becomes exp(s - top); sum,
+ * each lane's own part, is brought to the new top, and so must be what was added before: by
+ * `shrink`. c = log2(e) / sqrt(dh). */
+template <int N>
+DEVICE void softmax_step(float (&s)[N / 8][4], float (&shrink)[2], float (&top)[2],
+                         float (&sum)[2], float c)
+{
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float m = top[h], part = 0;
+#pragma unroll
+        for (int n = 0; n < N / 8; n++) m = fmaxf(m, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        float shift = m * c;
+        shrink[h] = exp2_approx(fmaf(top[h], c, -shift));
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+#pragma unroll
+            for (int k = 2 * h; k < 2 * h + 2; k++) {
+                s[n][k] = exp2_approx(fmaf(s[n][k], c, -shift));
+                part += s[n][k];
+            }
+        sum[h] = fmaf(sum[h], shrink[h], part);
+        top[h] = m;
+    }
+}
+
+template <int N> DEVICE void scale_rows(float (&o)[N][4], const float (&factor)[2])
+{
+#pragma unroll
+    for (int i = 0; i < 4 * N; i++) o[i / 4][i % 4] *= factor[i % 4 / 2];
+}
+
+/* Hides keys behind the last one, and with `causal` behind the query. */
+template <int N>
+DEVICE void hide(float (&s)[N / 8][4], int row, int key0, int keys, int causal)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        int key = key0 + i / 4 * 8 + lane % 4 * 2 + i % 2, query = row + lane / 4 + i % 4 / 2 * 8;
+        if (key >= keys || (causal && key > query)) s[i / 4][i % 4] = -CUDART_INF_F;
+    }
+}
+
 /* Writes a warp's 16 M rows, scaled by factor[m][half] (rows lane / 4 and 8 further), through its
  * own part of shared memory, `stage`: 16 M rows of a tile. */
 template <int W, int M>
-DEVICE void store_rows(bf16 *out, Chunk *stage, const float (&o)[M][W / 8][4],
-                       const float (&factor)[M][2], int first, int count, const AttentionShape &a)
+DEVICE void store_rows(const HeadRows &to, Chunk *stage, const float (&o)[M][W / 8][4],
+                       const float (&factor)[M][2], int first)
 {
     typedef Width<W> H;
     const int lane = threadIdx.x % 32;
-    HeadRows to = head_rows(out, count, a);
 #pragma unroll
     for (int i = 0; i < 2 * M; i++)
 #pragma unroll
@@ -192,7 +245,7 @@ DEVICE void store_rows(bf16 *out, Chunk *stage, const float (&o)[M][W / 8][4],
 #pragma unroll
     for (int i = lane; i < 16 * M * H::CHUNKS; i += 32) {
         int row = i / H::CHUNKS, chunk = i % H::CHUNKS;
-        if (first + row < count && chunk < to.chunks)
+        if (first + row < to.count && chunk < to.chunks)
             *(Chunk *)(to.at + (first + row) * to.stride + chunk * 8) =
                 stage[row * H::PITCH + chunk];
     }

@@ -314,6 +314,8 @@ static Tensor *attention_case(Graph *g, int n, int tq, int tk, int heads, int dh
     X(attention_wide, 1, 3, 5, 1, 64, false)                                                       \
     X(attention_two_keys, 3, 4, 2, 2, 7, false)                                                    \
     X(attention_vae, 1, 5, 7, 1, 512, false)                                                       \
+    X(attention_d200_causal, 1, 67, 67, 1, 200, true)                                              \
+    X(attention_d328, 2, 18, 40, 1, 328, false)                                                    \
     X(attention_d8, 2, 131, 20, 2, 8, false)                                                       \
     X(attention_d24_causal, 1, 70, 70, 2, 24, true)                                                \
     X(attention_d32, 1, 20, 131, 2, 32, false)                                                     \
@@ -343,6 +345,17 @@ static void attention_far_fill(const Tensor *leaf, double *value, size_t count, 
     }
 }
 
+/* All scores at some -200: where keys end inside a tile, exp(0 - lse) overflows. */
+static Tensor *attention_below(Graph *g) { return attention_case(g, 1, 21, 37, 2, 16, false); }
+static void attention_below_fill(const Tensor *leaf, double *value, size_t count, uint32_t seed)
+{
+    attention_far_fill(leaf, value, count, seed);
+    for (size_t i = 0; i < count; i++) {
+        if (!strcmp(leaf->name, "q")) value[i] = 2 * fabs(value[i]);
+        if (!strcmp(leaf->name, "k")) value[i] = -fabs(value[i]);
+    }
+}
+
 /* Self-attention of one tensor: three gradients meet in it. */
 static Tensor *attention_self(Graph *g)
 {
@@ -367,8 +380,9 @@ static const OpCase cases[] = {
     {"linear_to_one", linear_to_one, NULL, 30},
     {"linear_twice", linear_twice, NULL, 300},
     {"linear_bias_only", linear_bias_only, NULL, 530},
-    /* Far: a score of 150 is off by 150 * 2^-24 from each of two roundings, and so is its weight. */
+    /* Far: a score of 150 is off by 150 * 2^-24 in each of two roundings; so is its weight. */
     ATTENTION_CASES(ATTENTION_ROW){"attention_far", attention_far, attention_far_fill, 36 * 36},
+    {"attention_below", attention_below, attention_below_fill, 99 * 99}, /* so is one of 400 */
     {"attention_self", attention_self, NULL, 20},
 };
 
