@@ -120,7 +120,7 @@ Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *ga
                          Act act, Stream *s);
 Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
                         const float *gain, const float *bias, const float *stats, size_t n,
-                        size_t hw, int c, int groups, Act act, Stream *s);
+                        size_t hw, int c, int groups, float eps, Act act, Stream *s);
 /* x, y[rows, d], stats[rows, 2], gain, bias[d] */
 Status cpu_layernorm_fwd(float *y, float *stats, const float *x, const float *gain,
                          const float *bias, size_t rows, int d, float eps, Stream *s);
@@ -146,7 +146,7 @@ Status cuda_groupnorm_fwd(void *y, float *stats, const void *x, const float *gai
                           Act act, Dtype type, Stream *s);
 Status cuda_groupnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,
                          const float *gain, const float *bias, const float *stats, size_t n,
-                         size_t hw, int c, int groups, Act act, Dtype type, Stream *s);
+                         size_t hw, int c, int groups, float eps, Act act, Dtype type, Stream *s);
 Status cuda_layernorm_fwd(void *y, float *stats, const void *x, const float *gain,
                           const float *bias, size_t rows, int d, float eps, Dtype type, Stream *s);
 Status cuda_layernorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,

@@ -21,13 +21,13 @@ Status cuda_slice(void *y, const void *x, size_t rows, int c, int from, int coun
 Status cuda_pad(void *y, const void *x, size_t rows, int c, int from, int count, Dtype type,
                 Stream *s);
 
-/* x[n,h,w,c] -> y[n,2h,2w,c], nearest. */
-Status cpu_upsample2_fwd(float *y, const float *x, int n, int h, int w, int c, Stream *s);
-Status cpu_upsample2_dx(float *dx, const float *dy, int n, int h, int w, int c, Stream *s);
-Status cuda_upsample2_fwd(void *y, const void *x, int n, int h, int w, int c, Dtype type,
-                          Stream *s);
-Status cuda_upsample2_dx(void *dx, const void *dy, int n, int h, int w, int c, Dtype type,
-                         Stream *s);
+/* Nearest, x[n,h,w,c] -> y[n,p,q,c], h <= p, w <= q: row i is of row floor(i * (h / p)), both in
+ * fp32 as in PyTorch, columns likewise. */
+typedef struct { int n, h, w, c, p, q; } UpsampleShape;
+Status cpu_upsample_fwd(float *y, const float *x, UpsampleShape a, Stream *s);
+Status cpu_upsample_dx(float *dx, const float *dy, UpsampleShape a, Stream *s);
+Status cuda_upsample_fwd(void *y, const void *x, UpsampleShape a, Dtype type, Stream *s);
+Status cuda_upsample_dx(void *dx, const void *dy, UpsampleShape a, Dtype type, Stream *s);
 
 /* Pools over size x size windows, moved by stride, of x[n,h,w,c] -> y[n,p,q,c]. Windows may reach
  * over the border by pad pixels. 2*pad <= size, so that none lies outside. */

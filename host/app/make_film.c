@@ -165,7 +165,7 @@ static Status read_wish(Wish *w, const Options *o, bool from_film)
 /* im is empty where there is no film to start from. */
 static Status choose_shape(FilmShape *shape, const Wish *w, const Ldm *m, const Image *im)
 {
-    int unit = ldm_size_step(m), longer = im->h > im->w ? im->h : im->w;
+    int unit = ldm_scale(m), longer = im->h > im->w ? im->h : im->w;
     *shape = (FilmShape){w->h, w->w, w->channels};
     if (!w->w && im->h % unit == 0 && im->w % unit == 0) shape->h = im->h, shape->w = im->w;
     else if (!w->w) shape->h = shape->w = longer - longer % unit;

@@ -115,9 +115,11 @@ Status ldm_check(const char *folder, int size, bool weights)
     TRY_OR(done, s, need_folder(folder));
     if (weights) TRY_OR(done, s, model_folder_check(folder));
     TRY_OR(done, s, read_configs(&m));
-    if (size % ldm_size_step(&m))
-        s = FAIL(ERR_USAGE, "data.size = %d, expected a multiple of %d for the model in %s", size,
-                 ldm_size_step(&m), folder);
+    int unit = ldm_scale(&m), least = unit * unet_least_side(&m.unet_config);
+    if (size % unit || size < least)
+        s = FAIL(ERR_USAGE,
+                 "data.size = %d, expected a multiple of %d, %d or more, for the model in %s", size,
+                 unit, least, folder);
     if (!s) s = register_parameters(&m);
     if (!s) s = load_files(&m, !weights); /* into stores without memory: headers only */
 done:
@@ -174,9 +176,6 @@ void ldm_close(Ldm *m)
     free(m->folder);
     *m = (Ldm){0};
 }
-
-/* The autoencoder's scale times the UNet's halvings. */
-int ldm_size_step(const Ldm *m) { return ldm_scale(m) << (m->unet_config.n_block - 1); }
 
 int ldm_scale(const Ldm *m) { return m->vae_config.scale; }
 

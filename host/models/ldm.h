@@ -49,8 +49,8 @@ typedef struct {
     size_t unet, text, vae, lora, latent;
 } LdmSize;
 Status ldm_size(LdmSize *z, const char *folder, int size, int lora_rank);
-int ldm_size_step(const Ldm *m); /* heights and widths of films are multiples of this */
-int ldm_scale(const Ldm *m);     /* pixels a latent, each way */
+/* Pixels a latent, each way: heights and widths of films are multiples of it. */
+int ldm_scale(const Ldm *m);
 
 typedef struct {
     int h, w, channels; /* channels 1: grey, or 3 */

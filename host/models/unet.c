@@ -7,7 +7,8 @@
  *
  * Easy to get wrong: the GroupNorm before a transformer has eps 1e-6 whatever norm_eps says; the
  * skip after an attention layer is the attention's output; an upsampler's conv comes after the
- * nearest x2.
+ * nearest upsampling, which is to the size of the next skip: x2, or a pixel less or more where a
+ * level's size was odd.
  */
 #include "models/unet.h"
 
@@ -172,22 +173,29 @@ static Tensor *up_block(Unet *u, int i, Tensor *x, Skips *skips)
         x = resnet(u, j, x, c->channels[level], 1);
         if (c->up_attention[i]) x = transformer(u, j, x, c->up_transformers[i], c->heads[level]);
     }
-    if (level > 0)
-        x = layer_conv(u->g, u->s, "upsamplers.0.conv", upsample2(u->g, x), c->channels[level], 3,
-                       1);
+    if (x && level > 0) {
+        const Tensor *next = skips->x[skips->n - 1];
+        x = upsample(u->g, x, next->dim[1], next->dim[2]);
+        x = layer_conv(u->g, u->s, "upsamplers.0.conv", x, c->channels[level], 3, 1);
+    }
     graph_scope_pop(u->g);
     return x;
+}
+
+int unet_least_side(const UnetConfig *c)
+{
+    return c->downsample_padding ? 1 : 1 << (c->n_block - 1); /* halved down, not up */
 }
 
 static bool inputs_fit(Graph *g, const UnetConfig *c, const Tensor *sample, const Tensor *t,
                        const Tensor *context)
 {
     char text[64];
-    int step = 1 << (c->n_block - 1), n = sample->dim[0];
-    if (sample->ndim != 4 || sample->dim[3] != c->in_channels || sample->dim[1] % step ||
-        sample->dim[2] % step)
-        graph_fail(g, "sample %s: expected [n,h,w,%d] with h and w multiples of %d",
-                   tensor_shape_text(sample, text), c->in_channels, step);
+    int least = unet_least_side(c), n = sample->dim[0];
+    if (sample->ndim != 4 || sample->dim[3] != c->in_channels || sample->dim[1] < least ||
+        sample->dim[2] < least)
+        graph_fail(g, "sample %s: expected [n,h,w,%d] with h and w of %d or more",
+                   tensor_shape_text(sample, text), c->in_channels, least);
     if (t->ndim != 1 || t->dim[0] != n)
         graph_fail(g, "timestep %s: expected [%d]", tensor_shape_text(t, text), n);
     if (context->ndim != 3 || context->dim[0] != n || context->dim[2] != c->cross_attention_dim)

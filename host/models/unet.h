@@ -48,8 +48,10 @@ typedef struct {
 /* From a config.json as diffusers writes it; keys that are not there have diffusers' defaults. */
 Status unet_config_read(UnetConfig *c, const char *path);
 
-/* sample[n,h,w,in], timestep[n], context[n,t,cross_attention_dim] -> [n,h,w,out]. h and w must be
- * multiples of 2^(n_block-1). recompute: each resnet and each attention is a recompute segment. */
+/* sample[n,h,w,in], timestep[n], context[n,t,cross_attention_dim] -> [n,h,w,out], any h and w from
+ * unet_least_side on: of a size that 2^(n_block-1) does not divide, the up blocks restore what the
+ * down blocks rounded. recompute: each resnet and each attention is a recompute segment. */
 Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
              Tensor *context, bool recompute);
+int unet_least_side(const UnetConfig *c); /* the coarsest level has one latent left */
 #endif

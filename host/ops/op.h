@@ -29,7 +29,7 @@ static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 &&
     X(linear) X(linear_dx) X(linear_dw) X(column_sum) \
     X(attention) X(attention_bwd) \
     X(concat) X(slice) X(pad) \
-    X(upsample2) X(upsample2_dx) \
+    X(upsample) X(upsample_dx) \
     X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \
     X(embedding) X(embedding_dw) \
     X(timestep_embedding) X(mix_samples) X(mix_samples_dx) X(ddim_step) X(ddim_step_drawn) X(noise_samples) \

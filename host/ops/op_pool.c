@@ -1,4 +1,4 @@
-/* op_pool.c - maxpool, avgpool, global_avgpool and upsample2 on images [n,h,w,c]. */
+/* op_pool.c - maxpool, avgpool, global_avgpool and upsample on images [n,h,w,c]. */
 #include "kernels.h"
 #include "ops/op.h"
 #include "ops/ops.h"
@@ -179,48 +179,61 @@ Tensor *global_avgpool(Graph *g, Tensor *x)
 
 /* ---- upsampling --------------------------------------------------------------------------- */
 
-static Status upsample2_dx_cpu(const Tensor *dx, Stream *s)
+static UpsampleShape upsample_shape(const Tensor *x, const Tensor *y)
 {
-    return cpu_upsample2_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1], dx->dim[2],
-                            dx->dim[3], s);
+    return (UpsampleShape){x->dim[0], x->dim[1], x->dim[2], x->dim[3], y->dim[1], y->dim[2]};
 }
 
-static Status upsample2_dx_cuda(const Tensor *dx, Stream *s)
+static Status upsample_dx_cpu(const Tensor *dx, Stream *s)
 {
-    return cuda_upsample2_dx(dx->data, dx->src[0]->data, dx->dim[0], dx->dim[1], dx->dim[2],
-                             dx->dim[3], dx->dtype, s);
+    const Tensor *dy = dx->src[0];
+    return cpu_upsample_dx(dx->data, dy->data, upsample_shape(dx, dy), s);
 }
 
-const OpDef op_upsample2_dx = {
-    .name = "upsample2_dx", .cpu = upsample2_dx_cpu, .cuda = CUDA_RUN(upsample2_dx_cuda)};
+static Status upsample_dx_cuda(const Tensor *dx, Stream *s)
+{
+    const Tensor *dy = dx->src[0];
+    return cuda_upsample_dx(dx->data, dy->data, upsample_shape(dx, dy), dx->dtype, s);
+}
 
-static Status upsample2_cpu(const Tensor *y, Stream *s)
+const OpDef op_upsample_dx = {
+    .name = "upsample_dx", .cpu = upsample_dx_cpu, .cuda = CUDA_RUN(upsample_dx_cuda)};
+
+static Status upsample_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[0];
-    return cpu_upsample2_fwd(y->data, x->data, x->dim[0], x->dim[1], x->dim[2], x->dim[3], s);
+    return cpu_upsample_fwd(y->data, x->data, upsample_shape(x, y), s);
 }
 
-static Status upsample2_cuda(const Tensor *y, Stream *s)
+static Status upsample_cuda(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[0];
-    return cuda_upsample2_fwd(y->data, x->data, x->dim[0], x->dim[1], x->dim[2], x->dim[3],
-                              y->dtype, s);
+    return cuda_upsample_fwd(y->data, x->data, upsample_shape(x, y), y->dtype, s);
 }
 
-static void upsample2_vjp(Graph *g, Tensor *y, Tensor *dy)
+static void upsample_vjp(Graph *g, Tensor *y, Tensor *dy)
 {
     Tensor *x = y->src[0];
-    grad_add(g, x, graph_node(g, &op_upsample2_dx, 4, x->dim, 1, &dy, NULL, 0));
+    grad_add(g, x, graph_node(g, &op_upsample_dx, 4, x->dim, 1, &dy, NULL, 0));
 }
 
-const OpDef op_upsample2 = {.name = "upsample2",
-                            .cpu = upsample2_cpu,
-                            .cuda = CUDA_RUN(upsample2_cuda),
-                            .vjp = upsample2_vjp};
+const OpDef op_upsample = {.name = "upsample",
+                           .cpu = upsample_cpu,
+                           .cuda = CUDA_RUN(upsample_cuda),
+                           .vjp = upsample_vjp};
+
+Tensor *upsample(Graph *g, Tensor *x, int h, int w)
+{
+    char text[64];
+    if (!x || !is_image(g, "upsample", x)) return NULL;
+    if (h < x->dim[1] || w < x->dim[2])
+        return graph_fail(g, "upsample: %s to %d x %d pixels, expected no fewer",
+                          tensor_shape_text(x, text), h, w);
+    return graph_node(g, &op_upsample, 4, (int[]){x->dim[0], h, w, x->dim[3]}, 1, &x, NULL, 0);
+}
 
 Tensor *upsample2(Graph *g, Tensor *x)
 {
     if (!x || !is_image(g, "upsample2", x)) return NULL;
-    return graph_node(g, &op_upsample2, 4,
-                      (int[]){x->dim[0], 2 * x->dim[1], 2 * x->dim[2], x->dim[3]}, 1, &x, NULL, 0);
+    return upsample(g, x, 2 * x->dim[1], 2 * x->dim[2]);
 }

@@ -69,7 +69,8 @@ Tensor *cast(Graph *g, Tensor *x, Dtype dtype);
 Tensor *reshape(Graph *g, Tensor *x, int ndim, const int *dim);     /* a view */
 Tensor *concat(Graph *g, int n, Tensor *const *x);                  /* along the last dimension, n <= 6 */
 Tensor *slice(Graph *g, Tensor *x, int from, int count);            /* x[..., from:from+count]          */
-Tensor *upsample2(Graph *g, Tensor *x);                             /* nearest, [n,h,w,c] -> [n,2h,2w,c] */
+Tensor *upsample(Graph *g, Tensor *x, int h, int w);                /* nearest, to [n,h,w,c] of the same size or larger */
+Tensor *upsample2(Graph *g, Tensor *x);                             /* to [n,2h,2w,c] */
 Tensor *maxpool(Graph *g, Tensor *x, int size, int stride, int pad);/* windows clipped to the image; side 0: index of the maximum in its image (I32) */
 Tensor *avgpool(Graph *g, Tensor *x, int size, int stride, int pad);/* padding counts, as in torchvision */
 Tensor *global_avgpool(Graph *g, Tensor *x);                        /* [n,h,w,c] -> [n,c]               */

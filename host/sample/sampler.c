@@ -98,7 +98,7 @@ static Status plan_steps(Sampler *s)
 Status sampler_open(Sampler **out, Ldm *m, FilmShape shape, int batch, SamplerSettings set,
                     uint32_t seed)
 {
-    int unit = ldm_size_step(m);
+    int unit = ldm_scale(m);
     *out = NULL;
     if (shape.w % unit || shape.h % unit)
         return FAIL(ERR_USAGE, "size %d x %d px, expected multiples of %d for this model", shape.w,

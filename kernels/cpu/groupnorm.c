@@ -7,12 +7,18 @@
  * Traffic: forward 2 reads and a write, backward 4 reads and 1 (silu 2) writes; an image that
  * fits the second-level cache is read from memory once. An image's result depends on nothing
  * else in the batch. Many images are spread over the threads; of few, their blocks of rows.
+ *
+ * Groups of a handful of values (the coarsest level of a narrow network on a small image) are
+ * computed in double from x on: their values are near one another now and then, and of two values
+ * the normalised ones are +-1 but for eps, so that dx is what is left of a difference.
  */
 #include "cpu.h"
 #include "kernels_point.h"
 #include "norm.h"
 #include <math.h>
 #include <omp.h>
+
+enum { FEW = 8 }; /* values of a group up to which it is computed in double */
 
 /* Scratch of one image, [c] each. */
 typedef struct {
@@ -67,6 +73,85 @@ static void image_fwd(const Norm *image, const Room *r, float *stats, const floa
     norm_apply(image);
 }
 
+static bool few(size_t hw, int c, int groups) { return hw * (size_t)(c / groups) <= FEW; }
+
+/* ---- groups of few values -------------------------------------------------------------- */
+
+static double sigmoid(double z) { return 1 / (1 + exp(-z)); }
+
+static double act_value(double z, Act act)
+{
+    return act == ACT_SILU ? z * sigmoid(z) : act == ACT_RELU && z < 0 ? 0 : z;
+}
+
+static double act_slope(double z, Act act)
+{
+    double l = sigmoid(z);
+    return act == ACT_SILU ? l * (1 + z * (1 - l)) : act == ACT_RELU && !(z > 0) ? 0 : 1;
+}
+
+/* Mean and 1 / sqrt(variance + eps) of the group whose first channel is `first`. */
+static void few_stats(const Norm *image, int first, int per, double eps, double *mean, double *scale)
+{
+    double sum = 0, square = 0, count = (double)image->rows * per;
+    for (size_t r = 0; r < image->rows; r++)
+        for (int k = first; k < first + per; k++) sum += image->x[r * (size_t)image->c + k];
+    *mean = sum / count;
+    for (size_t r = 0; r < image->rows; r++)
+        for (int k = first; k < first + per; k++) {
+            double d = image->x[r * (size_t)image->c + k] - *mean;
+            square += d * d;
+        }
+    *scale = 1 / sqrt(square / count + eps);
+}
+
+static void few_fwd(const Norm *image, float *stats, const float *gain, int groups, float eps)
+{
+    int c = image->c, per = c / groups;
+    for (int g = 0; g < groups; g++) {
+        double mean, scale;
+        few_stats(image, g * per, per, eps, &mean, &scale);
+        stats[2 * g] = (float)mean;
+        stats[2 * g + 1] = (float)scale;
+        for (size_t r = 0; r < image->rows; r++)
+            for (int k = g * per; k < (g + 1) * per; k++) {
+                size_t at = r * (size_t)c + k;
+                double z = (image->x[at] - mean) * scale * gain[k] + image->bias[k];
+                image->y[at] = (float)act_value(z, image->act);
+            }
+    }
+}
+
+/* Leaves dbias and dgain in the room, as image_dx() does. */
+static void few_dx(const Norm *image, const Room *r, const float *gain, int groups, float eps)
+{
+    int c = image->c, per = c / groups;
+    for (int g = 0; g < groups; g++) {
+        double mean, scale, dz[FEW], shift = 0, slope = 0, count = (double)image->rows * per;
+        int first = g * per, i = 0;
+        few_stats(image, first, per, eps, &mean, &scale);
+        for (int k = first; k < first + per; k++) r->first[k] = r->second[k] = 0;
+        for (size_t row = 0; row < image->rows; row++)
+            for (int k = first; k < first + per; k++, i++) {
+                size_t at = row * (size_t)c + k;
+                double xhat = (image->x[at] - mean) * scale;
+                dz[i] = image->dy[at] * act_slope(xhat * gain[k] + image->bias[k], image->act);
+                r->first[k] += dz[i];
+                r->second[k] += dz[i] * xhat;
+                shift += gain[k] * dz[i];
+                slope += gain[k] * dz[i] * xhat;
+            }
+        i = 0;
+        for (size_t row = 0; row < image->rows; row++)
+            for (int k = first; k < first + per; k++, i++) {
+                size_t at = row * (size_t)c + k;
+                double xhat = (image->x[at] - mean) * scale;
+                image->dx[at] =
+                    (float)(scale * (gain[k] * dz[i] - shift / count - xhat * slope / count));
+            }
+    }
+}
+
 Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *gain,
                          const float *bias, size_t n, size_t hw, int c, int groups, float eps,
                          Act act, Stream *s)
@@ -88,7 +173,9 @@ Status cpu_groupnorm_fwd(float *y, float *stats, const float *x, const float *ga
                       .c = c,
                       .act = act,
                       .wide = wide};
-        image_fwd(&image, &r, stats + i * 2 * (size_t)groups, gain, groups, eps);
+        float *own = stats + i * 2 * (size_t)groups;
+        if (few(hw, c, groups)) few_fwd(&image, own, gain, groups, eps);
+        else image_fwd(&image, &r, own, gain, groups, eps);
     }
     return OK;
 }
@@ -118,7 +205,7 @@ static void image_dx(const Norm *image, const Room *r, const float *stats, const
 
 Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, const float *x,
                         const float *gain, const float *bias, const float *stats, size_t n,
-                        size_t hw, int c, int groups, Act act, Stream *s)
+                        size_t hw, int c, int groups, float eps, Act act, Stream *s)
 {
     void *scratch = stream_scratch(s, n * room_bytes(hw, c));
     if (!scratch) return FAIL(ERR_SPACE, "no memory for the sums of a group norm");
@@ -140,7 +227,8 @@ Status cpu_groupnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, 
                       .c = c,
                       .act = act,
                       .wide = wide};
-        image_dx(&image, &r, stats + i * 2 * (size_t)groups, gain, groups);
+        if (few(hw, c, groups)) few_dx(&image, &r, gain, groups, eps);
+        else image_dx(&image, &r, stats + i * 2 * (size_t)groups, gain, groups);
     }
     for (int k = 0; k < c; k++) {
         double bias_sum = 0, gain_sum = 0;

@@ -45,33 +45,68 @@ Status cpu_pad(float *y, const float *x, size_t rows, int c, int from, int count
     return OK;
 }
 
-Status cpu_upsample2_fwd(float *y, const float *x, int n, int h, int w, int c, Stream *s)
+/* Of `in` pixels the one that is nearest to pixel i of `out`. */
+static int nearest(int i, int in, int out)
+{
+    int from = (int)((float)i * ((float)in / (float)out));
+    return from < in ? from : in - 1;
+}
+
+/* The first of `out` pixels, from `at` on, whose nearest is `from` or a later one. */
+static int first_of(int from, int at, int in, int out)
+{
+    while (at < out && nearest(at, in, out) < from) at++;
+    return at;
+}
+
+Status cpu_upsample_fwd(float *y, const float *x, UpsampleShape a, Stream *s)
 {
     (void)s;
-    size_t pixel = (size_t)c * sizeof *y, width = (size_t)w * (size_t)c;
-#pragma omp parallel for
-    for (size_t row = 0; row < (size_t)n * (size_t)h; row++) {
-        float *to = y + row * 4 * width; /* two rows of twice the width */
-        for (size_t q = 0; q < (size_t)w; q++) {
-            memcpy(to + 2 * q * (size_t)c, x + row * width + q * (size_t)c, pixel);
-            memcpy(to + (2 * q + 1) * (size_t)c, x + row * width + q * (size_t)c, pixel);
+    size_t c = (size_t)a.c, w = (size_t)a.w, q = (size_t)a.q;
+#pragma omp parallel for collapse(2)
+    for (int n = 0; n < a.n; n++)
+        for (int i = 0; i < a.p; i++) {
+            const float *row =
+                x + ((size_t)n * (size_t)a.h + (size_t)nearest(i, a.h, a.p)) * w * c;
+            float *to = y + ((size_t)n * (size_t)a.p + (size_t)i) * q * c;
+            for (int j = 0; j < a.q; j++, to += c)
+                memcpy(to, row + (size_t)nearest(j, a.w, a.q) * c, c * sizeof *to);
         }
-        memcpy(to + 2 * width, to, 2 * width * sizeof *y);
-    }
     return OK;
 }
 
-SIMD Status cpu_upsample2_dx(float *dx, const float *dy, int n, int h, int w, int c, Stream *s)
+/* to[c] = the sum of high x wide pixels whose rows lie `row` floats apart; 2 x 2 are nearly all. */
+SIMD static void sum_pixels(float *to, const float *from, int high, int wide, int c, size_t row)
+{
+    if (high == 2 && wide == 2) {
+        const float *low = from + row;
+#pragma omp simd
+        for (int k = 0; k < c; k++) to[k] = (from[k] + from[k + c]) + (low[k] + low[k + c]);
+        return;
+    }
+    memset(to, 0, (size_t)c * sizeof *to);
+    for (int i = 0; i < high; i++)
+        for (int j = 0; j < wide; j++) {
+            const float *pixel = from + (size_t)i * row + (size_t)j * (size_t)c;
+#pragma omp simd
+            for (int k = 0; k < c; k++) to[k] += pixel[k];
+        }
+}
+
+Status cpu_upsample_dx(float *dx, const float *dy, UpsampleShape a, Stream *s)
 {
     (void)s;
-    size_t width = (size_t)w * (size_t)c;
-#pragma omp parallel for
-    for (size_t row = 0; row < (size_t)n * (size_t)h; row++)
-        for (size_t q = 0; q < (size_t)w; q++) {
-            const float *top = dy + row * 4 * width + 2 * q * (size_t)c, *low = top + 2 * width;
-            float *to = dx + row * width + q * (size_t)c;
-#pragma omp simd
-            for (int k = 0; k < c; k++) to[k] = (top[k] + top[k + c]) + (low[k] + low[k + c]);
+    size_t c = (size_t)a.c, w = (size_t)a.w, row = (size_t)a.q * c;
+#pragma omp parallel for collapse(2)
+    for (int n = 0; n < a.n; n++)
+        for (int i = 0; i < a.h; i++) {
+            int top = first_of(i, 0, a.h, a.p), end = first_of(i + 1, top, a.h, a.p);
+            const float *from = dy + ((size_t)n * (size_t)a.p + (size_t)top) * row;
+            float *to = dx + ((size_t)n * (size_t)a.h + (size_t)i) * w * c;
+            for (int j = 0, left = 0, right; j < a.w; j++, left = right, to += c) {
+                right = first_of(j + 1, left, a.w, a.q);
+                sum_pixels(to, from + (size_t)left * c, end - top, right - left, a.c, row);
+            }
         }
     return OK;
 }

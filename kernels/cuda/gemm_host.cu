@@ -157,7 +157,14 @@ template <class T> static __global__ void finish_kernel(const Gemm g)
     for (size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < g.count; i += step) {
         Pack<float, 4> sum = {};
         for (int k = 0; k < g.splits; k++) {
-            Pack<float, 4> v = *(const Pack<float, 4> *)&g.partial[k * g.part + i];
+            const float *from = &g.partial[k * g.part + i];
+            Pack<float, 4> v = {};
+            if (i + 4 <= g.count) v = *(const Pack<float, 4> *)from;
+            else {
+#pragma unroll
+                for (int e = 0; e < 3; e++)
+                    if (i + e < g.count) v.v[e] = from[e];
+            }
 #pragma unroll
             for (int e = 0; e < 4; e++) sum.v[e] += v.v[e];
         }

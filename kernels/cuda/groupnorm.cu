@@ -8,9 +8,10 @@
  * holds. An image's bits do not depend on the batch. Bound by memory: 2 passes over x forward (3
  * where an image exceeds the cache), 3 backward (5), and 2 rows of c floats an image for the
  * parameters' gradients, which one more kernel sums over the images in order.
- * Limits: a group of at most 320 packs of channels.
+ * Groups of a few values go to groupnorm_few.cu. Limits: a group of at most 320 packs of channels.
  */
 #include "async.cuh"
+#include "groupnorm_few.cuh"
 #include "kernels_point.h"
 #include "norm_backward.cuh"
 #include "totals.cuh"
@@ -287,6 +288,8 @@ Status cuda_groupnorm_fwd(void *y, float *stats, const void *x, const float *gai
     Tiling t, w;
     int packs = tile(&t, hw, c, groups, type);
     if (packs < 0) return unsupported(c, groups);
+    if (hw * (c / groups) <= FEW)
+        return groupnorm_few_fwd(y, stats, x, gain, bias, n, hw, c, groups, eps, act, type, s);
     w = t;
     int pack = pack_of(packs, type), threads = whole_threads(&w, pack, WHOLE_THREADS);
     size_t bytes = whole_bytes(w, threads, pack, type);
@@ -310,7 +313,7 @@ Status cuda_groupnorm_fwd(void *y, float *stats, const void *x, const float *gai
 
 Status cuda_groupnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,
                          const float *gain, const float *bias, const float *stats, size_t n,
-                         size_t hw, int c, int groups, Act act, Dtype type, Stream *s)
+                         size_t hw, int c, int groups, float eps, Act act, Dtype type, Stream *s)
 {
     Tiling t, w;
     int packs = tile(&t, hw, c, groups, type);
@@ -318,7 +321,7 @@ Status cuda_groupnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, c
     w = t;
     int pack = pack_of(packs, type), threads = whole_threads(&w, pack, WHOLE_THREADS_BACK);
     size_t bytes = 2 * whole_bytes(w, threads, pack, type) + room_bytes(threads, pack);
-    bool whole = bytes <= WHOLE_BYTES;
+    bool few = hw * (c / groups) <= FEW, whole = few || bytes <= WHOLE_BYTES;
     size_t image = hw * c * dtype_bytes(type), some = images_at_once(n, image, 2), wide = c;
     size_t sums = whole ? 0 : some * t.blocks * 2 * wide, coefs = whole ? 0 : some * groups * 2;
     float *scratch = (float *)stream_scratch(s, (sums + coefs + n * 2 * wide) * sizeof(float));
@@ -326,7 +329,10 @@ Status cuda_groupnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, c
     float *shares = scratch + sums + coefs, *shares2 = shares + n * wide;
     Backward b = {
         dx, dy, x, stats, gain, bias, shares, shares2, scratch, (float2 *)(scratch + sums), false};
-    if (whole) TRY(NORM_DISPATCH(whole_dx, type, packs, act, b, n, threads, bytes, w, s));
+    if (few)
+        TRY(groupnorm_few_dx(dx, shares, shares2, dy, x, gain, bias, n, hw, c, groups, eps, act,
+                             type, s));
+    else if (whole) TRY(NORM_DISPATCH(whole_dx, type, packs, act, b, n, threads, bytes, w, s));
     for (size_t i = 0; i < n && !whole; i += some) {
         b.dx = (char *)dx + i * image;
         b.dy = (const char *)dy + i * image;

@@ -204,10 +204,6 @@ static __global__ void __launch_bounds__(THREADS)
 /* ---- nearest upsampling from h x w to p x q pixels --------------------------------------------
  */
 
-struct Nearest {
-    int n, h, w, c, p, q;
-};
-
 /* Of `in` pixels the one nearest to pixel i of `out`, scale = in / out in fp32 as in PyTorch. */
 DEVICE int nearest(int i, int in, float scale) { return min((int)(i * scale), in - 1); }
 
@@ -221,7 +217,7 @@ DEVICE int first_of(int from, int in, int out, float scale)
 
 template <class T, int V>
 static __global__ void __launch_bounds__(THREADS)
-    upsample_kernel(T *y, const T *x, Nearest a, Walk w, float down, float across)
+    upsample_kernel(T *y, const T *x, UpsampleShape a, Walk w, float down, float across)
 {
     SWEEP(i, w.count)
     {
@@ -235,7 +231,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 template <class T, int V>
 static __global__ void __launch_bounds__(THREADS)
-    upsample_dx_kernel(T *dx, const T *dy, Nearest a, Walk w, float down, float across)
+    upsample_dx_kernel(T *dx, const T *dy, UpsampleShape a, Walk w, float down, float across)
 {
     SWEEP(i, w.count)
     {
@@ -346,24 +342,21 @@ Status cuda_global_avgpool_dx(void *dx, const void *dy, int n, int hw, int c, Dt
     return launched("global_avgpool_dx");
 }
 
-Status cuda_upsample2_fwd(void *y, const void *x, int n, int h, int w, int c, Dtype type, Stream *s)
+Status cuda_upsample_fwd(void *y, const void *x, UpsampleShape a, Dtype type, Stream *s)
 {
     Walk over;
-    int pack = pack_of(c, type);
-    Nearest a = {n, h, w, c, 2 * h, 2 * w};
-    TRY(walk(&over, n, a.p, a.q, c, pack));
+    int pack = pack_of(a.c, type);
+    TRY(walk(&over, a.n, a.p, a.q, a.c, pack));
     LAUNCH(upsample_kernel, sweep_blocks(over.count, THREADS), y, OF_X, a, over, (float)a.h / a.p,
            (float)a.w / a.q);
     return launched("upsample");
 }
 
-Status cuda_upsample2_dx(void *dx, const void *dy, int n, int h, int w, int c, Dtype type,
-                         Stream *s)
+Status cuda_upsample_dx(void *dx, const void *dy, UpsampleShape a, Dtype type, Stream *s)
 {
     Walk over;
-    int pack = pack_of(c, type);
-    Nearest a = {n, h, w, c, 2 * h, 2 * w};
-    TRY(walk(&over, n, h, w, c, pack));
+    int pack = pack_of(a.c, type);
+    TRY(walk(&over, a.n, a.h, a.w, a.c, pack));
     LAUNCH(upsample_dx_kernel, sweep_blocks(over.count, THREADS), dx, OF_DY, a, over,
            (float)a.h / a.p, (float)a.w / a.q);
     return launched("upsample_dx");

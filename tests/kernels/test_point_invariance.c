@@ -94,7 +94,7 @@ static void run_groupnorm(const Batch *b, Stream *s)
                                        b->groups, 1e-5f, b->act, s),
                      OK);
     assert_int_equal(cpu_groupnorm_dx(b->dx, b->dgain, b->dbias, b->dy, b->x, b->gain, b->bias,
-                                      b->stats, b->n, b->hw, b->c, b->groups, b->act, s),
+                                      b->stats, b->n, b->hw, b->c, b->groups, 1e-5f, b->act, s),
                      OK);
 }
 static void run_layernorm(const Batch *b, Stream *s)
@@ -208,7 +208,7 @@ static void run_sums(float *at, const float *x, const float *dy, const float *ga
     assert_int_equal(
         cpu_groupnorm_fwd(y[1], stats[1], x, gain, bias, 1, rows, c, 1, 1e-5f, ACT_SILU, s), OK);
     assert_int_equal(cpu_groupnorm_dx(dx[1], dgain[1], dbias[1], dy, x, gain, bias, stats[1], 1,
-                                      rows, c, 1, ACT_SILU, s),
+                                      rows, c, 1, 1e-5f, ACT_SILU, s),
                      OK);
     assert_int_equal(cpu_layernorm_fwd(y[2], stats[0], x, gain, bias, rows, c, 1e-5f, s), OK);
     assert_int_equal(cpu_layernorm_dx(dx[2], dgain[2], dbias[2], dy, x, gain, stats[0], rows, c, s),

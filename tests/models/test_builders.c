@@ -73,7 +73,7 @@ static void fill_normal(Exec *e, Tensor *t, uint32_t seed)
 /* Runs forward and backward; gradients are left in the store. */
 static size_t run_unet(ParamStore *s, Device *d, uint32_t seed, bool recompute, float *out)
 {
-    Recorded r = record_unet(s, &small, 16, 12, recompute);
+    Recorded r = record_unet(s, &small, 15, 13, recompute);
     require(graph_status(r.g));
     if (!s->value) {
         require(params_alloc(s, d, true));
@@ -97,7 +97,7 @@ static size_t run_unet(ParamStore *s, Device *d, uint32_t seed, bool recompute, 
 static void test_recompute(void **state)
 {
     (void)state;
-    enum { OUT = 2 * 16 * 12 * 4 };
+    enum { OUT = 2 * 15 * 13 * 4 };
     uint32_t seed = (uint32_t)time(NULL);
     ParamStore s = {0};
     Device *d;
@@ -133,10 +133,12 @@ static void test_inputs(void **state)
 {
     (void)state;
     ParamStore s = {0};
-    Recorded r = record_unet(&s, &small, 16, 13, false);
-    expect_graph_error(r.g, r.out,
-                       "sample [2,16,13,4]: expected [n,h,w,4] with h and w multiples of 2");
     UnetConfig c = small;
+    c.downsample_padding = 0;
+    Recorded r = record_unet(&s, &c, 16, 1, false);
+    expect_graph_error(r.g, r.out,
+                       "sample [2,16,1,4]: expected [n,h,w,4] with h and w of 2 or more");
+    c = small;
     c.cross_attention_dim = 13;
     r = record_unet(&s, &c, 16, 12, false);
     expect_graph_error(r.g, r.out, "encoder_hidden_states [2,5,12]: expected [2,tokens,13]");
@@ -158,6 +160,10 @@ static void test_inputs(void **state)
     g = graph_new();
     image = graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){1, 24, 20, 3});
     expect_graph_error(g, autoencoder_tiny_encode(g, &s, &tiny, image), "multiples of 8");
+
+    g = graph_new();
+    image = graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){1, 3, 5, 2});
+    expect_graph_error(g, upsample(g, image, 6, 4), "[1,3,5,2] to 6 x 4 pixels, expected no fewer");
 
     ClipTextConfig text = {.vocab_size = 9,
                            .max_position_embeddings = 7,

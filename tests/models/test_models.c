@@ -395,6 +395,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         GOLDEN("unet_conv", AS_FOLDER),        GOLDEN("unet_linear", AS_FOLDER),
         GOLDEN("unet_switches", AS_FOLDER),    GOLDEN("inception_transform", AS_FOLDER),
+        GOLDEN("unet_odd", AS_FOLDER),         GOLDEN("unet_odd_floor", AS_FOLDER),
         GOLDEN("text_quick_gelu", AS_FOLDER),  GOLDEN("text_gelu", WITH_TOP),
         GOLDEN("kl_quant_encode", AS_FOLDER),  GOLDEN("kl_quant_decode", AS_FOLDER),
         GOLDEN("kl_plain_encode", AS_FOLDER),  GOLDEN("kl_plain_decode", AS_FOLDER),

@@ -117,8 +117,8 @@ class Case:
         self.pipe = cls(vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=net.eval(), scheduler=own,
                         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
         settle(self.pipe, rng, channels)
-        unit = max(scale * 2 ** (blocks - 1), 1 if self.from_film else 8)  # the latter is what their txt2img takes
-        self.h, self.w = (unit * int(rng.integers(2, max(3, 128 // unit + 1))) for _ in range(2))
+        unit = scale if self.from_film else max(scale, 8)  # the latter is what their txt2img takes
+        self.h, self.w = (unit * int(rng.integers(2 ** blocks, 128 // unit + 1)) for _ in range(2))
         self.grey = pick(rng, [True, False])
         self.image = picture(rng, self.h, self.w, self.grey)
         self.steps = int(rng.integers(1, 16))

@@ -38,13 +38,21 @@ def draw_config(rng):
     return config
 
 
+def coarsest(size, halvings, padding):
+    for _ in range(halvings):
+        size = (size + padding) // 2
+    return size
+
+
 def draw(rng, index):
     config = draw_config(rng)
     module = randomize(UNet2DConditionModel(**config), rng)
     n = pick(rng, [1, 2, 3])
-    step = 2 ** (len(config["block_out_channels"]) - 1)
-    # the finest latents that all levels divide; diffusers pads others up, we refuse them
-    h, w = (step * int(rng.integers(1, max(2, 24 // step) + 1)) for _ in range(2))
+    # latents of any size, a third of them such that all levels divide it
+    halvings = len(config["block_out_channels"]) - 1
+    unit = pick(rng, [1, 1, 2 ** halvings])
+    sizes = [a for a in range(unit, 25, unit) if coarsest(a, halvings, config["downsample_padding"]) >= 1]
+    h, w = pick(rng, sizes), pick(rng, sizes)
     cross = config["cross_attention_dim"]
     cross = cross if isinstance(cross, int) else cross[0]
     inputs = {"sample": normal(rng, (n, config["in_channels"], h, w)),

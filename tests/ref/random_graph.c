@@ -60,7 +60,7 @@ static Tensor *grow(Maker *m)
 {
     Graph *g = m->r->g;
     Tensor *a = pick(m), *b;
-    int c = a->dim[3], from;
+    int c = a->dim[3], side = a->dim[1], from;
     switch (below(m, 8)) {
     case 0: return add(g, a, partner(m, a, 4));
     case 1:
@@ -69,7 +69,10 @@ static Tensor *grow(Maker *m)
     case 2:
         from = below(m, c);
         return slice(g, a, from, 1 + below(m, c - from));
-    case 3: return a->dim[1] > 4 ? maxpool(g, a, 2, 2, 0) : upsample2(g, a);
+    case 3:
+        if (side > 4) return maxpool(g, a, 2, 2, 0);
+        side = 2 * side - below(m, 2);
+        return upsample(g, a, side, side);
     case 4: return maxpool(g, a, 3, 1, 1);
     case 5: return avgpool(g, a, 3, 1, 1);
     case 6:

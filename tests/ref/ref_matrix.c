@@ -238,7 +238,9 @@ static Tensor *conv_case(Graph *g, ConvShape c, bool bias)
     X(conv_stride_tiles, true, 2, 11, 9, 8, 24, 3, 3, 2, 1, 1, 0, 1)                               \
     X(conv_long_fwd, true, 1, 4, 5, 40, 8, 3, 3, 1, 1, 1, 1, 1)                                    \
     X(conv_long_dx, true, 2, 3, 5, 8, 40, 3, 3, 1, 1, 1, 1, 1)                                     \
-    X(conv_long_dw, true, 2, 12, 13, 8, 8, 3, 3, 1, 1, 1, 1, 1)
+    X(conv_long_dw, true, 2, 12, 13, 8, 8, 3, 3, 1, 1, 1, 1, 1)\
+    X(conv_long, true, 3, 4, 5, 101, 9, 3, 3, 1, 1, 1, 1, 1)                                       \
+    X(conv_long_down, false, 2, 5, 4, 70, 20, 3, 3, 2, 0, 0, 1, 1)
 
 #define CONV_BUILD(name, bias, ...)                                                                \
     static Tensor *name(Graph *g) { return conv_case(g, (ConvShape){__VA_ARGS__}, bias); }
@@ -268,6 +270,11 @@ static Tensor *linear_one_row(Graph *g)
 {
     return linear(g, case_leaf(g, "x", 2, (int[]){1, 130}), case_leaf(g, "w", 2, (int[]){5, 130}),
                   NULL);
+}
+static Tensor *linear_long(Graph *g)
+{
+    return linear(g, case_leaf(g, "x", 2, (int[]){7, 1234}),
+                  case_leaf(g, "w", 2, (int[]){19, 1234}), case_leaf(g, "b", 1, (int[]){19}));
 }
 static Tensor *linear_to_one(Graph *g)
 {
@@ -356,8 +363,9 @@ static Tensor *attention_self(Graph *g)
     return attention(g, x, x, x, 2, false);
 }
 
-/* The longest sum: of a weight's gradient, n*p*q, or of r*s*c, r*s*k. 400 bounds all cases.
- * (No bias where there is one output: its gradient, one sum that may be near zero, has no scale.)
+/* The longest sum: of a weight's gradient, n*p*q, or of r*s*c, r*s*k. 400 bounds all cases: longer
+ * sums forward are taken in parts of fewer. (No bias where there is one output: its gradient, one
+ * sum that may be near zero, has no scale.)
  */
 #define CONV_ROW(name, ...) {#name, name, NULL, 400},
 /* Scores over dh, then sums over keys or queries. */
@@ -368,6 +376,7 @@ static const OpCase cases[] = {
     {"linear_rows", linear_rows, NULL, 37},
     {"linear_tiles", linear_tiles, NULL, 264},
     {"linear_one_row", linear_one_row, NULL, 130},
+    {"linear_long", linear_long, NULL, 400}, /* taken in parts */
     {"linear_to_one", linear_to_one, NULL, 30},
     {"linear_twice", linear_twice, NULL, 300},
     {"linear_bias_only", linear_bias_only, NULL, 530},

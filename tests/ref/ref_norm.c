@@ -190,6 +190,8 @@ static Tensor *gn_vector(Graph *g)
 {
     return group_case(g, 2, (int[]){3, 40}, 2, ACT_SILU);
 } /* no positions */
+/* dx is all cancellation: the normalised values are +-1 but for eps */
+static Tensor *gn_pairs(Graph *g) { return group_case(g, 3, (int[]){4, 2, 8}, 8, ACT_NONE); }
 static Tensor *gn_one(Graph *g) { return group_case(g, 4, (int[]){1, 1, 1, 9}, 1, ACT_NONE); }
 static Tensor *gn_image(Graph *g)
 {
@@ -289,6 +291,7 @@ static const OpCase cases[] = {
     {"groupnorm of one channel", gn_each, NULL, 5},
     {"groupnorm of a vector", gn_vector, NULL, 20},
     {"groupnorm of one position", gn_one, NULL, 9},
+    {"groupnorm of pairs", gn_pairs, NULL, 2},
     {"groupnorm of one image", gn_image, NULL, 1116},
     {"groupnorm of many rows", gn_tall, NULL, 25315},
     {"groupnorm of half as many", gn_tallish, kink_fill, 12985},

@@ -53,20 +53,27 @@ static size_t pixel(const Tensor *t, int n, int h, int w, int c)
             for (int w = 0; w < (t)->dim[2]; w++)                                                  \
                 for (int c = 0; c < (t)->dim[3]; c++)
 
-static void upsample2_twin(const Tensor *y)
+/* floor(i in / out): sizes of the cases are so small that fp32 gives the same. */
+static size_t upsample_from(const Tensor *x, const Tensor *y, int n, int h, int w, int c)
 {
+    return pixel(x, n, h * x->dim[1] / y->dim[1], w * x->dim[2] / y->dim[2], c);
+}
+
+static void upsample_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[0];
     EACH_PIXEL(y)
-    ref_data(y)[pixel(y, n, h, w, c)] = ref_data(y->src[0])[pixel(y->src[0], n, h / 2, w / 2, c)];
+    ref_data(y)[pixel(y, n, h, w, c)] = ref_data(x)[upsample_from(x, y, n, h, w, c)];
 }
 
 static void clear(const Tensor *t) { memset(t->data, 0, tensor_count(t) * sizeof(double)); }
 
-static void upsample2_dx_twin(const Tensor *dx)
+static void upsample_dx_twin(const Tensor *dx)
 {
     const Tensor *dy = dx->src[0];
     clear(dx);
     EACH_PIXEL(dy)
-    ref_data(dx)[pixel(dx, n, h / 2, w / 2, c)] += ref_data(dy)[pixel(dy, n, h, w, c)];
+    ref_data(dx)[upsample_from(dx, dy, n, h, w, c)] += ref_data(dy)[pixel(dy, n, h, w, c)];
 }
 
 static bool inside(const Tensor *x, int h, int w)
@@ -257,8 +264,8 @@ static const Twin twins[] = {
     {&op_concat, concat_twin},
     {&op_slice, slice_twin},
     {&op_pad, pad_twin},
-    {&op_upsample2, upsample2_twin},
-    {&op_upsample2_dx, upsample2_dx_twin},
+    {&op_upsample, upsample_twin},
+    {&op_upsample_dx, upsample_dx_twin},
     {&op_maxpool, maxpool_twin},
     {&op_maxpool_dx, maxpool_dx_twin},
     {&op_avgpool, avgpool_twin},
@@ -321,6 +328,10 @@ static Tensor *upsample2_packs_case(Graph *g) { return upsample2(g, image(g, 2, 
 static Tensor *global_packs_case(Graph *g) { return global_avgpool(g, image(g, 2, 3, 9, 264)); }
 static Tensor *global_small_case(Graph *g) { return global_avgpool(g, image(g, 2, 1, 2, 40)); }
 static Tensor *upsample2_case(Graph *g) { return upsample2(g, image(g, 2, 3, 5, 9)); }
+static Tensor *upsample_less_case(Graph *g) { return upsample(g, image(g, 2, 3, 4, 19), 5, 7); }
+static Tensor *upsample_more_case(Graph *g) { return upsample(g, image(g, 2, 3, 4, 9), 7, 9); }
+static Tensor *upsample_same_case(Graph *g) { return upsample(g, image(g, 1, 5, 1, 17), 5, 1); }
+static Tensor *upsample_far_case(Graph *g) { return upsample(g, image(g, 1, 2, 3, 5), 9, 4); }
 static Tensor *global_avgpool_case(Graph *g) { return global_avgpool(g, image(g, 3, 5, 7, 9)); }
 
 static Tensor *embedding_case(Graph *g)
@@ -457,6 +468,10 @@ static const OpCase cases[] = {
     {"slice", slice_case, NULL, 2},
     {"concat of packs", concat_packs_case, NULL, 3},
     {"upsample2", upsample2_case, NULL, 4},
+    {"upsample 3x4 to 5x7", upsample_less_case, NULL, 4},
+    {"upsample 3x4 to 7x9", upsample_more_case, NULL, 9},
+    {"upsample 5x1 to 5x1", upsample_same_case, NULL, 1},
+    {"upsample 2x3 to 9x4", upsample_far_case, NULL, 10},
     {"upsample2 of packs", upsample2_packs_case, NULL, 4},
     {"maxpool 3/2", maxpool_case, distinct, 4},
     {"maxpool 3/1 padded", maxpool_padded_case, distinct, 9},

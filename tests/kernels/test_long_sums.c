@@ -1,0 +1,125 @@
+/* test_long_sums.c - long sums of forward convolutions and linear layers lose little to rounding.
+ *
+ * Each addition to an fp32 number rounds it by at most u = 2^-24 of its size, u / sqrt(3) root mean
+ * square. Of n products alike in size and random in sign, added one after the other to one number,
+ * the partial sums grow as sqrt(i), and the error relative to the result is u / sqrt(3) *
+ * sqrt(n / 2): at n = 20,000 58 u, and as much again in each layer of a deep network. Taken in
+ * parts of p products which are then added up, it is u / sqrt(3) * sqrt((p + n / p) / 2): 9 u at
+ * p = 400, which is what is allowed here. Measured over all outputs against sums in double. */
+#include "base/random.h"
+#include "kernels.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+enum { PART = 400 };
+
+static uint32_t seed, draws;
+
+static float *uniforms(size_t n)
+{
+    float *v = malloc(n * sizeof *v);
+    assert_non_null(v);
+    RandomKey key = {seed, STREAM_TEST, draws++, 0};
+    for (size_t i = 0; i < n; i++)
+        v[i] = (float)((double)random_below(key, (uint32_t)i, 1u << 24) / (1 << 23) - 1);
+    return v;
+}
+
+static int between(int low, int high)
+{
+    return low + (int)random_below((RandomKey){seed, STREAM_TEST, draws++, 1}, 0,
+                                   (uint32_t)(high - low + 1));
+}
+
+/* One output in double; terms: how many products are inside the image. */
+static double exact(const ConvShape *a, const float *x, const float *w, int n, int p, int q, int k,
+                    int *terms)
+{
+    double sum = 0;
+    for (int r = 0; r < a->r; r++)
+        for (int s = 0; s < a->s; s++) {
+            int i = p * a->stride + r - a->top, j = q * a->stride + s - a->left;
+            if (i < 0 || i >= a->h || j < 0 || j >= a->w) continue;
+            const float *pixel = x + (size_t)((n * a->h + i) * a->w + j) * (size_t)a->c;
+            const float *filter = w + (size_t)((k * a->r + r) * a->s + s) * (size_t)a->c;
+            for (int c = 0; c < a->c; c++) sum += (double)pixel[c] * filter[c];
+            *terms += a->c;
+        }
+    return sum;
+}
+
+/* Root mean square error relative to the outputs', as a share of what is allowed. */
+static void check(ConvShape a, bool linear)
+{
+    int rows = conv_out(a.h, a.top, a.bottom, a.r, a.stride),
+        cols = conv_out(a.w, a.left, a.right, a.s, a.stride);
+    size_t in = (size_t)(a.n * a.h * a.w) * (size_t)a.c, out = (size_t)(a.n * rows * cols * a.k);
+    float *x = uniforms(in), *w = uniforms((size_t)(a.k * a.r * a.s) * (size_t)a.c);
+    float *b = uniforms((size_t)a.k), *y = uniforms(out), *at = y;
+    Stream *stream;
+    assert_int_equal(cpu_stream_new(&stream), OK);
+    Status s = linear ? cpu_linear_fwd(y, x, w, b, (size_t)(a.n * a.h * a.w), a.c, a.k, stream)
+                      : cpu_conv2d_fwd(y, x, w, b, &a, stream);
+    assert_int_equal(s, OK);
+    double error = 0, size = 0, allowed = 0;
+    for (int n = 0; n < a.n; n++)
+        for (int p = 0; p < rows; p++)
+            for (int q = 0; q < cols; q++)
+                for (int k = 0; k < a.k; k++, at++) {
+                    int terms = 1;
+                    double want = b[k] + exact(&a, x, w, n, p, q, k, &terms);
+                    double part = terms < PART ? terms : PART;
+                    error += (*at - want) * (*at - want);
+                    size += want * want;
+                    allowed += want * want * (part + terms / part) / 2;
+                }
+    double relative = sqrt(error / size), limit = 0x1p-24 / sqrt(3) * sqrt(allowed / size);
+    printf("%s of %5d products: error %.1f u, %.1f u allowed\n", linear ? "linear" : "conv  ",
+           a.r * a.s * a.c, relative * 0x1p24, limit * 0x1p24);
+    if (!(relative <= limit))
+        fail_msg("seed %u: %dx%d filter over %d channels to %d, %d x %d pixels: error %.1f u, "
+                 "at most %.1f u",
+                 seed, a.r, a.s, a.c, a.k, a.h, a.w, relative * 0x1p24, limit * 0x1p24);
+    cpu_stream_free(stream);
+    free(x);
+    free(w);
+    free(b);
+    free(y);
+}
+
+static void test_conv(void **state)
+{
+    (void)state;
+    static const int filter[][2] = {{3, 3}, {3, 3}, {1, 7}, {7, 1}, {5, 5}, {1, 1}};
+    for (int i = 0; i < 6; i++) {
+        const int *f = filter[i], taps = f[0] * f[1], stride = between(1, 2);
+        int c = between(2400, 20000) / taps, up = f[0] / 2, left = f[1] / 2;
+        check((ConvShape){2, between(7, 9), between(7, 9), c, between(9, 20), f[0], f[1], stride,
+                          up, left, up, left},
+              false);
+    }
+}
+
+static void test_linear(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        check((ConvShape){1, 1, between(20, 70), between(2400, 20000), between(10, 40), 1, 1, 1, 0,
+                          0, 0, 0},
+              true);
+}
+
+int main(void)
+{
+    seed = (uint32_t)time(NULL);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_linear)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
