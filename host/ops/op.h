@@ -6,7 +6,8 @@
 static inline Tensor *op_shapes_differ(Graph *g, const char *op, const Tensor *a, const Tensor *b)
 {
     char sa[64], sb[64];
-    if (tensor_same_shape(a, b)) return graph_fail(g, "%s: %s of two storage types", op, tensor_shape_text(a, sa));
+    if (tensor_same_shape(a, b) && a->dtype != b->dtype)
+        return graph_fail(g, "%s: %s of two storage types", op, tensor_shape_text(a, sa));
     return graph_fail(g, "%s: shapes %s and %s differ", op, tensor_shape_text(a, sa), tensor_shape_text(b, sb));
 }
 /* Of one shape and storage type. */

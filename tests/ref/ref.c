@@ -8,10 +8,10 @@
 #include <string.h>
 
 extern const RefFamily ref_basic;
-extern const RefFamily ref_shape, ref_loss, ref_gaussian;
+extern const RefFamily ref_shape, ref_loss, ref_gaussian, ref_diffusion;
 extern const RefFamily ref_point, ref_norm, ref_matrix;
-const RefFamily *const ref_family[] = {&ref_basic, &ref_shape,    &ref_loss, &ref_point,
-                                      &ref_norm,  &ref_gaussian, &ref_matrix};
+const RefFamily *const ref_family[] = {&ref_basic, &ref_shape, &ref_diffusion, &ref_loss,
+                                       &ref_point, &ref_norm,  &ref_gaussian,  &ref_matrix};
 const int ref_family_count = sizeof ref_family / sizeof *ref_family;
 
 const Twin *ref_find(const OpDef *op)
@@ -244,7 +244,10 @@ static int compare(const OpCase *c, const char *what, const float *got, const do
     return 0;
 }
 
-typedef struct { float *value[72]; int n; } Snapshot; /* outputs, then state leaves */
+typedef struct {
+    float *value[72];
+    int n;
+} Snapshot; /* outputs, then state leaves */
 
 static void poison(Device *d, const Tensor *t)
 {
