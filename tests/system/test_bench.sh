@@ -23,7 +23,7 @@ losses=$(sed -n 's/.*"loss":\([0-9.e+-]*\).*/\1/p' "$work/out")
 echo $losses | awk '{exit !($3 < $2 && $2 < $1)}' || fail "losses of the same batch do not fall: $losses"
 
 bench resnet && fail "an unknown network is taken"
-grep -q 'found resnet, expected unet or inception' "$work/err" || fail "message for an unknown network"
+grep -q 'found resnet, expected unet, inception or kernels' "$work/err" || fail "message for an unknown network"
 bench unet --model "$work" && fail "a folder without a model is taken"
 grep -q "$work/unet/config.json" "$work/err" || fail "message for a folder without a model"
 
