@@ -78,12 +78,12 @@ for p in $programs; do
     [ -n "$lacks" ] && { say "$p lacks: $lacks"; broken=1; }
 done
 [ $broken = 0 ] || exit 3
-torch=$("$python" -c 'import torch; print(torch.__version__, torch.cuda.is_available())' 2>/dev/null) || torch=
+torch=$("$python" -c 'import torch; torch.zeros(1, device="cuda"); print(torch.__version__)' 2>/dev/null) || torch=
 {
     echo "$names" | sort | uniq -c
     nvidia-smi -i 0 --query-gpu=driver_version,memory.total,clocks.max.sm,power.limit --format=csv
     "$build/equipoise" devices
-    echo "PyTorch: ${torch:-none}"
+    echo "PyTorch: ${torch:-none that sees the GPU}"
     date -u +%Y-%m-%d
 } >"$out/machine.txt" 2>&1
 cat "$out/machine.txt"
@@ -129,7 +129,7 @@ if [ -n "$torch" ]; then
     check "models against PyTorch" 20 "$python" bench/peers/check.py --program "$build/equipoise" --out "$out/models.csv" || models=failed
 else
     models="not run"
-    skip "models against PyTorch" "no $python with torch"
+    skip "models against PyTorch" "no $python with a torch that sees the GPU"
 fi
 say "checks: $failures failed, $(left) s left"
 
@@ -138,7 +138,7 @@ if [ "${EQ_BENCH:-1}" = 0 ]; then
     say "measurements: not run: EQ_BENCH=0"
 elif [ -z "$torch" ]; then
     timeout "$(left)" "$build/equipoise" bench kernels --device cuda --batch 8 >"$out/kernels.csv"
-    say "kernels: no PyTorch to compare with; $(wc -l <"$out/kernels.csv") lines in $out/kernels.csv"
+    say "kernels: no PyTorch to compare with; models: not run; $(wc -l <"$out/kernels.csv") lines in $out/kernels.csv"
 else
     long=()
     [ "${EQ_LONG:-0}" = 1 ] && long=(--long)

@@ -5,6 +5,9 @@
 The oracle is nets.py in float64. In fp32 an output may be off by 1e-5 of its norm and a gradient by 1e-4
 of its own plus 1e-7 of the largest gradient's, or by 1.25 times what PyTorch in fp32 is off by; in bf16
 an output, or all gradients together, by twice what PyTorch with everything in bf16 is off by. Exits 1 on a miss.
+Inception-V3 has kinks: a unit that is zero to rounding, or two values that share a window's maximum, pass the gradient
+another way in every fp32 program, and which tensor that shows in is chance. So its gradients in fp32 may be off, each
+relative to its norm, by what any of them is off by in float64 when inputs and weights change by 16 roundings.
 --tiny: sizes for a machine without a GPU.
 """
 import argparse
@@ -21,6 +24,7 @@ import nets
 import tensors
 
 OUTPUT, GRADIENT, FLOOR, PEER, NAIVE = 1e-5, 1e-4, 1e-7, 1.25, 2.0
+NUDGE, NUDGES = 16 * 2.0 ** -24, 3
 
 
 def randomize(module, seed):
@@ -47,11 +51,17 @@ class Case:
         self.name, self.model, self.module, self.config, self.weights = name, model, module, config, weights
         self.inputs, self.call, self.outputs, self.integers, self.train = inputs, call, outputs, integers or {}, train
 
-    def torch(self, dtype, device):
-        """Outputs and gradients in float64 on the CPU."""
+    def torch(self, dtype, device, nudge=None):
+        """Outputs and gradients in float64 on the CPU; nudge: seed of a change of all that goes in."""
         state = {k: v.clone() for k, v in self.module.state_dict().items()}
         m = self.module.to(device=device, dtype=dtype).train(self.train)
-        x = {k: v.to(device, dtype).requires_grad_() for k, v in self.inputs.items()}
+        x = {k: v.to(device, dtype) for k, v in self.inputs.items()}
+        if nudge is not None:
+            torch.manual_seed(nudge)
+            with torch.no_grad():
+                for v in [*x.values(), *m.parameters()]:
+                    v.mul_(1 + NUDGE * torch.randn_like(v))
+        x = {k: v.requires_grad_() for k, v in x.items()}
         y = self.call(m, **x, **{k: v.to(device) for k, v in self.integers.items()})
         y = dict(zip(self.outputs, y))
         wanted = {**x, **dict(m.named_parameters())}
@@ -61,6 +71,13 @@ class Case:
         out.update({"grad." + k: v.double().cpu() for k, v in zip(wanted, grads) if v is not None})
         self.module.to("cpu", torch.float32).load_state_dict(state)
         return out
+
+    def kinks(self, want, device):
+        """How far the gradients of a nudged oracle are off, the worst relative to its norm; 0: it has no kinks."""
+        if not isinstance(self.module, nets.Inception):
+            return 0.0
+        return max(off(v, want[k]) / want[k].norm().item() for seed in range(NUDGES)
+                   for k, v in self.torch(torch.float64, device, seed).items() if k.startswith("grad."))
 
     def dy(self, name, like):
         g = torch.Generator().manual_seed(sum(name.encode()))
@@ -134,15 +151,15 @@ def cases(tiny):
     yield unet_case("unet 2.1", {**two, "attention_head_dim": [5, 10], "cross_attention_dim": 1024,
                                  "use_linear_projection": True}, 32, 77)
     yield from vae_cases({}, 128)
-    yield inception_case("inception", 299, True, False, 4)
-    yield inception_case("inception, training", 299, True, True, 8)
+    yield inception_case("inception", 299, True, False, 2)
+    yield inception_case("inception, training", 299, True, True, 4)
 
 
 def off(a, b):
     return (a - b).norm().item()
 
 
-def compare(got, want, peer, precision):
+def compare(got, want, peer, precision, kinks=0.0):
     """[(what, error, limit)] relative to the norms; of the gradients in fp32 the one nearest to its limit."""
     rows, grads = [], [k for k in want if k.startswith("grad.")]
     for k in want:
@@ -158,7 +175,7 @@ def compare(got, want, peer, precision):
     top, worst = max(want[k].norm().item() for k in grads), None
     for k in grads:
         size = want[k].norm().item()
-        limit = max(GRADIENT * size + FLOOR * top, PEER * off(peer[k], want[k]))
+        limit = max(GRADIENT * size + FLOOR * top, PEER * off(peer[k], want[k]), kinks * size)
         row = (k, off(got[k], want[k]) / max(size, FLOOR * top), limit / max(size, FLOOR * top))
         worst = row if worst is None or not row[1] / row[2] <= worst[1] / worst[2] else worst
     return rows + [worst]
@@ -179,6 +196,7 @@ def main():
     with tempfile.TemporaryDirectory() as root:
         for i, case in enumerate(c for c in cases(o.tiny) if c.name.startswith(o.only)):
             want = case.torch(torch.float64, device)
+            kinks = case.kinks(want, device) if "fp32" in o.precision else 0.0
             for precision in o.precision:
                 peer = case.torch(torch.float32 if precision == "fp32" else torch.bfloat16, device)
                 got = case.ours(o, precision, f"{root}/{i}", want)
@@ -187,7 +205,7 @@ def main():
                     rows.append((case.name, precision, "", "", "", "failed: " + got))
                     print(f"FAILED {case.name} {precision}: {got}", flush=True)
                     continue
-                for what, error, limit in compare(got, want, peer, precision):
+                for what, error, limit in compare(got, want, peer, precision, kinks):
                     good = error <= limit
                     bad += not good
                     rows.append((case.name, precision, what, f"{error:.3g}", f"{limit:.3g}", "ok" if good else "missed"))

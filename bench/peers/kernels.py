@@ -17,6 +17,7 @@ import sys
 import time
 
 import torch
+import torch._functorch.config
 import torch.nn.functional as F
 
 from watch import Watch
@@ -273,6 +274,8 @@ def peers_of(o, timer, first):
     """{name: function that measures it}, and what went wrong."""
     r, ways, wrong = numbers(first), {}, ""
     times = max(1, r["launches"] // r["sets"])
+    if o.compile:
+        torch._dynamo.reset()  # it stops compiling a function that it has seen at many shapes
     try:
         for name, calls in MAKE[r["op"]](o, r, r["part"]).items():
             run = timer.capture(calls, times)
@@ -328,6 +331,8 @@ def main():
     ours, timer, watch, rows = Ours(o), Timer(o), Watch(), []
     o.device = o.device if o.cuda else "cpu"
     torch.backends.cudnn.benchmark = True
+    if o.compile:  # gradients are taken again and again from one forward pass
+        torch._functorch.config.donated_buffer = False
     todo = [r for r in ours.list() if f"{r['op']} {r['part']}".startswith(o.only)]
     ours.open()
     with torch.cuda.stream(torch.cuda.Stream()) if o.cuda else contextlib.nullcontext():

@@ -42,7 +42,7 @@ typedef struct {
     bool piped, list;
 } KernelBench;
 
-/* Prints CSV on stdout: a row for each op and part; list: without running it; piped: for each line on
- * stdin, which is a row's number. */
+/* Prints CSV on stdout: a row for each op and part; list: without running it; piped: for each line
+ * on stdin, which is a row's number. */
 Status bench_kernels(const KernelBench *b);
 #endif

@@ -1,10 +1,10 @@
 /* bench_kernels.c - times single ops on the device's own clock.
  *
- * A row is one op, or its backward pass, at one shape. It has several sets of buffers that take turns,
- * so that none is still in a cache; one measurement is one replay of a recording of all sets, repeated
- * in it until 20 launches are in where a launch is short. Bytes: each input read once, each output
- * written once. FLOPs: of the op, without padding. Data are normal, weights of variance 1 / fan in:
- * zeros would be faster than life.
+ * A row is one op, or its backward pass, at one shape. It has several sets of buffers that take
+ * turns, so that none is still in a cache; one measurement is one replay of a recording of all
+ * sets, repeated in it until 20 launches are in where a launch is short. Bytes: each input read
+ * once, each output written once. FLOPs: of the op, without padding. Data are normal, weights of
+ * variance 1 / fan in: zeros would be faster than life.
  */
 #include "app/bench.h"
 #include "base/random.h"
@@ -256,8 +256,13 @@ static Status open_sweep(Work *w)
     if (half) TRY(device_alloc(d, &w->half, w->count * 2, "a sweep"));
     w->bytes = (adamw ? half ? 38. : 36. : w->shape.op == BENCH_COPY ? 8. : 4.) * (double)w->count;
     TRY(update_new(&w->update, d));
-    w->update.adamw = (Adamw){.rate = 1e-4, .beta1 = .9, .beta2 = .999, .eps = 1e-8,
-                              .weight_decay = 1e-2, .ema_decay = .999, .step = 1000};
+    w->update.adamw = (Adamw){.rate = 1e-4,
+                              .beta1 = .9,
+                              .beta2 = .999,
+                              .eps = 1e-8,
+                              .weight_decay = 1e-2,
+                              .ema_decay = .999,
+                              .step = 1000};
     w->update.share = w->update.clip = 1;
     TRY(sweep_begin(d, &w->update));
     TRY(sweep_sq_norm(d, &w->update, false, w->block[0], w->count));
@@ -295,8 +300,7 @@ static Status enqueue(const Work *w)
     Device *d = w->b->device;
     float *const *v = w->block;
     if (w->shape.op == BENCH_COPY) return device_copy(d, v[0], v[1], w->count * sizeof(float));
-    if (w->shape.op == BENCH_SQ_NORM)
-        return sweep_sq_norm(d, &w->update, false, v[0], w->count);
+    if (w->shape.op == BENCH_SQ_NORM) return sweep_sq_norm(d, &w->update, false, v[0], w->count);
     if (w->shape.op == BENCH_ADAMW)
         return sweep_adamw(d, &w->update, v[0], v[1], v[2], v[3], v[4], w->half, w->count);
     for (int i = 0; i < w->n_run; i++) TRY(device_run(d, w->run[i]));
@@ -379,9 +383,10 @@ done:
 
 /* ---- rows ------------------------------------------------------------------------------- */
 
-static const char header[] = "case,op,part,model,count,n,h,w,c,k,r,s,stride,heads,valid,dtype,sets,launches,"
-                             "samples,median_us,p10_us,p90_us,bytes,flops,tflops,tbs,bound_us,"
-                             "bound_percent,note";
+static const char header[] =
+    "case,op,part,model,count,n,h,w,c,k,r,s,stride,heads,valid,dtype,sets,launches,"
+    "samples,median_us,p10_us,p90_us,bytes,flops,tflops,tbs,bound_us,"
+    "bound_percent,note";
 
 static void print_shape(const KernelBench *b, int number, const BenchShape *s, BenchPart part)
 {

@@ -1,15 +1,27 @@
-/* bench_shapes.c - the ops of one call of each model that take its time, per image: Stable Diffusion
- * v1.5 at 512 px (UNet on 64 x 64 latents, decoder), and Inception-V3 at 299 px. */
+/* bench_shapes.c - the ops of one call of each model that take its time, per image: Stable
+ * Diffusion v1.5 at 512 px (UNet on 64 x 64 latents, decoder), and Inception-V3 at 299 px. */
 #include "app/bench.h"
 
 #define CONV(model, count, side, c, k, r, s, stride)                                               \
-    {BENCH_CONV, model, count, side, side, c, k, r, s, stride, 0, false}
+    {                                                                                              \
+        BENCH_CONV, model, count, side, side, c, k, r, s, stride, 0, false                         \
+    }
 #define VALID(model, count, side, c, k, r, s, stride)                                              \
-    {BENCH_CONV, model, count, side, side, c, k, r, s, stride, 0, true}
-#define LINEAR(model, count, rows, c, k) {BENCH_LINEAR, model, count, rows, 1, c, k, 1, 1, 1, 0, false}
+    {                                                                                              \
+        BENCH_CONV, model, count, side, side, c, k, r, s, stride, 0, true                          \
+    }
+#define LINEAR(model, count, rows, c, k)                                                           \
+    {                                                                                              \
+        BENCH_LINEAR, model, count, rows, 1, c, k, 1, 1, 1, 0, false                               \
+    }
 #define ATTENTION(model, count, tq, tk, heads, d)                                                  \
-    {BENCH_ATTENTION, model, count, tq, tk, (heads) * (d), (heads) * (d), 1, 1, 1, heads, false}
-#define NORM(op, model, count, h, w, c) {op, model, count, h, w, c, c, 1, 1, 1, 0, false}
+    {                                                                                              \
+        BENCH_ATTENTION, model, count, tq, tk, (heads) * (d), (heads) * (d), 1, 1, 1, heads, false \
+    }
+#define NORM(op, model, count, h, w, c)                                                            \
+    {                                                                                              \
+        op, model, count, h, w, c, c, 1, 1, 1, 0, false                                            \
+    }
 
 const BenchShape bench_shape[] = {
     {BENCH_COPY, "any", 1, 256, 1, 1, 1, 1, 1, 1, 0, false},

@@ -39,7 +39,7 @@ typedef struct {
     Graph *graph;          /* of the UNet */
     Exec *exec;            /* of the UNet */
     ParamStore unet_store; /* of the UNet */
-    Tensor *loss; /* of a training step; else the UNet's output */
+    Tensor *loss;          /* of a training step; else the UNet's output */
     Supply feed[MAX_FEED];
     int n_feed;
     ClassifierNet net;   /* of Inception-V3 */
@@ -290,8 +290,8 @@ static const Option option[] = {
     {"list", NULL, "kernels: print the rows without running them", NULL},
     {"samples", "N", "kernels: measurements of each row", "51"},
     {"warm-ms", "MS", "kernels: repeated for so long before it is measured", "200"},
-    {"rotate-mib", "MIB", "kernels: buffers take turns until so much was used; three times the cache",
-     "192"},
+    {"rotate-mib", "MIB",
+     "kernels: buffers take turns until so much was used; three times the cache", "192"},
     {"shrink", "N", "kernels: divides images, channels and tokens, to try it out", "1"},
     {"tflops", "T", "kernels: what the device can do, for the bound; 0: unknown", "0"},
     {"tbs", "T", "kernels: terabytes a second, of its memory; 0: unknown", "0"},
@@ -311,12 +311,13 @@ static const Option option[] = {
 static const Usage usage = {
     .command = "bench",
     .arguments = "unet|inception|kernels",
-    .help = "Times training steps (forward, backward, optimizer) on random films and weights: the "
-            "UNet with AdamW,\nclipping and averaged weights, or Inception-V3 with SGD. Prints "
-            "JSON lines: what runs, milliseconds a\nstep of each round, peak memory. EQ_PROFILE=1 "
-            "adds the time of each op.\n"
-            "kernels: CSV, a row for each op and shape of the published models. With --pipe a row for "
-            "each line on\nstdin, which is its number.",
+    .help =
+        "Times training steps (forward, backward, optimizer) on random films and weights: the "
+        "UNet with AdamW,\nclipping and averaged weights, or Inception-V3 with SGD. Prints "
+        "JSON lines: what runs, milliseconds a\nstep of each round, peak memory. EQ_PROFILE=1 "
+        "adds the time of each op.\n"
+        "kernels: CSV, a row for each op and shape of the published models. With --pipe a row for "
+        "each line on\nstdin, which is its number.",
     .least = 1,
     .most = 1,
     .option = option,
