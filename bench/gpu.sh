@@ -143,9 +143,12 @@ else
     long=()
     [ "${EQ_LONG:-0}" = 1 ] && long=(--long)
     half=$(($(left) * 2 / 5))
-    "$python" bench/peers/kernels.py --program "$build/equipoise" --seconds "$half" --gate "$gate" --compile --out "$out/kernels.csv" 2>"$out/kernels.log" ||
+    timeout $((half + 60)) "$python" bench/peers/kernels.py --program "$build/equipoise" --seconds "$half" --gate "$gate" --compile \
+        --out "$out/kernels.csv" 2>"$out/kernels.log" ||
         say "kernels: $(tail -1 "$out/kernels.log")"
-    "$python" bench/peers/steps.py --program "$build/equipoise" --seconds "$(left)" --gate "$models" ${long[@]+"${long[@]}"} \
+    rest=$(left)
+    [ "$rest" -lt 1 ] && rest=1
+    timeout $((rest + 30)) "$python" bench/peers/steps.py --program "$build/equipoise" --seconds "$rest" --gate "$models" ${long[@]+"${long[@]}"} \
         --out "$out/steps.csv" 2>"$out/steps.log" || say "steps: $(tail -1 "$out/steps.log")"
 fi
 say "results in $out after $((SECONDS - start)) s"

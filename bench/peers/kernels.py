@@ -20,7 +20,7 @@ import torch
 import torch._functorch.config
 import torch.nn.functional as F
 
-from watch import Watch
+from watch import Table, Watch
 
 BACKENDS = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "efficient": "EFFICIENT_ATTENTION"}
 GROUP = {"attention": "A", "conv2d": "B", "linear": "C", "groupnorm": "D", "layernorm": "D", "geglu": "D",
@@ -328,7 +328,7 @@ def main():
     end = time.monotonic() + o.seconds
     o.cuda = o.device.startswith("cuda") and torch.cuda.is_available()
     o.dtype = torch.bfloat16 if o.device.startswith("cuda") and o.precision != "fp32" else torch.float32
-    ours, timer, watch, rows = Ours(o), Timer(o), Watch(), []
+    ours, timer, watch, rows = Ours(o), Timer(o), Watch(), Table(o.out, COLUMNS)
     o.device = o.device if o.cuda else "cpu"
     torch.backends.cudnn.benchmark = True
     if o.compile:  # gradients are taken again and again from one forward pass
@@ -349,7 +349,7 @@ def main():
                 row.update(compare(o, ours, timer, int(r["case"]), top, watch))
             else:
                 row["note"] = "not run: out of time"
-            rows.append(row)
+            rows.add(row)
             print(" ".join(str(row.get(k, "")) for k in ("op", "part", "shape", "ours_us", "best_peer_us", "best_peer",
                                                          "ratio", "bound_percent", "note")), flush=True)
             if o.cuda:
@@ -357,12 +357,8 @@ def main():
         after = ceilings(o, timer)
     ours.close()
     for name, values in (("before", top), ("after", after)):
-        rows.append({"group": "ceiling", "op": f"PyTorch, {name}", "tflops": f"{values[0]:.1f}", "tbs": f"{values[1]:.3f}",
-                     "note": "8192^3 bf16 product; 1 GiB copy, read and written"})
-    with open(o.out, "w", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+        rows.add({"group": "ceiling", "op": f"PyTorch, {name}", "tflops": f"{values[0]:.1f}", "tbs": f"{values[1]:.3f}",
+                  "note": "8192^3 bf16 product; 1 GiB copy, read and written"})
     watch.close()
 
 

@@ -11,7 +11,6 @@ does not suffice says "not run", as do rows that need what is not here.
 """
 import argparse
 import contextlib
-import csv
 import json
 import math
 import os
@@ -24,7 +23,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 from compare import bootstrap  # noqa: E402
-from watch import Watch  # noqa: E402
+from watch import Table, Watch  # noqa: E402
 
 BATCHES, WARM_UP, TOKENS, TIMESTEPS, CLASSES = 4, 3, 77, 1000, 2
 #       group, case, batch, steps a round, with --long only
@@ -328,7 +327,7 @@ def run_case(o, group, case, batch, steps, end, watch):
 
 
 def drive(o):
-    end, rows, watch = time.monotonic() + o.seconds, [], Watch()
+    end, rows, watch = time.monotonic() + o.seconds, Table(o.out, COLUMNS), Watch()
     for group, case, batch, steps, late in CASES:
         if o.only and o.only not in f"{case} {batch}":
             continue
@@ -340,15 +339,12 @@ def drive(o):
             left = sum(not c[4] or o.long for c in CASES[CASES.index((group, case, batch, steps, late)):])
             share = time.monotonic() + (end - time.monotonic()) / left
             more = run_case(o, group, case, min(batch, o.most_batch), min(steps, o.most_steps), share, watch)
-        rows += more
         for r in more:
+            rows.add(r)
             print(" ".join(str(r.get(k, "")) for k in ("case", "batch", "way", "median_ms", "ratio", "best", "note")), flush=True)
-    rows += [{"group": g, "case": c, "way": "ours", "gate": "not run", "note": "not run: " + why} for g, c, why in NOT_HERE]
+    for g, c, why in NOT_HERE:
+        rows.add({"group": g, "case": c, "way": "ours", "gate": "not run", "note": "not run: " + why})
     watch.close()
-    with open(o.out, "w", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main():

@@ -1,4 +1,6 @@
-"""watch.py - the GPU's clock and power while something is measured, as nvidia-smi sees them; nothing is set."""
+"""watch.py - while something is measured: the GPU's clock and power as nvidia-smi sees them (nothing is set), and
+the table, a row as soon as there is one, so that a run that is stopped leaves what it had."""
+import csv
 import subprocess
 import threading
 import time
@@ -32,3 +34,14 @@ class Watch:
         if self.process:
             self.process.terminate()
             self.process.wait()
+
+
+class Table:
+    def __init__(self, path, columns):
+        self.file = open(path, "w", newline="")
+        self.writer = csv.DictWriter(self.file, columns)
+        self.writer.writeheader()
+
+    def add(self, row):
+        self.writer.writerow(row)
+        self.file.flush()

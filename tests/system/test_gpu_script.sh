@@ -19,7 +19,8 @@ fi
 mkdir "$work/bin" "$work/programs"
 export PATH="$work/bin:$PATH"
 smi() { printf '#!/bin/bash\n%s\n' "$1" >"$work/bin/nvidia-smi"; chmod +x "$work/bin/nvidia-smi"; }
-run() { env EQ_BUILD="$work/programs" EQ_OUT="$work/results" EQ_PYTHON=false EQ_SECONDS=60 bash "$script" "$@" >"$work/out" 2>&1; }
+python=false
+run() { env EQ_BUILD="$work/programs" EQ_OUT="$work/results" EQ_PYTHON="$python" EQ_SECONDS=60 bash "$script" "$@" >"$work/out" 2>&1; }
 program() { printf '#!/bin/bash\n%s\n' "$2" >"$work/programs/$1"; chmod +x "$work/programs/$1"; }
 
 smi 'exit 9'
@@ -42,6 +43,14 @@ grep -q '^every op,passed' "$work/results/checks.csv" || fail "a passed check"
 grep -q '^words of special instructions,not run' "$work/results/checks.csv" || fail "a check that is not for this chip"
 grep -q '^models against PyTorch,not run' "$work/results/checks.csv" || fail "a check without PyTorch"
 [ "$(cat "$work/results/kernels.csv")" = fine ] || fail "kernels are not measured"
+
+program python 'echo "$*"'
+python=$work/programs/python
+run || fail "with PyTorch: exit code"
+grep -q '^models against PyTorch,passed.*check.py --program' "$work/results/checks.csv" || fail "with PyTorch: models"
+grep -q 'kernels.py .*--gate passed' "$work/out" || fail "with PyTorch: kernels"
+grep -q 'steps.py .*--gate passed' "$work/out" || fail "with PyTorch: steps"
+python=false
 
 program test_ops_gpu 'echo FAILED: an op; exit 1'
 run
