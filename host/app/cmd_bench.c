@@ -1,8 +1,9 @@
-/* cmd_bench.c - equipoise bench: times whole training steps, as the trainers run them, on random
- * data and random weights.
+/* cmd_bench.c - equipoise bench: times whole training steps, as the trainers run them, and calls of
+ * the UNet, on random data and random weights; and single ops (bench_kernels.c).
  *
  * stdout gets a line of JSON when it has warmed up, one a round, and one at the end with the
  * process's peak memory, so that a driver (bench/compare.py) can interleave it with a peer. */
+#include "app/bench.h"
 #include "app/commands.h"
 #include "app/options.h"
 #include "base/random.h"
@@ -30,14 +31,15 @@ typedef struct {
     int size, batch, rounds, steps;
     double width;
     const char *folder;
-    bool piped, recompute;
+    bool piped, recompute, forward;
+    double aux_weight;
 
     Device *device;
     Config config;
     Graph *graph;          /* of the UNet */
     Exec *exec;            /* of the UNet */
     ParamStore unet_store; /* of the UNet */
-    Tensor *loss;
+    Tensor *loss;          /* of a training step; else the UNet's output */
     Supply feed[MAX_FEED];
     int n_feed;
     ClassifierNet net;   /* of Inception-V3 */
@@ -104,11 +106,14 @@ static Status record_unet(Bench *b, const UnetConfig *c)
     Tensor *wanted = mix_samples(g, latent, noise, time[2].t);
     Tensor *prediction = unet(g, &b->unet_store, c, noisy, time[0].t, text, b->recompute);
     b->loss = weighted_mse(g, prediction, wanted, time[3].t);
+    if (b->forward) b->loss = prediction;
     TRY(graph_status(g));
-    TRY(params_alloc(&b->unet_store, b->device, true));
+    TRY(params_alloc(&b->unet_store, b->device, !b->forward));
     TRY(params_init(&b->unet_store, 1));
-    graph_backward(g, 1, &b->loss, NULL);
-    params_pin_grads(g);
+    if (!b->forward) {
+        graph_backward(g, 1, &b->loss, NULL);
+        params_pin_grads(g);
+    }
     params_bind(g);
     graph_finish(g, &b->loss, 1);
     return exec_new(&b->exec, b->device, g, &b->loss, 1);
@@ -121,7 +126,7 @@ static Status open_unet(Bench *b)
     Status s = unet_config_read(&c, path);
     free(path);
     if (!s) s = record_unet(b, &c);
-    if (s) return s;
+    if (s || b->forward) return s;
     const LdmSettings *l = &b->config.ldm;
     return optimizer_new(&b->optimizer,
                          (OptimizerSettings){.adamw = true,
@@ -141,6 +146,10 @@ static Status step_unet(Bench *b, float *loss)
     for (int i = 0; i < b->n_feed; i++) {
         const Supply *f = &b->feed[i];
         TRY(exec_write(b->exec, f->t, (const char *)f->value + turn * tensor_bytes(f->t)));
+    }
+    if (b->forward) {
+        TRY(exec_run(b->exec));
+        return device_sync(b->device);
     }
     TRY(optimizer_begin(&b->optimizer, b->config.ldm.learning_rate, 1));
     TRY(exec_run_then(b->exec, optimizer_update, &b->optimizer));
@@ -242,7 +251,7 @@ static Status run_rounds(Bench *b, const Case *c)
     printf("{\"model\":\"%s\",\"device\":\"%s\",\"batch\":%d,\"size\":%d,\"parameters\":%zu,"
            "\"gflop\":%.3f,\"activations_mib\":%.1f}\n",
            c->name, device_text(b->device), b->batch, b->size,
-           count_parameters(b->optimizer.store[0]), exec_flops(e) * 1e-9,
+           count_parameters(b->exec ? &b->unet_store : &b->net.store), exec_flops(e) * 1e-9,
            (double)exec_bytes(e) / 1048576);
     for (int round = 1; b->piped || round <= b->rounds; round++) {
         fflush(stdout);
@@ -275,6 +284,17 @@ static void bench_close(Bench *b)
 }
 
 static const Option option[] = {
+    {"forward", NULL, "unet: only the call, without gradients", NULL},
+    {"aux-weight", "A", "inception: of the auxiliary head's loss; 0: no such head", "0"},
+    {"only", "NAME", "kernels: rows whose op and part begin so, as \"conv2d dx\"", NULL},
+    {"list", NULL, "kernels: print the rows without running them", NULL},
+    {"samples", "N", "kernels: measurements of each row", "51"},
+    {"warm-ms", "MS", "kernels: repeated for so long before it is measured", "200"},
+    {"rotate-mib", "MIB",
+     "kernels: buffers take turns until so much was used; three times the cache", "192"},
+    {"shrink", "N", "kernels: divides images, channels and tokens, to try it out", "1"},
+    {"tflops", "T", "kernels: what the device can do, for the bound; 0: unknown", "0"},
+    {"tbs", "T", "kernels: terabytes a second, of its memory; 0: unknown", "0"},
     {"model", "DIR", "unet: model folder in diffusers' layout; only its config is read",
      "samples/base"},
     {"recompute", NULL, "unet: keep few activations, compute the others again", NULL},
@@ -290,11 +310,14 @@ static const Option option[] = {
 };
 static const Usage usage = {
     .command = "bench",
-    .arguments = "unet|inception",
-    .help = "Times training steps (forward, backward, optimizer) on random films and weights: the "
-            "UNet with AdamW,\nclipping and averaged weights, or Inception-V3 with SGD. Prints "
-            "JSON lines: what runs, milliseconds a\nstep of each round, peak memory. EQ_PROFILE=1 "
-            "adds the time of each op.",
+    .arguments = "unet|inception|kernels",
+    .help =
+        "Times training steps (forward, backward, optimizer) on random films and weights: the "
+        "UNet with AdamW,\nclipping and averaged weights, or Inception-V3 with SGD. Prints "
+        "JSON lines: what runs, milliseconds a\nstep of each round, peak memory. EQ_PROFILE=1 "
+        "adds the time of each op.\n"
+        "kernels: CSV, a row for each op and shape of the published models. With --pipe a row for "
+        "each line on\nstdin, which is its number.",
     .least = 1,
     .most = 1,
     .option = option,
@@ -309,14 +332,33 @@ static Status read_options(Bench *b, int *threads, const Options *o)
     TRY(options_int(&b->steps, o, "steps-per-round", 1, 1000000));
     TRY(options_int(threads, o, "threads", 0, 4096));
     TRY(options_real(&b->width, o, "width", .05, 4));
+    TRY(options_real(&b->aux_weight, o, "aux-weight", 0, 1));
     b->folder = options_text(o, "model");
     b->piped = options_has(o, "pipe");
     b->recompute = options_has(o, "recompute");
+    b->forward = options_has(o, "forward");
     config_default(&b->config);
     b->config.data.size = b->size;
     b->config.classifier.batch = b->batch;
     b->config.classifier.width = b->width;
+    b->config.classifier.aux_weight = b->aux_weight;
     return OK;
+}
+
+static Status run_kernels(Bench *b, const Options *o)
+{
+    KernelBench k = {.device = b->device,
+                     .only = options_text(o, "only"),
+                     .batch = b->batch,
+                     .piped = b->piped,
+                     .list = options_has(o, "list")};
+    TRY(options_int(&k.samples, o, "samples", 1, 100000));
+    TRY(options_int(&k.warm_ms, o, "warm-ms", 0, 60000));
+    TRY(options_int(&k.rotate_mib, o, "rotate-mib", 0, 1 << 20));
+    TRY(options_int(&k.shrink, o, "shrink", 1, 1024));
+    TRY(options_real(&k.tflops, o, "tflops", 0, 1e6));
+    TRY(options_real(&k.tbs, o, "tbs", 0, 1e6));
+    return bench_kernels(&k);
 }
 
 Status cmd_bench(App *app, int argc, char **argv)
@@ -327,14 +369,16 @@ Status cmd_bench(App *app, int argc, char **argv)
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
     TRY(read_options(&b, &threads, &o));
+    bool kernels = !strcmp(o.argument[0], "kernels");
     const Case *c = cases;
     while (c < cases + 2 && strcmp(c->name, o.argument[0])) c++;
-    if (c == cases + 2)
-        return FAIL(ERR_USAGE, "bench: found %s, expected unet or inception", o.argument[0]);
+    if (c == cases + 2 && !kernels)
+        return FAIL(ERR_USAGE, "bench: found %s, expected unet, inception or kernels",
+                    o.argument[0]);
     TRY(device_open(&b.device, options_text(&o, "device"), options_text(&o, "precision"), threads,
                     app->log));
-    Status s = c->open(&b);
-    if (!s) s = run_rounds(&b, c);
+    Status s = kernels ? run_kernels(&b, &o) : c->open(&b);
+    if (!s && !kernels) s = run_rounds(&b, c);
     bench_close(&b);
     return s;
 }

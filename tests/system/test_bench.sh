@@ -1,6 +1,7 @@
 #!/bin/bash
 # bench: steps of both networks run, one line of JSON each for what runs, the rounds and the memory;
-# piped, a round for each line on stdin; steps train (the loss of a repeated batch falls).
+# piped, a round for each line on stdin; steps train (the loss of a repeated batch falls). bench kernels: a row for
+# each op and part, with a time and a bound; the rows that are asked for.
 set -u
 program=$1
 work=$(mktemp -d)
@@ -22,8 +23,21 @@ printf '\n\n\n' | bench unet --model "$tiny" --size 80 --batch 2 --pipe --steps-
 losses=$(sed -n 's/.*"loss":\([0-9.e+-]*\).*/\1/p' "$work/out")
 echo $losses | awk '{exit !($3 < $2 && $2 < $1)}' || fail "losses of the same batch do not fall: $losses"
 
+kernels() { bench kernels --batch 2 --shrink 32 --samples 3 --warm-ms 0 --rotate-mib 0 "$@"; }
+kernels --list || fail "the list of kernels"
+rows=$(($(wc -l <"$work/out") - 1))
+[ "$rows" -gt 100 ] || fail "kernels: $rows rows"
+kernels --tflops 1 --tbs .01 || fail "kernels"
+[ "$(awk -F, 'NR > 1 && $20 > 0 && $21 <= $20 && $20 <= $22 && $23 > 0 && $27 > 0 && $28 != ""' "$work/out" | wc -l)" = "$rows" ] ||
+    fail "kernels: rows without a time and a bound"
+kernels --only "conv2d dx" --rotate-mib 1 || fail "kernels of one part"
+awk -F, 'NR > 1 && ($2 != "conv2d" || $3 != "dx" || $17 < 4) {exit 1}' "$work/out" || fail "kernels: other rows than wanted, or one set"
+printf '3\n0\n' | kernels --pipe || fail "kernels, piped"
+[ "$(cut -d, -f1 "$work/out" | tr '\n' ' ')" = "case 3 0 " ] || fail "kernels, piped: rows"
+bench unet --forward --model "$tiny" --size 80 --batch 2 --rounds 1 --steps-per-round 1 || fail "unet, forward"
+
 bench resnet && fail "an unknown network is taken"
-grep -q 'found resnet, expected unet or inception' "$work/err" || fail "message for an unknown network"
+grep -q 'found resnet, expected unet, inception or kernels' "$work/err" || fail "message for an unknown network"
 bench unet --model "$work" && fail "a folder without a model is taken"
 grep -q "$work/unet/config.json" "$work/err" || fail "message for a folder without a model"
 

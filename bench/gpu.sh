@@ -1,0 +1,155 @@
+#!/bin/bash
+# gpu.sh - one visit to a machine with an NVIDIA GPU: first whether everything is right on it, then how fast.
+#
+#   bench/gpu.sh                      builds, checks and measures in ten minutes
+#   EQ_BUILD=DIR bench/gpu.sh         with programs that were built elsewhere, as by --bundle
+#   bench/gpu.sh --bundle DIR         no GPU needed: builds, and puts programs and their libraries in DIR (EQ_BUILD: of that build)
+#
+# EQ_SECONDS=600  EQ_OUT=bench/results/<gpu>  EQ_PYTHON=python3  EQ_BENCH=0: only the checks
+# EQ_LONG=1: large batches, PyTorch compiled and tuned; wants EQ_SECONDS=3600.
+# Exit codes: 0 all checks passed; 1 one failed; 3 a program cannot start; 4 no GPU. It sets nothing on the card.
+set -u
+cd "$(dirname "$0")/.." || exit 3
+start=$SECONDS
+limit=${EQ_SECONDS:-600}
+python=${EQ_PYTHON:-python3}
+programs="equipoise conform_gpu test_sweeps_gpu test_ops_gpu"
+say() { echo "gpu.sh: $*"; }
+left() { echo $((limit - (SECONDS - start))); }
+# share PERCENT: seconds of the whole time, but no more than are left
+share() {
+    local s=$((limit * $1 / 100)) most
+    most=$(left)
+    [ "$s" -gt "$most" ] && s=$most
+    [ "$s" -lt 1 ] && s=1
+    echo "$s"
+}
+
+build_here() {
+    build="build-gpu"
+    # programs look for libraries in lib/ beside them first: see bundle()
+    { cmake -S . -B $build -DEQ_CUDA=ON "-DCMAKE_BUILD_RPATH=\$ORIGIN/lib" -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags &&
+        cmake --build $build --target gpu -j "$(nproc)"; } >"$build.log" 2>&1 ||
+        { say "the build failed, see $build.log: $(grep -m1 -i error $build.log)"; exit 3; }
+}
+
+bundle() {
+    if [ -n "${EQ_BUILD:-}" ]; then build=$EQ_BUILD; else build_here; fi
+    mkdir -p "$1/lib" || exit 3
+    local p lib
+    for p in $programs; do cp "$build/$p" "$1/" || exit 3; done
+    # all but the loader and the C library, which belong to a machine
+    for lib in $(for p in $programs; do ldd "$build/$p"; done | awk '$3 ~ /^\// {print $3}' | sort -u); do
+        case $(basename "$lib") in
+        libc.so.* | libm.so.* | libdl.so.* | libpthread.so.* | librt.so.* | ld-linux*) ;;
+        *) cp -L "$lib" "$1/lib/" || exit 3 ;;
+        esac
+    done
+    say "$1 holds $programs and $(find "$1/lib" -type f | wc -l) libraries; needs $(ldd --version | head -1) or newer"
+}
+
+if [ "${1:-}" = --bundle ]; then
+    [ $# = 2 ] || { say "--bundle: expected a folder"; exit 2; }
+    bundle "$2"
+    exit 0
+fi
+[ $# = 0 ] || { say "found $1, expected --bundle DIR or nothing"; exit 2; }
+
+# ---- is there a GPU? -------------------------------------------------------------------------------
+names=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null) || names=
+if [ -z "$names" ]; then
+    say "no NVIDIA GPU here: nothing was checked or measured"
+    exit 4
+fi
+gpu=$(head -1 <<<"$names" | tr '[:upper:] ' '[:lower:]-' | tr -cd 'a-z0-9-')
+out=${EQ_OUT:-bench/results/$gpu}
+mkdir -p "$out" || exit 3
+
+# ---- programs --------------------------------------------------------------------------------------
+if [ -n "${EQ_BUILD:-}" ]; then
+    build=$EQ_BUILD
+else
+    build_here
+fi
+broken=0
+for p in $programs; do
+    [ -x "$build/$p" ] || { say "$build/$p is missing"; broken=1; continue; }
+    lacks=$(ldd "$build/$p" 2>&1 | grep -E 'not found' | sed 's/^[[:space:]]*//' | sort -u | tr '\n' ';')
+    [ -n "$lacks" ] && { say "$p lacks: $lacks"; broken=1; }
+done
+[ $broken = 0 ] || exit 3
+torch=$("$python" -c 'import torch; torch.zeros(1, device="cuda"); print(torch.__version__)' 2>/dev/null) || torch=
+{
+    echo "$names" | sort | uniq -c
+    nvidia-smi -i 0 --query-gpu=driver_version,memory.total,clocks.max.sm,power.limit --format=csv
+    "$build/equipoise" devices
+    echo "PyTorch: ${torch:-none that sees the GPU}"
+    date -u +%Y-%m-%d
+} >"$out/machine.txt" 2>&1
+cat "$out/machine.txt"
+
+# ---- is it right? ----------------------------------------------------------------------------------
+failures=0
+results="$out/checks.csv"
+echo "check,result,seconds,last line" >"$results"
+# check NAME PERCENT COMMAND...: a failure is 1, but for 77 (not for this chip) and the end of its time
+check() {
+    local name=$1 seconds log code began=$SECONDS result=passed
+    seconds=$(share "$2")
+    shift 2
+    log="$out/$(tr ' ' '-' <<<"$name").log"
+    timeout "$seconds" "$@" >"$log" 2>&1
+    code=$?
+    case $code in
+    0) ;;
+    77) result="not run" ;;
+    124) result="out of time"; failures=$((failures + 1)) ;;
+    *) result="failed ($code)"; failures=$((failures + 1)) ;;
+    esac
+    printf '%s,%s,%d,"%s"\n' "$name" "$result" $((SECONDS - began)) "$(tail -1 "$log" | tr '"\n' "' " | cut -c1-160)" >>"$results"
+    say "$name: $result"
+    [ "$result" = passed ] || [ "$result" = "not run" ] || grep -m5 -E 'FAILED|error|equipoise:' "$log"
+    [ "$result" = passed ]
+}
+skip() {
+    echo "$1,not run,0,\"$2\"" >>"$results"
+    say "$1: not run: $2"
+}
+gate=passed
+models=passed
+check "words of special instructions" 5 "$build/conform_gpu"
+check "parameter sweeps" 5 "$build/test_sweeps_gpu"
+check "every op" 25 "$build/test_ops_gpu" 1 || gate=failed
+# true shapes, each node against the CPU
+for precision in fp32 bf16; do
+    check "true shapes $precision" 12 env EQ_COMPARE=1 "$build/equipoise" bench kernels --device cuda --precision $precision \
+        --batch 1 --samples 1 --warm-ms 0 --rotate-mib 0 || gate=failed
+done
+if [ -n "$torch" ]; then
+    check "models against PyTorch" 20 "$python" bench/peers/check.py --program "$build/equipoise" --out "$out/models.csv" || models=failed
+else
+    models="not run"
+    skip "models against PyTorch" "no $python with a torch that sees the GPU"
+fi
+say "checks: $failures failed, $(left) s left"
+
+# ---- how fast? -------------------------------------------------------------------------------------
+if [ "${EQ_BENCH:-1}" = 0 ]; then
+    say "measurements: not run: EQ_BENCH=0"
+elif [ -z "$torch" ]; then
+    timeout "$(left)" "$build/equipoise" bench kernels --device cuda --batch 8 >"$out/kernels.csv"
+    say "kernels: no PyTorch to compare with; models: not run; $(wc -l <"$out/kernels.csv") lines in $out/kernels.csv"
+else
+    long=()
+    [ "${EQ_LONG:-0}" = 1 ] && long=(--long)
+    half=$(($(left) * 2 / 5))
+    timeout $((half + 60)) "$python" bench/peers/kernels.py --program "$build/equipoise" --seconds "$half" --gate "$gate" --compile \
+        --out "$out/kernels.csv" 2>"$out/kernels.log" ||
+        say "kernels: $(tail -1 "$out/kernels.log")"
+    rest=$(left)
+    [ "$rest" -lt 1 ] && rest=1
+    timeout $((rest + 30)) "$python" bench/peers/steps.py --program "$build/equipoise" --seconds "$rest" --gate "$models" ${long[@]+"${long[@]}"} \
+        --out "$out/steps.csv" 2>"$out/steps.log" || say "steps: $(tail -1 "$out/steps.log")"
+fi
+say "results in $out after $((SECONDS - start)) s"
+[ $failures = 0 ]

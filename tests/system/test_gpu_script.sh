@@ -1,0 +1,61 @@
+#!/bin/bash
+# bench/gpu.sh on machines that are not there: without a GPU, with programs that are missing, that pass and that fail.
+set -u
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+fail() { echo "FAIL: $1"; cat "$work/out"; failures=$((failures + 1)); }
+script="$SOURCE_DIR/bench/gpu.sh"
+
+bash -n "$script" || fail "syntax"
+if command -v shellcheck >/dev/null; then shellcheck "$script" >"$work/out" || fail "shellcheck"; fi
+if command -v python3 >/dev/null; then
+    for f in "$SOURCE_DIR"/bench/peers/*.py; do
+        python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$f" || fail "syntax of $f"
+    done
+fi
+
+# a first folder of PATH whose nvidia-smi says what it is told to
+mkdir "$work/bin" "$work/programs"
+export PATH="$work/bin:$PATH"
+smi() { printf '#!/bin/bash\n%s\n' "$1" >"$work/bin/nvidia-smi"; chmod +x "$work/bin/nvidia-smi"; }
+python=false
+run() { env EQ_BUILD="$work/programs" EQ_OUT="$work/results" EQ_PYTHON="$python" EQ_SECONDS=60 bash "$script" "$@" >"$work/out" 2>&1; }
+program() { printf '#!/bin/bash\n%s\n' "$2" >"$work/programs/$1"; chmod +x "$work/programs/$1"; }
+
+smi 'exit 9'
+run
+[ $? = 4 ] || fail "no GPU: exit code"
+[ "$(wc -l <"$work/out")" = 1 ] || fail "no GPU: more than a line"
+grep -q 'no NVIDIA GPU here' "$work/out" || fail "no GPU: message"
+run --nonsense
+[ $? = 2 ] || fail "unknown argument: exit code"
+
+smi 'echo "Some GPU"'
+run
+[ $? = 3 ] || fail "programs missing: exit code"
+grep -q 'test_ops_gpu is missing' "$work/out" || fail "programs missing: message"
+
+for p in equipoise test_sweeps_gpu test_ops_gpu; do program $p 'echo fine'; done
+program conform_gpu 'exit 77'
+run || fail "all passes: exit code"
+grep -q '^every op,passed' "$work/results/checks.csv" || fail "a passed check"
+grep -q '^words of special instructions,not run' "$work/results/checks.csv" || fail "a check that is not for this chip"
+grep -q '^models against PyTorch,not run' "$work/results/checks.csv" || fail "a check without PyTorch"
+[ "$(cat "$work/results/kernels.csv")" = fine ] || fail "kernels are not measured"
+
+program python 'echo "$*"'
+python=$work/programs/python
+run || fail "with PyTorch: exit code"
+grep -q '^models against PyTorch,passed.*check.py --program' "$work/results/checks.csv" || fail "with PyTorch: models"
+grep -q 'kernels.py .*--gate passed' "$work/out" || fail "with PyTorch: kernels"
+grep -q 'steps.py .*--gate passed' "$work/out" || fail "with PyTorch: steps"
+python=false
+
+program test_ops_gpu 'echo FAILED: an op; exit 1'
+run
+[ $? = 1 ] || fail "a failure: exit code"
+grep -q '^every op,failed (1)' "$work/results/checks.csv" || fail "a failed check"
+
+[ $failures = 0 ] && echo ok
+exit $((failures != 0))
