@@ -35,6 +35,9 @@ static Status read_configs(Ldm *m)
     else if (tokenizer_size(m->tokenizer) != m->text_config.vocab_size)
         s = FAIL(ERR_INPUT, "%s: vocab_size %d, expected the tokenizer's %d", path[1],
                  m->text_config.vocab_size, tokenizer_size(m->tokenizer));
+    else if (tokenizer_longest(m->tokenizer) > m->text_config.max_position_embeddings)
+        s = FAIL(ERR_INPUT, "%s: model_max_length %d, expected at most the text encoder's %d positions",
+                 path[3], tokenizer_longest(m->tokenizer), m->text_config.max_position_embeddings);
 done:
     for (int i = 0; i < 4; i++) free(path[i]);
     return s;
@@ -186,7 +189,11 @@ size_t ldm_latent_count(const Ldm *m, FilmShape shape)
            (size_t)m->vae_config.latent_channels;
 }
 
-int ldm_tokens(const Ldm *m) { return m->text_config.max_position_embeddings; }
+int ldm_tokens(const Ldm *m)
+{
+    int longest = tokenizer_longest(m->tokenizer);
+    return longest ? longest : m->text_config.max_position_embeddings;
+}
 
 /* ---- running a part over many samples, a fixed batch at a time ------------------------------- */
 

@@ -12,6 +12,7 @@
 #include "weights/tokenizer_json.h"
 #include "weights/tokenizer_unicode.h"
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -31,6 +32,7 @@ struct Tokenizer {
     Special special[MAX_SPECIALS];
     int n_special;
     int32_t start, end, pad;
+    int longest; /* model_max_length, 0: not said */
 };
 
 /* ---- encoding -------------------------------------------------------------------------- */
@@ -200,6 +202,7 @@ Status tokenizer_count(int *n, const Tokenizer *t, const char *text)
 }
 
 int tokenizer_size(const Tokenizer *t) { return t->bpe.size; }
+int tokenizer_longest(const Tokenizer *t) { return t->longest; }
 int32_t tokenizer_pad(const Tokenizer *t) { return t->pad; }
 
 /* ---- loading --------------------------------------------------------------------------- */
@@ -315,6 +318,20 @@ static Status check_config(const Loader *l)
     return OK;
 }
 
+/* A million and more is transformers' way of saying none. */
+static Status read_longest(Tokenizer *t, const Loader *l)
+{
+    const json_t *v = json_object_get(l->config, "model_max_length");
+    double n = json_number_value(v);
+    if (!v || json_is_null(v) || n >= 1e6) return OK;
+    if (!(n >= 2) || n != floor(n))
+        return FAIL(ERR_INPUT,
+                    "%s/tokenizer_config.json: model_max_length: found %g, expected a whole number of 2 or more",
+                    l->folder, n);
+    t->longest = (int)n;
+    return OK;
+}
+
 /* Vocabulary and merges, of merges.txt and vocab.json or of tokenizer.json. */
 static Status load_merges(Loader *l, const char *merges_path, const char *json_path)
 {
@@ -345,6 +362,7 @@ static Status load(Tokenizer *t, Loader *l)
            bpe_open(&t->bpe, &l->vocab, one_file ? json_path : vocab_path, l->merges,
                     l->merges_bytes, one_file ? json_path : merges_path));
     TRY_OR(done, s, check_config(l));
+    TRY_OR(done, s, read_longest(t, l));
     TRY_OR(done, s, read_decoder(t, l));
     TRY_OR(done, s, read_role(&t->start, t, l, "bos_token", BPE_START));
     TRY_OR(done, s, read_role(&t->end, t, l, "eos_token", BPE_END));

@@ -30,6 +30,7 @@ Status tokenizer_open(Tokenizer **t, const char *folder);
 void   tokenizer_close(Tokenizer **t);
 
 int     tokenizer_size(const Tokenizer *t);   /* must equal the rows of the embedding */
+int     tokenizer_longest(const Tokenizer *t); /* model_max_length; 0: not said */
 int32_t tokenizer_pad(const Tokenizer *t);    /* differs between models: worth a line in the log */
 
 /* ids[length], length >= 2: start, at most length - 2 ids of the text, end, padding. */

@@ -187,6 +187,23 @@ static void decoder_has_the_last_word(void **state)
     tokenizer_close(&t);
 }
 
+static void says_the_longest_prompt(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config;
+        int longest;
+    } said[] = {{"{\"model_max_length\": 20}", 20}, {"{\"model_max_length\": 1e30}", 0}, {"{}", 0}};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        Tokenizer *t;
+        put_all();
+        put("tokenizer_config.json", said[i].config);
+        assert_int_equal(tokenizer_open(&t, folder), OK);
+        assert_int_equal(tokenizer_longest(t), said[i].longest);
+        tokenizer_close(&t);
+    }
+}
+
 /* ---- text ------------------------------------------------------------------------------ */
 
 static void broken_text_is_replaced(void **state)
@@ -292,6 +309,8 @@ static void damaged_files_are_refused(void **state)
         {"tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
          "found BertTokenizer, expected CLIPTokenizer"},
         {"tokenizer_config.json", "{\"additional_special_tokens\": [\"<cat>\"]}", "expected none"},
+        {"tokenizer_config.json", "{\"model_max_length\": 1}", "model_max_length: found 1"},
+        {"tokenizer_config.json", "{\"model_max_length\": \"77\"}", "model_max_length: found 0"},
         {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}",
          "special token \"<pad>\", expected one of the vocabulary"},
         {"special_tokens_map.json", "{\"bos_token\": 7}", "bos_token: found no text"},
@@ -377,6 +396,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(opens_from_merges_alone),
         cmocka_unit_test(windows_line_ends_change_nothing),
         cmocka_unit_test(decoder_has_the_last_word),
+        cmocka_unit_test(says_the_longest_prompt),
         cmocka_unit_test(broken_text_is_replaced),
         cmocka_unit_test(long_text_is_read_or_refused),
         cmocka_unit_test(damaged_files_are_refused),

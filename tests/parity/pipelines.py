@@ -136,11 +136,12 @@ class Case:
             self.noise["step_noise"] = normal(rng, (run,) + shape)
         if self.kl and self.from_film:
             self.noise["encode_noise"] = normal(rng, (1,) + shape)
+        tokenizer.model_max_length = pick(rng, [77, 77, 30, 12])
         read = json.loads(self.scheduler)
         self.name = (f"{cls.__name__[15:]} {'KL' if self.kl else 'Tiny'} {self.w}x{self.h} {'grey' if self.grey else 'rgb'} "
                      f"{read['_class_name']} {read['prediction_type']} {read['beta_schedule']} spacing {self.spacing} of "
                      f"{read['timestep_spacing']} clip {read['clip_sample']} zero snr {read.get('rescale_betas_zero_snr')} "
-                     f"steps {self.steps} strength {self.strength} guidance {self.guidance} eta {self.eta}")
+                     f"steps {self.steps} strength {self.strength} guidance {self.guidance} eta {self.eta} tokens {tokenizer.model_max_length}")
 
     def theirs(self):
         config = json.loads(self.scheduler) | ({"timestep_spacing": self.spacing} if self.spacing else {})
