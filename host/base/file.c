@@ -79,7 +79,11 @@ Status file_check_room(const char *path)
 
 Status out_open(OutFile *o, const char *path)
 {
+    struct stat there;
     *o = (OutFile){0};
+    if (!stat(path, &there) && !S_ISREG(there.st_mode)) /* renaming over a device would end it */
+        return FAIL(ERR_INPUT, "%s: found %s, expected a file or nothing there", path,
+                    S_ISDIR(there.st_mode) ? "a folder" : "a device, pipe or socket");
     TRY(make_parents(path));
     char *temp = text("%s.tmp-%ld", path, (long)getpid());
     FILE *f = fopen(temp, "wb");

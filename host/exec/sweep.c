@@ -7,7 +7,7 @@
 #define ON_GPU(d, call)                                                                            \
     if (device_is_gpu(d)) return (call)
 #else
-#define ON_GPU(d, call)
+#define ON_GPU(d, call) (void)(d)
 #endif
 
 Status update_new(Update *u, Device *d)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -119,6 +120,10 @@ static void write_is_whole_or_absent(void **state)
     assert_int_equal(file_copy(path, "/dev/full/x"), ERR_INPUT);
     free(copy);
     assert_int_equal(file_write("/dev/full/x", "y", 1), ERR_INPUT);
+    const char *pipe = scratch("pipe");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(out_open(&o, pipe), ERR_INPUT);
+    assert_non_null(strstr(status_message(), "found a device, pipe or socket"));
     char hex[HASH_TEXT];
     hash_bytes(hex, "abc", 3);
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
