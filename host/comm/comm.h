@@ -1,0 +1,63 @@
+/* comm.h - the ranks of a run: who they are, and what they do together.
+ *
+ * One process per GPU, or per CPU rank. Ranks meet through MPI where it started them and is built in
+ * (EQ_MPI), else through a TCP store at MASTER_ADDR:MASTER_PORT. Collectives are NCCL's on a GPU and
+ * MPI's on CPUs; built without MPI a CPU run has one rank. A lone process is a world of one rank, for
+ * which every call is a no-op or a copy.
+ *
+ * All ranks of a Comm make the same calls in the same order. Collectives on device memory are enqueued
+ * in the order of the Device's work (on a GPU they may be recorded in a graph), those on host memory are
+ * done when the call returns. `what` names the work in errors and for the watchdog: "gradients".
+ *
+ * Failure: a rank that dies, or reaches no collective within the time limit that others wait in, ends
+ * the job: every other rank returns or exits with ERR_PEER (exit code 6) and one line that names the
+ * rank, its host and the collective. Nothing waits for ever.
+ */
+#ifndef COMM_H
+#define COMM_H
+#include "exec/device.h"
+
+typedef struct Comm Comm;
+
+typedef struct {
+    int rank, world;        /* of the job */
+    int local, n_local;     /* among the ranks of this host: the GPU to take is local % visible GPUs */
+    const char *found_by;   /* "srun", "mpirun", "environment" or "alone" */
+} CommPlace;
+
+/* Reads the environment only: Slurm's (of a step, not of a batch shell), Open MPI's, torchrun's. ERR_USAGE
+ * where it contradicts itself. */
+Status comm_place(CommPlace *p);
+
+/* Joins the job's ranks. seconds: how long a collective may wait for a rank, 0 = 300. */
+Status comm_open(Comm **c, const CommPlace *p, int seconds, Log *log);
+void   comm_close(Comm *c);                          /* accepts NULL; of the world last */
+/* Binds c to the device whose memory its collectives take; on a GPU makes the NCCL communicator. */
+Status comm_attach(Comm *c, Device *d);
+/* The ranks that give the same color, in the order of their ranks in c: a new Comm, attached where c is. */
+Status comm_split(Comm **part, Comm *c, int color);
+
+int    comm_rank(const Comm *c);                     /* 0 where c is NULL */
+int    comm_size(const Comm *c);                     /* 1 where c is NULL */
+
+/* Device memory. sum: in an order that the library chooses. */
+Status comm_all_reduce(Comm *c, const char *what, float *data, size_t count);
+/* to: [size][bytes], from: [bytes], of every rank in its order; in place where from is its own part of to. */
+Status comm_all_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes);
+/* to[count] = sum over ranks of their from[rank * count ...]. */
+Status comm_reduce_scatter(Comm *c, const char *what, float *to, const float *from, size_t count);
+/* Part i of from (bytes each) goes to rank i, whose to[] holds the parts it was sent in the order of ranks. */
+Status comm_all_to_all(Comm *c, const char *what, void *to, const void *from, size_t bytes);
+Status comm_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
+
+/* Host memory. */
+Status comm_host_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes); /* all get all */
+Status comm_host_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
+/* The worst Status of all ranks, with the message of the lowest rank that has it: so that all ranks
+ * leave together where one meets a bad file. */
+Status comm_agree(Comm *c, const char *what, Status mine);
+Status comm_barrier(Comm *c, const char *what);
+
+/* Tells all ranks that this one fails, with its message; they end with ERR_PEER. Does not wait. */
+void   comm_abort(Comm *c, Status why);
+#endif
