@@ -11,7 +11,7 @@
 enum { TEXT = 2048 };
 struct Log {
     pthread_mutex_t lock;
-    bool quiet, terminal, open_line;
+    bool quiet, mute, terminal, open_line;
     FILE *json;              /* owned; NULL until log_file */
     char what[128];          /* of the progress line being shown */
     double began_s, shown_s, began_done;
@@ -63,7 +63,7 @@ static void json_escape(char *out, size_t room, const char *s)
 
 static void record(Log *l, const char *event, const char *fields)
 {
-    if (!l->json) return;
+    if (!l->json || l->mute) return;
     struct timespec t;
     struct tm utc;
     char stamp[32];
@@ -73,6 +73,13 @@ static void record(Log *l, const char *event, const char *fields)
     fprintf(l->json, "{\"time\":\"%s\",\"event\":\"%s\"%s%s}\n", stamp, event, *fields ? "," : "",
             fields);
     fflush(l->json);
+}
+
+void log_mute(Log *l, bool mute)
+{
+    pthread_mutex_lock(&l->lock);
+    l->mute = mute;
+    pthread_mutex_unlock(&l->lock);
 }
 
 void log_file(Log *l, const char *path)
@@ -95,7 +102,7 @@ static void say(Log *l, const char *level, const char *text)
     char safe[TEXT], fields[TEXT + 32];
     pthread_mutex_lock(&l->lock);
     bool warn = level[0] == 'w';
-    if (warn || !l->quiet) {
+    if (!l->mute && (warn || !l->quiet)) {
         clear_line(l);
         fprintf(stderr, "%s%s\n", warn ? "warning: " : "", text);
     }
@@ -142,7 +149,8 @@ void log_failure(Log *l, const char *message, const char *trace)
     const char *wanted = getenv("EQ_TRACE");
     pthread_mutex_lock(&l->lock);
     clear_line(l);
-    fprintf(stderr, "equipoise: %s\n%s", message, wanted && !strcmp(wanted, "1") ? trace : "");
+    if (!l->mute)
+        fprintf(stderr, "equipoise: %s\n%s", message, wanted && !strcmp(wanted, "1") ? trace : "");
     json_escape(safe, sizeof safe, message);
     json_escape(safe_trace, sizeof safe_trace, trace);
     snprintf(fields, sizeof fields, "\"text\":\"%s\",\"trace\":\"%s\"", safe, safe_trace);
@@ -167,7 +175,7 @@ void log_progress(Log *l, const char *what, double done, double total, const cha
         l->began_done = done;
         l->shown_s = 0;
     }
-    if (!l->quiet && t - l->shown_s >= (l->terminal ? 0.2 : 10.0)) {
+    if (!l->quiet && !l->mute && t - l->shown_s >= (l->terminal ? 0.2 : 10.0)) {
         char left[32];
         double rate = t > l->began_s ? (done - l->began_done) / (t - l->began_s) : 0;
         time_left(left, sizeof left, rate > 0 ? (total - done) / rate : -1);

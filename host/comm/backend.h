@@ -18,6 +18,7 @@ typedef struct {
 struct Comm {
     int rank, size;
     bool world;              /* not a part of another */
+    Status agreed;           /* of the last comm_agree() */
     Device *device;          /* borrowed; NULL until attached */
     const CommBackend *kind; /* NULL until attached, and where size is 1 */
     void *own;               /* the kind's */

@@ -126,14 +126,14 @@ Status comm_broadcast(Comm *c, const char *what, void *data, size_t bytes, int r
 Status comm_host_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes)
 {
     (void)what;
-    if (c->kind) return c->kind->all_gather(c, to, from, bytes);
+    if (c && c->kind) return c->kind->all_gather(c, to, from, bytes);
     if (to != from) memcpy(to, from, bytes);
     return OK;
 }
 
 Status comm_host_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root)
 {
-    return comm_broadcast(c, what, data, bytes, root);
+    return comm_size(c) > 1 ? comm_broadcast(c, what, data, bytes, root) : OK;
 }
 
 /* Which of two failures is told: a bug before all, else the class with the higher number. */
@@ -141,7 +141,7 @@ static int badness(Status s) { return s == ERR_BUG ? 1000 : (int)s; }
 
 Status comm_agree(Comm *c, const char *what, Status mine)
 {
-    if (c->size == 1) return mine;
+    if (comm_size(c) == 1) return mine;
     struct {
         Status s;
         char message[1024];
@@ -157,12 +157,14 @@ Status comm_agree(Comm *c, const char *what, Status mine)
         status_set(s, all[worst].message);
     }
     free(all);
-    return s;
+    return c->agreed = s;
 }
+
+Status comm_agreed(const Comm *c) { return c ? c->agreed : OK; }
 
 Status comm_barrier(Comm *c, const char *what)
 {
-    char none = 0, *all = calloc((size_t)c->size, 1);
+    char none = 0, *all = calloc((size_t)comm_size(c), 1);
     CHECK(all);
     Status s = comm_host_gather(c, what, all, &none, 1);
     free(all);

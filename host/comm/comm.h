@@ -50,12 +50,15 @@ Status comm_reduce_scatter(Comm *c, const char *what, float *to, const float *fr
 Status comm_all_to_all(Comm *c, const char *what, void *to, const void *from, size_t bytes);
 Status comm_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
 
-/* Host memory. */
+/* Host memory. These and comm_agree() take NULL as a lone rank. */
 Status comm_host_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes); /* all get all */
 Status comm_host_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
 /* The worst Status of all ranks, with the message of the lowest rank that has it: so that all ranks
  * leave together where one meets a bad file. */
 Status comm_agree(Comm *c, const char *what, Status mine);
+/* What the last comm_agree() of this rank came to; OK before. A failure that is not this one is this
+ * rank's own, and the others do not know of it. */
+Status comm_agreed(const Comm *c);
 Status comm_barrier(Comm *c, const char *what);
 
 /* Tells all ranks that this one fails, with its message; they end with ERR_PEER. Does not wait. */

@@ -43,7 +43,8 @@
     REAL(S, aux_weight,   0, 0, 1, "",         "of the auxiliary head's loss; 0 = no head")       \
     REAL(S, dropout,      .5, 0, .95, "",      "before the last layer")                           \
     INT (S, epochs,       20, 1, 100000, "",   "at most")                                         \
-    INT (S, batch,        32, 1, 4096, "films", "per step")                                       \
+    INT (S, batch,        32, 1, 4096, "films", "per micro-batch: one pass")                      \
+    INT (S, accumulate,   1, 1, 4096, "",      "micro-batches per step, over all ranks")          \
     TEXT(S, optimizer,    "sgd", "sgd|adamw",  "sgd: with Nesterov momentum")                     \
     REAL(S, learning_rate, 1e-3, 0, 10, "",    "at the start")                                    \
     REAL(S, momentum,     .9, 0, .9999, "",    "of sgd")                                          \
@@ -79,8 +80,8 @@
     TEXT(S, init,        "base", "base|random", "random: the base's UNet with new weights")       \
     TEXT(S, prediction,  "auto", "auto|epsilon|v_prediction", "auto: as the base's scheduler says")\
     INT (S, steps,       2000, 1, 100000000, "", "length of the run")                             \
-    INT (S, batch,       16, 1, 4096, "films", "per forward pass")                                \
-    INT (S, accumulate,  1, 1, 4096, "",       "passes per step")                                 \
+    INT (S, batch,       16, 1, 4096, "films", "per micro-batch: one pass")                       \
+    INT (S, accumulate,  1, 1, 4096, "",       "micro-batches per step, over all ranks")          \
     REAL(S, learning_rate, 1e-4, 0, 1, "",     "after warm-up")                                   \
     INT (S, warmup,      100, 0, 100000000, "steps", "over which the rate rises from 0")          \
     TEXT(S, schedule,    "constant", "constant|cosine|linear", "of the learning rate")            \
@@ -115,7 +116,8 @@
     PATH(S, perceptual_weights, "",            "Inception-V3 (a file, torchvision's names) whose " \
          "features those are")                                                                    \
     INT (S, steps,       2000, 1, 100000000, "", "length of the run")                             \
-    INT (S, batch,       8, 1, 4096, "films",  "per step")                                        \
+    INT (S, batch,       8, 1, 4096, "films",  "per micro-batch: one pass")                       \
+    INT (S, accumulate,  1, 1, 4096, "",       "micro-batches per step, over all ranks")          \
     REAL(S, learning_rate, 1e-5, 0, 1, "",     "after warm-up")                                   \
     INT (S, warmup,      0, 0, 100000000, "steps", "over which the rate rises from 0")            \
     TEXT(S, schedule,    "constant", "constant|cosine|linear", "of the learning rate")            \
@@ -146,6 +148,17 @@
     TEXT(S, prompt_b, "chest x-ray, viral pneumonia", "", "of disease_b: as above")               \
     TEXT(S, negative_prompt, "", "",           "what guidance leads away from")
 
+#define PARALLEL_SETTINGS(S, INT, REAL, TEXT, PATH)                                               \
+    TEXT(S, reduction, "fixed", "fixed|fast",  "of gradients over ranks; fixed: the same bits "   \
+         "for any number of ranks; fast: as the library likes")                                   \
+    INT (S, zero,      0, 0, 1, "0/1",         "a rank keeps its part of the optimizer's state "  \
+         "and averaged weights only: less memory, the same bits")                                 \
+    INT (S, sync_batchnorm, 0, 0, 1, "0/1",    "classifier: statistics of the batch over the "    \
+         "films of all ranks")                                                                    \
+    INT (S, bucket_mb, 25, 1, 4096, "MiB",     "of gradients are reduced together, while others " \
+         "are still computed")                                                                    \
+    INT (S, timeout_s, 300, 10, 86400, "s",    "that a rank waits for another")
+
 #define EVALUATE_SETTINGS(S, INT, REAL, TEXT, PATH)                                               \
     INT (S, replicates,   10000, 100, 10000000, "", "of the bootstrap")                           \
     INT (S, permutations, 10000, 100, 10000000, "", "of the permutation tests")
@@ -159,6 +172,7 @@
     X(ldm,        LdmSettings,        LDM_SETTINGS,        "fine-tuning of the diffusion model")  \
     X(autoencoder, AutoencoderSettings, AUTOENCODER_SETTINGS, "fine-tuning of the autoencoder")   \
     X(synthesis,  SynthesisSettings,  SYNTHESIS_SETTINGS,  "synthetic films")                     \
+    X(parallel,   ParallelSettings,   PARALLEL_SETTINGS,   "training over several ranks")         \
     X(evaluate,   EvaluateSettings,   EVALUATE_SETTINGS,   "statistics")
 /* clang-format on */
 #endif

@@ -182,6 +182,16 @@ Status device_memory_advice(Status s, const Device *d, const char *batch_setting
     return FAIL(s, "%s; %s = 1 is too much: smaller films%s", message, batch_setting, or_recompute);
 }
 
+int device_gpus(void)
+{
+#if EQ_CUDA
+    const char *why;
+    return cuda_device_count(&why);
+#else
+    return 0;
+#endif
+}
+
 void device_list_gpus(Text *out)
 {
     const char *why = "not built";
