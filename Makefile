@@ -2,13 +2,14 @@
 # make check   builds and runs every test, and all but the slowest again under sanitizers
 # make parity  models against PyTorch on random configurations, PYTHON=.venv/bin/python
 # make fuzz    FUZZ_SECONDS=60 of each fuzz target under sanitizers
+# make check-container   the Dockerfile's image, built and used (docker, or buildah and podman)
 # make         builds build/equipoise
 RUN ?= runs/demo
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,fuzz_%,$(filter-out %/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: all build demo check parity fuzz clean
+.PHONY: all build demo check check-container parity fuzz clean
 all: build
 
 setup:
@@ -37,6 +38,9 @@ fuzz: setup
 	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON -DEQ_CUDA=OFF
 	ninja -C build-asan $(FUZZ_TARGETS)
 	for t in $(FUZZ_TARGETS); do FUZZ_SECONDS=$(FUZZ_SECONDS) build-asan/$$t || exit 1; done
+
+check-container:
+	tests/container/check.sh
 
 clean:
 	rm -rf build build-asan build.log
