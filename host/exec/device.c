@@ -68,16 +68,45 @@ Status device_open(Device **d, const char *which, const char *precision, int thr
     return s;
 }
 
+Status device_open_counting(Device **d, Dtype act)
+{
+    Device *r = calloc(1, sizeof *r);
+    CHECK(r);
+    *r = (Device){.kind = &device_count, .act = act};
+    *d = r;
+    return r->kind->open(r, 0, 0);
+}
+
 void device_close(Device *d)
 {
     if (!d) return;
     d->kind->close(d);
+    free(d->held);
     free(d);
 }
+
+/* ---- memory ------------------------------------------------------------------------------ */
+
+static void hold(Device *d, void *p, size_t bytes)
+{
+    if (d->n_held == d->cap_held) {
+        d->cap_held = d->cap_held ? 2 * d->cap_held : 32;
+        d->held = realloc(d->held, (size_t)d->cap_held * sizeof *d->held);
+        CHECK(d->held);
+    }
+    d->held[d->n_held++] = (struct Held){p, bytes};
+    d->bytes += bytes;
+    if (d->bytes > d->peak) d->peak = d->bytes;
+}
+
+size_t device_bytes(const Device *d) { return d->bytes; }
+size_t device_peak(const Device *d) { return d->peak; }
+void device_peak_restart(Device *d) { d->peak = d->bytes; }
 
 Status device_alloc(Device *d, void **p, size_t bytes, const char *what)
 {
     Status s = d->kind->alloc(p, bytes);
+    if (!s) hold(d, *p, bytes);
     if (s != ERR_SPACE) return s;
     size_t total, left = d->kind->free_bytes ? d->kind->free_bytes(&total) : 0;
     if (!d->kind->free_bytes)
@@ -89,7 +118,13 @@ Status device_alloc(Device *d, void **p, size_t bytes, const char *what)
 
 void device_release(Device *d, void *p)
 {
-    if (p) d->kind->release(p);
+    if (!p) return;
+    int i = d->n_held;
+    while (i-- > 0 && d->held[i].p != p) continue;
+    CHECK(i >= 0);
+    d->bytes -= d->held[i].bytes;
+    d->held[i] = d->held[--d->n_held];
+    d->kind->release(p);
 }
 
 Status device_write(Device *d, void *to, const void *host, size_t bytes)
@@ -156,7 +191,7 @@ void device_recording_free(Device *d, Recording *r)
 
 Status device_mark(Device *d, int number) { return d->kind->mark(d, number); }
 Status device_marks_ms(Device *d, float *ms, int n) { return d->kind->marks_ms(d, ms, n); }
-bool device_is_gpu(const Device *d) { return d->kind != &device_cpu; }
+bool device_is_gpu(const Device *d) { return d->kind != &device_cpu && d->kind != &device_count; }
 Dtype device_act(const Device *d) { return d->act; }
 const char *device_text(const Device *d) { return d->text; }
 

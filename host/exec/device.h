@@ -19,9 +19,18 @@ typedef struct Device Device;
 Status device_open(Device **d, const char *which, const char *precision, int threads, Log *log);
 void   device_close(Device *d);                       /* accepts NULL */
 
+/* A device that computes nothing and holds nothing, for plans of runs: it counts what is allocated
+ * (device_bytes) and the arithmetic of the nodes that are run (device_flops). act: how activations would
+ * be stored. Sweeps do not run there. */
+Status device_open_counting(Device **d, Dtype act);
+double device_flops(const Device *counting);
+
 /* Zeroed, 256-byte aligned; what: for the error, "optimizer state". */
 Status device_alloc(Device *d, void **p, size_t bytes, const char *what);
 void   device_release(Device *d, void *p);            /* accepts NULL */
+size_t device_bytes(const Device *d);                 /* allocated now, as asked for */
+size_t device_peak(const Device *d);                  /* at most, since device_peak_restart() */
+void   device_peak_restart(Device *d);
 Status device_write(Device *d, void *to, const void *host, size_t bytes);
 Status device_read(Device *d, void *host, const void *from, size_t bytes);
 Status device_copy(Device *d, void *to, const void *from, size_t bytes); /* within the device */

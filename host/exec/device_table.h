@@ -38,11 +38,17 @@ struct Device {
     Stream *stream; /* owned by the kind */
     void *own;      /* the kind's */
     Dtype act;
+    struct Held {
+        void *p;
+        size_t bytes;
+    } *held; /* owned: what was allocated and not released */
+    int n_held, cap_held;
+    size_t bytes, peak; /* of it, now and at most */
     double fit;     /* how much of what was refused last was free, 0 to 1; 0: not known */
     char text[160];
 };
 
-extern const DeviceTable device_cpu;
+extern const DeviceTable device_cpu, device_count;
 #if EQ_CUDA
 extern const DeviceTable device_cuda;
 int cuda_device_count(const char **why_none); /* GPUs that can be used; *why_none when it is 0 */

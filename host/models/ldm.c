@@ -84,21 +84,24 @@ done:
     return s;
 }
 
-static Status load(Ldm *m, LdmUse use)
+static Status load_values(Ldm *m, LdmUse use)
 {
-    TRY(params_alloc(&m->unet, m->device, use.train_unet));
-    TRY(params_alloc(&m->text, m->device, use.train_text));
-    TRY(params_alloc(&m->vae, m->device, false));
     TRY(load_files(m, use.random));
     if (use.random) {
         TRY(params_init(&m->unet, use.seed));
         TRY(params_init(&m->text, use.seed));
     }
-    if (use.lora_rank) {
-        TRY(params_alloc(&m->lora, m->device, true));
-        TRY(params_init(&m->lora, use.seed));
-    }
-    if (use.lora) TRY(lora_merge(&m->unet, &m->text, use.lora, use.lora_scale));
+    if (use.lora_rank) TRY(params_init(&m->lora, use.seed));
+    return use.lora ? lora_merge(&m->unet, &m->text, use.lora, use.lora_scale) : OK;
+}
+
+static Status load(Ldm *m, LdmUse use)
+{
+    TRY(params_alloc(&m->unet, m->device, use.train_unet));
+    TRY(params_alloc(&m->text, m->device, use.train_text));
+    TRY(params_alloc(&m->vae, m->device, false));
+    if (use.lora_rank) TRY(params_alloc(&m->lora, m->device, true));
+    if (!use.bare) TRY(load_values(m, use));
     params_freeze(&m->vae, "");
     if (!use.train_unet) params_freeze(&m->unet, "");
     if (!use.train_text) params_freeze(&m->text, "");
@@ -159,7 +162,7 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
     *m = (Ldm){.device = d, .folder = path_join("", folder)};
     Status s = OK;
     TRY_OR(done, s, need_folder(folder));
-    if (!use.random) TRY_OR(done, s, model_folder_check(folder));
+    if (!use.random && !use.bare) TRY_OR(done, s, model_folder_check(folder));
     TRY_OR(done, s, read_configs(m));
     adapt(m, use.lora_rank);
     TRY_OR(done, s, register_parameters(m));

@@ -22,6 +22,7 @@ typedef struct {
     bool random; /* new weights for UNet and text encoder, by `seed`; else from the folder */
     uint32_t seed;
     int lora_rank;     /* > 0: the UNet gets an adapter with gradients, to be trained */
+    bool bare;         /* memory without values: for a counting device */
     const char *lora;  /* a LoRA file to merge into the weights; NULL: none */
     double lora_scale;
 } LdmUse;

@@ -205,18 +205,22 @@ static Status write_manifest(const Stage *st)
     return s;
 }
 
+static SamplerSettings sampler_settings(const SynthesisSettings *set)
+{
+    SamplerSettings s = {.image_to_image = !strcmp(set->mode, "image-to-image"),
+                         .strength = set->strength,
+                         .guidance = set->guidance,
+                         .eta = set->eta,
+                         .steps = set->steps};
+    CHECK(spacing_parse(&s.spacing, set->spacing));
+    return s;
+}
+
 Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
 {
     const SynthesisSettings *set = &job->config->synthesis;
-    Stage st = {.job = job,
-                .log = log,
-                .set = {.image_to_image = !strcmp(set->mode, "image-to-image"),
-                        .strength = set->strength,
-                        .guidance = set->guidance,
-                        .eta = set->eta,
-                        .steps = set->steps}};
+    Stage st = {.job = job, .log = log, .set = sampler_settings(set)};
     Status s = OK;
-    CHECK(spacing_parse(&st.set.spacing, set->spacing));
     if (st.set.image_to_image && job->n_source < 1)
         return FAIL(ERR_INPUT,
                     "%s: no source films, expected some of class %s in the training fold",
@@ -227,5 +231,37 @@ Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
     s = write_manifest(&st);
 done:
     free(st.templates);
+    return s;
+}
+
+Status synthesis_measure(Cost *cost, const SynthesisJob *job, Device *d)
+{
+    const Config *c = job->config;
+    int n = c->synthesis.batch;
+    size_t pixels = (size_t)c->data.size * (size_t)c->data.size;
+    float *film = calloc((size_t)n * pixels, sizeof *film);
+    SampleRequest *request = calloc((size_t)n, sizeof *request);
+    Ldm m = {0};
+    Sampler *sampler = NULL;
+    Status s;
+    CHECK(film && request);
+    for (int i = 0; i < n; i++) request[i] = (SampleRequest){.prompt = "", .source = film};
+    *cost = (Cost){0};
+    device_peak_restart(d);
+    TRY_OR(done, s, ldm_open(&m, d, job->model, (LdmUse){.bare = true}));
+    cost->parameters = device_bytes(d);
+    TRY_OR(done, s,
+           sampler_open(&sampler, &m, film_square(c->data.size), n, sampler_settings(&c->synthesis),
+                        0));
+    cost->activations = device_bytes(d) - cost->parameters;
+    double before = device_flops(d);
+    TRY_OR(done, s, sampler_run(sampler, request, n, film));
+    cost->unit = (device_flops(d) - before) / n;
+    cost->peak = device_peak(d);
+done:
+    sampler_close(sampler);
+    ldm_close(&m);
+    free(film);
+    free(request);
     return s;
 }

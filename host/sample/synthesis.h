@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "exec/device.h"
 #include "sample/sampler.h"
+#include "train/cost.h"
 
 /* The synthesis stage. */
 typedef struct {
@@ -27,6 +28,8 @@ typedef struct {
     const char *name;  /* for progress lines */
 } SynthesisJob;
 Status synthesis_run(const SynthesisJob *job, Device *d, Log *log);
+/* Of the job, of which config and model are looked at. The model's weights need not be there. */
+Status synthesis_measure(Cost *cost, const SynthesisJob *job, Device *counting);
 /* manifest.csv: id, path, label, source_id, source_patient, source_sha256, prompt, negative_prompt,
  * seed, sample_id, mode, strength, guidance, steps, eta, spacing, weights_sha256, sha256 */
 #endif

@@ -173,6 +173,33 @@ static Status loop(Trainer *t)
     return OK;
 }
 
+static Status open_passes(Trainer *t)
+{
+    const Config *c = t->job->config;
+    const ClassifierSettings *set = &c->classifier;
+    TRY(device_memory_advice(
+        classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight), t->device,
+        "classifier.batch", set->batch, NULL));
+    return device_memory_advice(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL),
+                                t->device, "classifier.batch", set->batch, NULL);
+}
+
+static Status open_optimizer(Trainer *t)
+{
+    const ClassifierSettings *set = &t->job->config->classifier;
+    bool adamw = !strcmp(set->optimizer, "adamw");
+    OptimizerSettings o = {.adamw = adamw,
+                           .beta1 = set->beta1,
+                           .beta2 = set->beta2,
+                           .epsilon = 1e-8,
+                           .momentum = set->momentum,
+                           .weight_decay = set->weight_decay,
+                           .clip_norm = set->clip_norm};
+    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->net.store}, 1));
+    return device_alloc(t->device, (void **)&t->best, t->net.store.count * sizeof(float),
+                        "best weights");
+}
+
 static Status open_trainer(Trainer *t)
 {
     const ClassifierJob *job = t->job;
@@ -184,22 +211,8 @@ static Status open_trainer(Trainer *t)
     TRY(classifier_net_open(&t->net, t->device, c, job->classes, true));
     TRY(params_init(&t->net.store, job->seed));
     TRY(classifier_net_start(&t->net, c));
-    TRY(device_memory_advice(
-        classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight), t->device,
-        "classifier.batch", set->batch, NULL));
-    TRY(device_memory_advice(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL),
-                            t->device, "classifier.batch", set->batch, NULL));
-    bool adamw = !strcmp(set->optimizer, "adamw");
-    OptimizerSettings o = {.adamw = adamw,
-                           .beta1 = set->beta1,
-                           .beta2 = set->beta2,
-                           .epsilon = 1e-8,
-                           .momentum = set->momentum,
-                           .weight_decay = set->weight_decay,
-                           .clip_norm = set->clip_norm};
-    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->net.store}, 1));
-    TRY(device_alloc(t->device, (void **)&t->best, t->net.store.count * sizeof(float),
-                     "best weights"));
+    TRY(open_passes(t));
+    TRY(open_optimizer(t));
     history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
     run_state_init(&t->run, t->checkpoints, job->identity, t->device, &t->optimizer, &t->history);
     run_state_block(&t->run, "best", t->best, t->net.store.count);
@@ -253,6 +266,30 @@ Status classifier_train(const ClassifierJob *job, Device *d, Log *log)
     free(history);
     if (!s) s = save_model(&t);
     if (!s) checkpoint_remove_all(t.checkpoints);
+done:
+    trainer_close(&t);
+    return s;
+}
+
+Status classifier_measure(Cost *cost, const ClassifierJob *job, Device *d)
+{
+    const Config *c = job->config;
+    Trainer t = {.job = job, .device = d};
+    Status s;
+    *cost = (Cost){0};
+    device_peak_restart(d);
+    if (c->classifier.class_weights) t.class_weight = calloc((size_t)job->classes, sizeof(float));
+    TRY_OR(done, s, classifier_net_open(&t.net, d, c, job->classes, true));
+    TRY_OR(done, s, classifier_net_freeze(&t.net, c));
+    cost->parameters = device_bytes(d);
+    TRY_OR(done, s, open_passes(&t));
+    cost->activations = device_bytes(d) - cost->parameters;
+    TRY_OR(done, s, open_optimizer(&t));
+    cost->unit = exec_flops(t.train.e);
+    cost->validation = exec_flops(t.eval.e) * ceil((double)job->n_val / c->classifier.batch);
+    cost->gradients = t.net.store.count_param * sizeof(float);
+    cost->optimizer = device_bytes(d) - cost->parameters - cost->activations;
+    cost->peak = device_peak(d);
 done:
     trainer_close(&t);
     return s;

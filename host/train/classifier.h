@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "exec/device.h"
+#include "train/cost.h"
 
 typedef struct {
     const char *path; /* borrowed */
@@ -36,6 +37,8 @@ Status classifier_check(const Config *config);
 Status classifier_size(size_t *floats, const Config *config); /* of its parameters */
 
 Status classifier_train(const ClassifierJob *job, Device *d, Log *log);
+/* Of the job, of which config, classes and the numbers of films are looked at. */
+Status classifier_measure(Cost *cost, const ClassifierJob *job, Device *counting);
 
 /* Probabilities [n, classes] of films by the model that classifier_train wrote (or published
  * weights of that width); features, where not NULL, is set to a heap array [n, *width] of the
@@ -49,6 +52,9 @@ typedef struct {
 } PredictJob;
 Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *probability,
                           float **features, int *width);
+
+/* Of the config. */
+Status classifier_measure_predict(Cost *cost, const Config *config, Device *counting);
 
 /* Pooled features only, of weights with any number of classes (the pretrained trunk). */
 Status classifier_features(const Config *config, const char *weights, const char *const *path,

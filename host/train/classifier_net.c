@@ -34,10 +34,8 @@ Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int cla
     return params_alloc(&n->store, d, with_grad);
 }
 
-Status classifier_net_start(ClassifierNet *n, const Config *c)
+Status classifier_net_freeze(ClassifierNet *n, const Config *c)
 {
-    const ParamFile but_heads = {.skip = "fc.,AuxLogits."};
-    if (c->classifier.weights[0]) TRY(params_load(&n->store, c->classifier.weights, &but_heads));
     char list[CONFIG_TEXT], *rest = list;
     strcpy(list, c->classifier.frozen);
     for (char *name; (name = strtok_r(rest, ", ", &rest));) {
@@ -52,6 +50,13 @@ Status classifier_net_start(ClassifierNet *n, const Config *c)
         params_freeze(&n->store, name);
     }
     return OK;
+}
+
+Status classifier_net_start(ClassifierNet *n, const Config *c)
+{
+    const ParamFile but_heads = {.skip = "fc.,AuxLogits."};
+    if (c->classifier.weights[0]) TRY(params_load(&n->store, c->classifier.weights, &but_heads));
+    return classifier_net_freeze(n, c);
 }
 
 Status classifier_check(const Config *c)
@@ -279,6 +284,27 @@ Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *pro
     CHECK(probability);
     return predict(job->config, job->weights, job->classes, job->film, job->n, d, log, probability,
                    features, width);
+}
+
+Status classifier_measure_predict(Cost *cost, const Config *c, Device *d)
+{
+    ClassifierNet net = {0};
+    ClassifierPass pass = {0};
+    Config plain = *c;
+    Status s;
+    plain.classifier.aux_weight = 0;
+    *cost = (Cost){0};
+    device_peak_restart(d);
+    TRY_OR(done, s, classifier_net_open(&net, d, &plain, 2, false));
+    cost->parameters = device_bytes(d);
+    TRY_OR(done, s, classifier_pass_open(&pass, &net, &plain, SCAN_BATCH, false, NULL));
+    cost->activations = device_bytes(d) - cost->parameters;
+    cost->unit = exec_flops(pass.e) / SCAN_BATCH;
+    cost->peak = device_peak(d);
+done:
+    classifier_pass_close(&pass);
+    params_free(&net.store);
+    return s;
 }
 
 Status classifier_features(const Config *c, const char *weights, const char *const *path, int n,

@@ -18,9 +18,9 @@ typedef struct {
 /* Registers and allocates; values are zero. */
 Status classifier_net_open(ClassifierNet *n, Device *d, const Config *c, int classes,
                            bool with_grad);
-/* classifier.weights over the values, the last layers apart; freezes what classifier.frozen names.
- */
+/* classifier.weights over the values, the last layers apart, and classifier_net_freeze(). */
 Status classifier_net_start(ClassifierNet *n, const Config *c);
+Status classifier_net_freeze(ClassifierNet *n, const Config *c); /* what classifier.frozen names */
 
 typedef struct {
     Graph *g;

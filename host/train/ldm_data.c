@@ -143,6 +143,32 @@ done:
     return s;
 }
 
+Status ldm_data_measure(LdmData *d, Ldm *m, const int n[3], int size, bool embed, double *flops)
+{
+    LdmFilms *films[3] = {&d->train, &d->prior, &d->val};
+    int k = n[0] < ENCODE_BATCH ? n[0] : ENCODE_BATCH;
+    *d = (LdmData){.tokens = ldm_tokens(m), .width = m->text_config.hidden_size};
+    size_t per = ldm_latent_count(m, film_square(size));
+    for (int i = 0; i < 3; i++)
+        *films[i] = (LdmFilms){.n = n[i],
+                               .size = size,
+                               .channels = (size_t)m->vae_config.latent_channels,
+                               .per = per};
+    float *grey = need((size_t)k * (size_t)size * (size_t)size, sizeof *grey),
+          *latent = need((size_t)k * per, sizeof *latent),
+          *context = need((size_t)d->tokens * (size_t)d->width, sizeof *context);
+    int32_t *ids = need((size_t)d->tokens, sizeof *ids);
+    double before = device_flops(m->device);
+    Status s = ldm_encode(m, grey, k, film_square(size), latent);
+    *flops = (device_flops(m->device) - before) * (n[0] + n[1] + n[2]) / k;
+    if (!s && embed) s = ldm_embed(m, ids, 1, context);
+    free(grey);
+    free(latent);
+    free(context);
+    free(ids);
+    return s;
+}
+
 static void films_free(LdmFilms *f)
 {
     free(f->latent);

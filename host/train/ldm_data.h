@@ -35,6 +35,10 @@ typedef struct {
 Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior,
                      int n_prior, const LdmFilm *val, int n_val, int size, bool standardise,
                      bool embed, const char *cache, const char *identity, Log *log);
+/* On a counting device: the shapes that films of these numbers would have, and the arithmetic and the
+ * memory of their encoding; no values. *flops: of all. */
+Status ldm_data_measure(LdmData *d, Ldm *m, const int n[3] /* train, prior, val */, int size,
+                        bool embed, double *flops);
 void ldm_data_close(LdmData *d);
 
 /* One micro-batch on the host; buffers owned. */

@@ -169,16 +169,29 @@ static Status save_model(Trainer *t)
     return s;
 }
 
+static LdmUse use_of(const Config *c)
+{
+    return (LdmUse){.train_unet = !c->ldm.lora_rank,
+                    .lora_rank = c->ldm.lora_rank,
+                    .train_text = c->ldm.train_text_encoder,
+                    .random = !strcmp(c->ldm.init, "random"),
+                    .seed = (uint32_t)c->study.seed};
+}
+
+static Status record_both(Trainer *t)
+{
+    const LdmSettings *set = &t->job->config->ldm;
+    const char *recompute = set->recompute ? NULL : "ldm.recompute";
+    TRY(device_memory_advice(record(&t->train, t, true), t->device, "ldm.batch", set->batch,
+                            recompute));
+    return device_memory_advice(record(&t->val, t, false), t->device, "ldm.batch", set->batch, NULL);
+}
+
 static Status prepare(Trainer *t)
 {
     const Config *c = t->job->config;
     bool random = !strcmp(c->ldm.init, "random"), text = c->ldm.train_text_encoder;
-    TRY(ldm_open(&t->m, t->device, t->job->base,
-                 (LdmUse){.train_unet = !c->ldm.lora_rank,
-                          .lora_rank = c->ldm.lora_rank,
-                          .train_text = text,
-                          .random = random,
-                          .seed = (uint32_t)c->study.seed}));
+    TRY(ldm_open(&t->m, t->device, t->job->base, use_of(c)));
     if (strcmp(c->ldm.prediction, "auto"))
         t->m.schedule.prediction =
             !strcmp(c->ldm.prediction, "epsilon") ? PREDICT_NOISE : PREDICT_VELOCITY;
@@ -186,10 +199,7 @@ static Status prepare(Trainer *t)
                       c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val,
                       c->data.size, random, !text, t->latents, t->job->identity, t->log));
     ldm_batch_new(&t->batch, &t->data, c->ldm.batch);
-    const char *recompute = c->ldm.recompute ? NULL : "ldm.recompute";
-    TRY(device_memory_advice(record(&t->train, t, true), t->device, "ldm.batch", c->ldm.batch,
-                            recompute));
-    TRY(device_memory_advice(record(&t->val, t, false), t->device, "ldm.batch", c->ldm.batch, NULL));
+    TRY(record_both(t));
     return open_loop(t);
 }
 
@@ -225,6 +235,35 @@ Status ldm_train(const LdmJob *job, Device *d, Log *log)
     TRY_OR(done, s, save_model(&t));
     train_loop_done(&t.loop);
     unlink(t.latents);
+done:
+    trainer_close(&t);
+    return s;
+}
+
+Status ldm_measure(Cost *cost, const LdmJob *job, Device *d)
+{
+    const LdmSettings *set = &job->config->ldm;
+    Trainer t = {.job = job, .device = d, .batch = {.n = set->batch}};
+    LdmUse use = use_of(job->config);
+    int n[] = {job->n_train, set->prior_share > 0 ? job->n_prior : 0, job->n_val};
+    Status s;
+    use.bare = true;
+    *cost = (Cost){0};
+    device_peak_restart(d);
+    TRY_OR(done, s, ldm_open(&t.m, d, job->base, use));
+    cost->parameters = device_bytes(d);
+    TRY_OR(done, s,
+           ldm_data_measure(&t.data, &t.m, n, job->config->data.size, !set->train_text_encoder,
+                            &cost->once));
+    TRY_OR(done, s, record_both(&t));
+    cost->activations = device_bytes(d) - cost->parameters;
+    TRY_OR(done, s, open_loop(&t));
+    cost->unit = exec_flops(t.train.e);
+    cost->validation = exec_flops(t.val.e) * ceil((double)job->n_val / set->batch);
+    for (int k = 0; k < t.loop.optimizer.n_store; k++)
+        cost->gradients += t.loop.optimizer.store[k]->count_param * sizeof(float);
+    cost->optimizer = device_bytes(d) - cost->parameters - cost->activations;
+    cost->peak = device_peak(d);
 done:
     trainer_close(&t);
     return s;

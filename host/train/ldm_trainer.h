@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "exec/device.h"
+#include "train/cost.h"
 #include "train/ldm_data.h"
 
 typedef struct {
@@ -32,4 +33,7 @@ typedef struct {
 } LdmJob;
 
 Status ldm_train(const LdmJob *job, Device *d, Log *log);
+/* Of the job, of which config, base and the numbers of films are looked at. The base's weights need not
+ * be there. */
+Status ldm_measure(Cost *cost, const LdmJob *job, Device *counting);
 #endif
