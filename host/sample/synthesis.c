@@ -237,7 +237,7 @@ done:
 Status synthesis_measure(Cost *cost, const SynthesisJob *job, Device *d)
 {
     const Config *c = job->config;
-    int n = c->synthesis.batch;
+    int n = job->count < c->synthesis.batch ? job->count : c->synthesis.batch;
     size_t pixels = (size_t)c->data.size * (size_t)c->data.size;
     float *film = calloc((size_t)n * pixels, sizeof *film);
     SampleRequest *request = calloc((size_t)n, sizeof *request);
@@ -251,8 +251,8 @@ Status synthesis_measure(Cost *cost, const SynthesisJob *job, Device *d)
     TRY_OR(done, s, ldm_open(&m, d, job->model, (LdmUse){.bare = true}));
     cost->parameters = device_bytes(d);
     TRY_OR(done, s,
-           sampler_open(&sampler, &m, film_square(c->data.size), n, sampler_settings(&c->synthesis),
-                        0));
+           sampler_open(&sampler, &m, film_square(c->data.size), c->synthesis.batch,
+                        sampler_settings(&c->synthesis), 0));
     cost->activations = device_bytes(d) - cost->parameters;
     double before = device_flops(d);
     TRY_OR(done, s, sampler_run(sampler, request, n, film));

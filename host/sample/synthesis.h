@@ -28,7 +28,7 @@ typedef struct {
     const char *name;  /* for progress lines */
 } SynthesisJob;
 Status synthesis_run(const SynthesisJob *job, Device *d, Log *log);
-/* Of the job, of which config and model are looked at. The model's weights need not be there. */
+/* Of the job, of which config, model and count are looked at. The model's weights need not be there. */
 Status synthesis_measure(Cost *cost, const SynthesisJob *job, Device *counting);
 /* manifest.csv: id, path, label, source_id, source_patient, source_sha256, prompt, negative_prompt,
  * seed, sample_id, mode, strength, guidance, steps, eta, spacing, weights_sha256, sha256 */
