@@ -1,0 +1,63 @@
+# cuda_tests.cmake - tests of the kernels, which tests/hostcuda runs on this machine's CPU, and programs for
+# a real GPU. Where CUDA is built.
+
+# The ops once more, on the device "cuda": kernels run on this machine's CPU by tests/hostcuda.
+add_executable(test_ops_cuda tests/ops/test_ops.c)
+target_link_libraries(test_ops_cuda PRIVATE twins engine hostcuda)
+target_include_directories(test_ops_cuda PRIVATE tests)
+target_compile_definitions(test_ops_cuda PRIVATE DEVICE="cuda")
+set_target_properties(test_ops_cuda PROPERTIES LINKER_LANGUAGE CXX)
+# The PTX of each architecture under another order of threads: copies that land as early as may be,
+# then as late; random threads.
+add_test(NAME test_ops_cuda COMMAND test_ops_cuda)
+set_tests_properties(test_ops_cuda PROPERTIES TIMEOUT 1200
+    ENVIRONMENT "OMP_NUM_THREADS=2;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
+add_test(NAME test_ops_cuda_late COMMAND test_ops_cuda)
+set_tests_properties(test_ops_cuda_late PROPERTIES TIMEOUT 1200
+    ENVIRONMENT "OMP_NUM_THREADS=2;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
+# The same programs for a real GPU, which bench/gpu.sh runs: `ninja gpu`. No ctest entries: they need one.
+add_executable(test_ops_gpu EXCLUDE_FROM_ALL tests/ops/test_ops.c)
+target_compile_definitions(test_ops_gpu PRIVATE DEVICE="cuda")
+add_executable(test_sweeps_gpu EXCLUDE_FROM_ALL tests/cuda/test_sweeps.c)
+add_executable(conform_gpu EXCLUDE_FROM_ALL tests/hostcuda/conform/conform.cu)
+set_target_properties(conform_gpu PROPERTIES CUDA_ARCHITECTURES 90a)
+target_include_directories(conform_gpu PRIVATE tests/hostcuda include host)
+target_compile_features(conform_gpu PRIVATE cuda_std_17)
+target_compile_options(conform_gpu PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-O3>)
+target_link_libraries(conform_gpu PRIVATE cudart)
+foreach(name test_ops_gpu test_sweeps_gpu)
+    target_link_libraries(${name} PRIVATE twins engine PkgConfig::CMOCKA cudart)
+    target_include_directories(${name} PRIVATE tests)
+endforeach()
+add_custom_target(gpu DEPENDS equipoise conform_gpu test_ops_gpu test_sweeps_gpu)
+# The simulated GPU itself, without kernels of nvcc.
+file(GLOB MACHINE_TESTS CONFIGURE_DEPENDS tests/hostcuda/selftest/*.cpp)
+add_executable(test_hostcuda_machine ${MACHINE_TESTS})
+target_link_libraries(test_hostcuda_machine PRIVATE hostcuda)
+target_compile_features(test_hostcuda_machine PRIVATE cxx_std_17)
+target_compile_options(test_hostcuda_machine PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Werror)
+add_test(NAME test_hostcuda_machine COMMAND test_hostcuda_machine)
+# Planted bugs that must be found, with the simulated runtime; the words of the wrapper headers.
+foreach(topic bugs conform)
+    file(GLOB HOSTCUDA_TESTS CONFIGURE_DEPENDS tests/hostcuda/${topic}/*.cu)
+    add_executable(test_hostcuda_${topic} ${HOSTCUDA_TESTS})
+    set_target_properties(test_hostcuda_${topic} PROPERTIES CUDA_ARCHITECTURES 90a LINKER_LANGUAGE CXX)
+    target_include_directories(test_hostcuda_${topic} PRIVATE tests/hostcuda include host)
+    target_compile_features(test_hostcuda_${topic} PRIVATE cuda_std_17)
+    target_compile_options(test_hostcuda_${topic} PRIVATE
+        $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo -Xfatbin=-compress-mode=none>)
+    target_link_libraries(test_hostcuda_${topic} PRIVATE hostcuda)
+    add_test(NAME test_hostcuda_${topic} COMMAND test_hostcuda_${topic})
+    set_tests_properties(test_hostcuda_${topic} PROPERTIES TIMEOUT 300)
+endforeach()
+# tests/device/<topic>.c: kernels alone, run the same way. Program and ctest entry test_<topic>.
+file(GLOB DEVICE_TESTS CONFIGURE_DEPENDS tests/device/*.c)
+foreach(source ${DEVICE_TESTS})
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(test_${name} ${source})
+    target_link_libraries(test_${name} PRIVATE engine hostcuda)
+    target_include_directories(test_${name} PRIVATE tests)
+    set_target_properties(test_${name} PROPERTIES LINKER_LANGUAGE CXX)
+    add_test(NAME test_${name} COMMAND test_${name})
+    set_tests_properties(test_${name} PROPERTIES ENVIRONMENT "OMP_NUM_THREADS=2" TIMEOUT 600)
+endforeach()
