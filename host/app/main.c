@@ -34,7 +34,7 @@ int main(int argc, char **argv)
     Status s = commands_run(&app, argc, argv);
     Status flushed = s ? OK : flush_output();
     if (flushed) s = flushed;
-    if (s) log_failure(app.log, status_message(), status_trace_text());
+    if (s && !status_said()) log_failure(app.log, status_message(), status_trace_text());
     log_free(app.log);
     return (int)s;
 }

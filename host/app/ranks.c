@@ -48,13 +48,11 @@ Status ranks_open(Ranks *r, const Config *c, Log *log)
 
 Status ranks_close(Ranks *r, Status s)
 {
-    if (s && (!r->comm || s != comm_agreed(r->comm))) {
-        if (r->comm && s != ERR_PEER) comm_abort(r->comm, s);
-        log_mute(r->log, false);
-    }
-    comm_close(r->comm);
+    comm_abort(r->comm, s);
+    if (s && !r->comm) log_mute(r->log, false);
+    Status closed = comm_close(r->comm);
     device_close(r->device);
     r->comm = NULL;
     r->device = NULL;
-    return s;
+    return s ? s : closed;
 }

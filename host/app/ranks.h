@@ -28,7 +28,7 @@ typedef struct {
 Status ranks_open(Ranks *r, const Config *c, Log *log);
 
 /* s: what this rank comes to. A failure that not all ranks agreed on is told by this rank, whichever
- * it is, and ends the others. Returns s. */
+ * it is, and ends the others. Returns s, or ERR_PEER where another rank fails before its end. */
 Status ranks_close(Ranks *r, Status s);
 
 static inline bool ranks_first(const Ranks *r) { return r->place.rank == 0; }

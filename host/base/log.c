@@ -75,11 +75,13 @@ static void record(Log *l, const char *event, const char *fields)
     fflush(l->json);
 }
 
-void log_mute(Log *l, bool mute)
+bool log_mute(Log *l, bool mute)
 {
     pthread_mutex_lock(&l->lock);
+    bool was = l->mute;
     l->mute = mute;
     pthread_mutex_unlock(&l->lock);
+    return was;
 }
 
 void log_file(Log *l, const char *path)

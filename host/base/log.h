@@ -13,7 +13,7 @@ typedef struct Log Log;
 
 Log *log_new(bool quiet);                 /* quiet: warnings only on stderr; never NULL */
 void log_free(Log *l);                    /* accepts NULL */
-void log_mute(Log *l, bool mute);         /* says and records nothing at all, failures neither */
+bool log_mute(Log *l, bool mute);         /* says and records nothing at all, failures neither; as it was */
 void log_file(Log *l, const char *path);  /* appends JSON lines; a failure is only warned about */
 
 void log_info(Log *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -8,6 +8,7 @@
 /* The one exception to "no mutable globals": where errno lives, so does its text. */
 static _Thread_local char message[1024];
 static _Thread_local char trace[1024];
+static _Thread_local bool said;
 
 Status status_trace(Status code, const char *file, int line)
 {
@@ -26,6 +27,7 @@ Status status_fail(Status code, const char *file, int line, const char *fmt, ...
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?'; /* names from files cannot break the line */
     trace[0] = 0;
+    said = false;
     return status_trace(code, file, line);
 }
 
@@ -34,10 +36,13 @@ void status_set(Status code, const char *text)
     (void)code;
     if (text != message) snprintf(message, sizeof message, "%s", text);
     trace[0] = 0;
+    said = false;
 }
 
 const char *status_message(void) { return message; }
 const char *status_trace_text(void) { return trace; }
+void status_mark_said(void) { said = true; }
+bool status_said(void) { return said; }
 
 void check_failed(const char *what, const char *file, int line)
 {

@@ -38,6 +38,9 @@ Status status_trace(Status code, const char *file, int line);
 const char *status_message(void);     /* the one-line text of this thread's last failure      */
 const char *status_trace_text(void);  /* "  at file:line\n" for each TRY it passed            */
 void status_set(Status code, const char *message); /* carry a failure over from another thread */
+/* The text needs no more saying: another process of the job says it, or this one has. */
+void status_mark_said(void);
+bool status_said(void);
 void check_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 
 #define FAIL(code, ...) status_fail((code), __FILE__, __LINE__, __VA_ARGS__)

@@ -9,9 +9,14 @@
  * in the order of the Device's work (on a GPU they may be recorded in a graph), those on host memory are
  * done when the call returns. `what` names the work in errors and for the watchdog: "gradients".
  *
- * Failure: a rank that dies, or reaches no collective within the time limit that others wait in, ends
- * the job: every other rank returns or exits with ERR_PEER (exit code 6) and one line that names the
- * rank, its host and the collective. Nothing waits for ever.
+ * Failure: a rank that dies, reaches no collective within the time limit that others wait in, or reaches
+ * another one than they, ends the job: every other rank returns ERR_PEER, or exits with it (6) if it makes
+ * no call of comm within two seconds. One line, printed by one rank even if its log is mute, names the
+ * rank, its host and the collective; such an ERR_PEER is marked as said (base/status.h). Nothing waits for
+ * ever. The end of a command is therefore, whatever s is:
+ *     comm_abort(c, s);
+ *     Status closed = comm_close(c);
+ *     return s ? s : closed;
  */
 #ifndef COMM_H
 #define COMM_H
@@ -29,10 +34,14 @@ typedef struct {
  * where it contradicts itself. */
 Status comm_place(CommPlace *p);
 
-/* Joins the job's ranks. seconds: how long a collective may wait for a rank, 0 = 300. */
+/* Joins the job's ranks. seconds: how long a collective, and this, may wait for a rank, 0 = 300. The line of
+ * a failure is said in log, which is borrowed until the end. */
 Status comm_open(Comm **c, const CommPlace *p, int seconds, Log *log);
-void   comm_close(Comm *c);                          /* accepts NULL; of the world last */
-/* Binds c to the device whose memory its collectives take; on a GPU makes the NCCL communicator. */
+/* Accepts NULL; of the world last, and there waits for the others: ERR_PEER where one fails before its end.
+ * Does not wait where the job has failed. */
+Status comm_close(Comm *c);
+/* Binds the world, before it is split, to the device whose memory its collectives take; on a GPU makes the
+ * NCCL communicator. ERR_USAGE on all ranks where one has nothing that moves such memory. */
 Status comm_attach(Comm *c, Device *d);
 /* The ranks that give the same color, in the order of their ranks in c: a new Comm, attached where c is. */
 Status comm_split(Comm **part, Comm *c, int color);
@@ -50,17 +59,23 @@ Status comm_reduce_scatter(Comm *c, const char *what, float *to, const float *fr
 Status comm_all_to_all(Comm *c, const char *what, void *to, const void *from, size_t bytes);
 Status comm_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
 
-/* Host memory. These and comm_agree() take NULL as a lone rank. */
+/* Host memory; passes through rank 0, so meant for results and words, not for tensors. At most 256 MiB over
+ * all ranks. All of these take NULL as a lone rank. */
 Status comm_host_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes); /* all get all */
 Status comm_host_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
-/* The worst Status of all ranks, with the message of the lowest rank that has it: so that all ranks
- * leave together where one meets a bad file. */
+/* The worst Status of all ranks, with the message of the lowest rank that has it (named in it unless it is
+ * rank 0): so that all ranks leave together where one meets a bad file. ERR_BUG is the worst, ERR_STOPPED the
+ * least. */
 Status comm_agree(Comm *c, const char *what, Status mine);
 /* What the last comm_agree() of this rank came to; OK before. A failure that is not this one is this
  * rank's own, and the others do not know of it. */
 Status comm_agreed(const Comm *c);
+/* *any: is mine true on some rank? So that ranks that a signal asked to stop stop at the same step. */
+Status comm_any(Comm *c, const char *what, bool mine, bool *any);
 Status comm_barrier(Comm *c, const char *what);
 
-/* Tells all ranks that this one fails, with its message; they end with ERR_PEER. Does not wait. */
+/* Tells all ranks that this one fails: says "rank 1 on host n2 (process 77): " and its message, and the
+ * others end with ERR_PEER. Does nothing where why is OK, where c is NULL or one rank, where the job has
+ * failed already, or where the ranks of c have just agreed on why. Waits at most a second. */
 void   comm_abort(Comm *c, Status why);
 #endif

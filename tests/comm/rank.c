@@ -3,6 +3,7 @@
 #include "base/signal.h"
 #include "comm/comm.h"
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,15 +146,38 @@ static Status agree(Comm *c)
     Status s = comm_agree(c, "films", mine);
     char text[32];
     snprintf(text, sizeof text, "trouble of %d", worst);
-    EXPECT(s == fate[worst] && !strcmp(status_message(), text), "agreed on %d, \"%s\"", (int)s,
+    const char *at = strstr(status_message(), text);
+    bool named =
+        !strncmp(status_message(), "rank ", 5); /* its number in the job is another in a group */
+    EXPECT(s == fate[worst] && at && named == (worst > 0), "agreed on %d, \"%s\"", (int)s,
            status_message());
     return OK;
 }
 
+/* A wish of one rank is known to all. */
+static Status any(Comm *c)
+{
+    bool yes = true;
+    TRY(comm_any(c, "stop", false, &yes));
+    EXPECT(!yes, "a question that all deny is answered yes");
+    TRY(comm_any(c, "stop", comm_rank(c) == comm_size(c) - 1, &yes));
+    EXPECT(yes, "a question that one affirms is answered no");
+    return OK;
+}
+
+static Status on_hosts(Comm *c, size_t n)
+{
+    TRY(broadcast(c, n, true));
+    TRY(host_gather(c, n));
+    return any(c);
+}
+
+static const size_t size[] = {1, 3, 257, 0, 4099, 524288 + 5};
+enum { N_SIZES = 6 };
+
 static Status every(Comm *c)
 {
-    static const size_t size[] = {1, 3, 257, 0, 4099, 1048576 + 5};
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < N_SIZES; i++) {
         size_t n = size[i];
         TRY(all_reduce(c, n));
         TRY(all_gather(c, n, false));
@@ -161,8 +185,7 @@ static Status every(Comm *c)
         TRY(reduce_scatter(c, n));
         TRY(all_to_all(c, n));
         TRY(broadcast(c, n, false));
-        TRY(broadcast(c, n, true));
-        TRY(host_gather(c, n));
+        TRY(on_hosts(c, n));
     }
     TRY(agree(c));
     return comm_barrier(c, "end");
@@ -193,6 +216,152 @@ static Status split(Job *j)
     return every(j->comm);
 }
 
+/* Without a device; in groups as well. */
+static Status hosts(Job *j)
+{
+    Comm *half;
+    for (int i = 0; i < N_SIZES; i++) TRY(on_hosts(j->comm, size[i]));
+    TRY(comm_split(&half, j->comm, comm_rank(j->comm) % 2));
+    for (int i = 0; i < N_SIZES; i++) TRY(on_hosts(half, size[i]));
+    TRY(agree(half));
+    comm_close(half);
+    TRY(agree(j->comm));
+    return comm_barrier(j->comm, "end");
+}
+
+static bool wrong(const Job *j) { return comm_rank(j->comm) == j->number; }
+
+/* Ranks wait for the wrong one, which does `what`; by MPI where it started us, else in a barrier.
+ */
+static Status wait_in_vain(Job *j, void (*what)(void))
+{
+    float x[5] = {0};
+    TRY(comm_barrier(j->comm, "start"));
+    bool device = getenv("OMPI_COMM_WORLD_SIZE") != NULL;
+    if (device) {
+        TRY(comm_attach(j->comm, j->device));
+        TRY(comm_all_reduce(j->comm, "gradients", x, 5));
+    }
+    if (wrong(j)) what();
+    if (device) TRY(comm_all_reduce(j->comm, "gradients", x, 5));
+    else TRY(comm_barrier(j->comm, "gradients"));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+/* The others wait by then. */
+static void pause_first(void) { usleep(500000); }
+
+static void die(void)
+{
+    pause_first();
+    raise(SIGKILL);
+}
+
+static void stop(void)
+{
+    printf("%d\n", (int)getpid());
+    fflush(stdout);
+    raise(SIGSTOP);
+}
+
+static void leave(void)
+{
+    pause_first();
+    exit(0);
+}
+
+static Status dies(Job *j) { return wait_in_vain(j, die); }
+static Status stalls(Job *j) { return wait_in_vain(j, stop); }
+static Status exits(Job *j) { return wait_in_vain(j, leave); }
+
+/* A rank dies while the others make no call. */
+static Status dies_alone(Job *j)
+{
+    TRY(comm_barrier(j->comm, "start"));
+    if (wrong(j)) raise(SIGKILL);
+    for (int i = 0; i < 300; i++) usleep(100000); /* signals do not end it */
+    return FAIL(ERR_BUG, "not reached");
+}
+
+static Status fails(Job *j)
+{
+    TRY(comm_barrier(j->comm, "start"));
+    if (wrong(j)) return FAIL(ERR_INPUT, "film.png:3: damaged");
+    TRY(comm_barrier(j->comm, "gradients"));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+/* All leave together where one meets a bad file. */
+static Status agrees(Job *j)
+{
+    Status s = wrong(j) ? FAIL(ERR_INPUT, "film.png:3: damaged") : OK;
+    TRY(comm_agree(j->comm, "films", s));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+/* Under another name, of another size, from another root, another kind. */
+static Status name(Job *j)
+{
+    TRY(comm_barrier(j->comm, "start"));
+    TRY(comm_barrier(j->comm, wrong(j) ? "norm" : "gradients"));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+static Status length(Job *j)
+{
+    float x[5] = {0};
+    TRY(comm_attach(j->comm, j->device));
+    TRY(comm_all_reduce(j->comm, "gradients", x, wrong(j) ? 4 : 5));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+static Status root(Job *j)
+{
+    char x[5] = {0};
+    TRY(comm_host_broadcast(j->comm, "weights", x, 5, wrong(j) ? 1 : 0));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+static Status kind(Job *j)
+{
+    char x[40] = {0};
+    if (wrong(j)) TRY(comm_host_broadcast(j->comm, "weights", x, 5, 0));
+    else TRY(comm_host_gather(j->comm, "weights", x, "four", 5));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+/* One ends where others go on. */
+static Status ends_early(Job *j)
+{
+    if (wrong(j)) return OK;
+    TRY(comm_barrier(j->comm, "gradients"));
+    return FAIL(ERR_BUG, "not reached");
+}
+
+/* Signals are the program's: one rank gets them, all stop at the same step. */
+static Status stops(Job *j)
+{
+    bool any = false;
+    int step = 0;
+    if (wrong(j)) {
+        raise(SIGUSR1);
+        raise(SIGTERM);
+    }
+    while (!any && step++ < 3) TRY(comm_any(j->comm, "stop", signal_stop_requested(), &any));
+    EXPECT(any && step == 1, "stopped at step %d", step);
+    return comm_agree(j->comm, "stop", signal_check());
+}
+
+/* Long enough for the test to talk to the store's port. */
+static Status slow(Job *j)
+{
+    for (int i = 0; i < 12; i++) {
+        usleep(100000);
+        TRY(comm_barrier(j->comm, "step"));
+    }
+    return OK;
+}
+
 /* For the tests of comm_place(): what it found. */
 static Status place(Job *j)
 {
@@ -209,15 +378,31 @@ static const struct {
     {"place", false, place},
     {"collectives", true, collectives},
     {"split", true, split},
+    {"hosts", true, hosts},
+    {"dies", true, dies},
+    {"dies_alone", true, dies_alone},
+    {"stalls", true, stalls},
+    {"exits", true, exits},
+    {"fails", true, fails},
+    {"agrees", true, agrees},
+    {"name", true, name},
+    {"length", true, length},
+    {"root", true, root},
+    {"kind", true, kind},
+    {"ends_early", true, ends_early},
+    {"stops", true, stops},
+    {"slow", true, slow},
 };
 
 static Status run(Job *j, const char *name, Log *log)
 {
     TRY(comm_place(&j->place));
+    log_mute(log, j->place.rank > 0);
     for (size_t i = 0; i < sizeof scenario / sizeof *scenario; i++) {
         if (strcmp(scenario[i].name, name)) continue;
         if (!scenario[i].joins) return scenario[i].run(j);
-        TRY(comm_open(&j->comm, &j->place, 3, log));
+        const char *limit = getenv("LIMIT");
+        TRY(comm_open(&j->comm, &j->place, limit ? atoi(limit) : 30, log));
         TRY(device_open(&j->device, "cpu", "fp32", 1, log));
         TRY(scenario[i].run(j));
         if (j->place.rank == 0) puts("ok");
@@ -233,9 +418,11 @@ int main(int argc, char **argv)
     Log *log = log_new(true);
     Job j = {.number = argc > 2 ? atoi(argv[2]) : 0};
     Status s = run(&j, argv[1], log);
-    if (s) log_failure(log, status_message(), status_trace_text());
     comm_abort(j.comm, s);
-    comm_close(j.comm);
+    if (!j.comm) log_mute(log, false);
+    Status closed = comm_close(j.comm);
+    if (!s) s = closed;
+    if (s && !status_said()) log_failure(log, status_message(), status_trace_text());
     device_close(j.device);
     log_free(log);
     return (int)s;

@@ -1,0 +1,126 @@
+#!/bin/bash
+# test_comm_store.sh - ranks that meet through the store of rank 0, without MPI: collectives of hosts, and every
+# way in which a rank can fail the others. Each ends in time, with one line that names the rank.
+set -u
+# shellcheck source=tests/comm/jobs.sh
+. "$SOURCE_DIR/tests/comm/jobs.sh"
+h='on host [^ ]+ \(process [0-9]+\)' # after a rank's number
+
+# job "SCENARIO [NUMBER]" WORLD CODES MS [LINE]
+job() {
+    job=$1
+    new_port
+    ranks "$1" "$2" 0 $(($2 - 1))
+    # shellcheck disable=SC2086 # a list
+    ended $3
+    within "$4"
+    if [ $# -gt 4 ]; then said "$5"; elif [ -s "$work/err.0" ]; then fail "$job: says something"; fi
+}
+
+for n in 1 2 3 4; do
+    job hosts $n "$(yes 0 | head -$n | tr '\n' ' ')" 20000
+    [ "$(cat "$work"/out.*)" = ok ] || fail "hosts on $n"
+done
+job slow 2 "0 0" 20000
+
+# The limit is 30 s: these must not need it.
+job 'dies 3' 4 '6 6 6 137' 5000 "rank 3 $h died while ranks wait in barrier \"gradients\""
+job 'dies 0' 4 '137 6 6 6' 5000 "rank 0 $h died while ranks wait in barrier \"gradients\""
+job 'dies_alone 1' 3 '6 137 6' 5000 "rank 1 $h died; the last call that it reached is barrier \"start\""
+job 'exits 1' 2 '6 0' 5000 "rank 1 $h died while ranks wait in barrier \"gradients\""
+job 'fails 2' 3 '6 6 3' 5000 "rank 2 $h: film.png:3: damaged"
+job 'agrees 1' 3 '3 3 3' 5000 "rank 1 $h: film.png:3: damaged"
+job 'stops 1' 3 '75 75 75' 5000 "rank 1 $h: stopped by a signal"
+b='barrier "(gradients|norm)" of 0( bytes)?'
+job 'name 1' 3 '6 6 6' 5000 "rank [0-2] $h calls $b where rank [0-2] $h calls $b"
+b='broadcast on hosts "weights" of 5( bytes)?( from 1)?'
+job 'root 2' 3 '6 6 6' 5000 "rank [0-2] $h calls $b where rank [0-2] $h calls $b"
+b='(broadcast|gather) on hosts "weights" of 5( bytes)?'
+job 'kind 0' 3 '6 6 6' 5000 "rank [0-2] $h calls $b where rank [0-2] $h calls $b"
+b='(end "of the job"|barrier "gradients") of 0( bytes)?'
+job 'ends_early 1' 2 '6 6' 5000 "rank [01] $h calls $b where rank [01] $h calls $b"
+job 'length 1' 2 '2 2' 5000 '2 CPU ranks.*expected.*'
+
+# A rank that is stopped: the others end when the limit is over, also where it is rank 0.
+export LIMIT=1
+for r in 0 2; do
+    job="stalls $r"
+    new_port
+    ranks "$job" 3 0 2
+    [ $r = 0 ] && ended - 6 6 || ended 6 6 -
+    within 9000
+    [ $r = 0 ] && said "rank 0 $h has not been heard of .* while ranks wait in barrier \"gradients\"" ||
+        said "rank 2 $h did not reach barrier \"gradients\", in which others have waited for 1 s;.* nothing.*"
+    kill -KILL "$(cat "$work/out.$r")"
+    wait 2>/dev/null
+done
+# All are stopped, longer than the limit, and continued: nothing has happened.
+job=slow
+new_port
+ranks slow 3 0 2
+sleep 0.3
+children=$(for r in 0 1 2; do cat "/proc/${pid[r]}/task/${pid[r]}/children"; done)
+# shellcheck disable=SC2086 # a list
+kill -STOP $children && sleep 1.5 && kill -CONT $children
+ended 0 0 0
+[ -s "$work/err.0" ] && fail "stopped and continued: says something"
+
+# Ranks that do not come are named by their numbers, rank 0 by its address.
+job='missing'
+new_port
+ranks hosts 4 0 1
+ended 6 6
+said '2 of 4 ranks did not come within 1 s: rank 2 and rank 3'
+ranks hosts 3 1 2
+pid=("" "${pid[1]}" "${pid[2]}")
+ended - 6 6
+said "rank 0 was not found at 127.0.0.1, port $port, within 1 s: Connection refused"
+unset LIMIT
+
+# Strangers on the port: bytes of all kinds, a greeting without the token, connections that say nothing.
+job='slow among strangers'
+new_port
+ranks slow 2 0 1
+for ((i = 0; i < 50; i++)); do
+    { exec 9<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null && break
+    sleep 0.02
+done
+for i in 1 2 3; do
+    { head -c 100000 /dev/urandom >"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null
+    { printf 'GET / HTTP/1.0\r\n\r\n' >"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null
+    { printf 'EQRANKS1%0300d' 0 >"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null
+done
+ended 0 0
+exec 9>&-
+[ -s "$work/err.0" ] && fail "strangers: says something"
+
+# A rank that is there already is refused, and the job goes on.
+job='slow, rank 1 twice'
+new_port
+ranks slow 2 0 1
+sleep 0.3
+RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port "$rank" slow >"$work/twice" 2>&1
+[ $? = 6 ] && grep -qE "^equipoise: rank 1 $h: there is one already, rank 1 $h\$" "$work/twice" ||
+    fail "rank 1 twice: $(cat "$work/twice")"
+ended 0 0
+[ -s "$work/err.0" ] && fail "twice: says something"
+
+# Ranks that count differently end at once.
+job='another world'
+ranks slow 3 0 0
+pid0=${pid[0]}
+RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port timeout 20 "$rank" slow 2>"$work/other"
+pid=("$pid0")
+ended 6
+said "rank 1 $h says that there are 2 ranks, rank 0 says 3"
+
+# The port is taken.
+job='port'
+new_port
+ranks slow 2 0 1
+sleep 0.3
+RANK=0 WORLD_SIZE=2 MASTER_PORT=$port "$rank" slow >"$work/twice" 2>&1
+[ $? = 2 ] && grep -q "^equipoise: port $port, .*: Address already in use, set another MASTER_PORT" "$work/twice" ||
+    fail "port in use: $(cat "$work/twice")"
+ended 0 0
+exit $failed
