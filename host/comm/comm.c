@@ -155,11 +155,14 @@ Status comm_close(Comm *c)
     return s;
 }
 
+/* Of what all have agreed on rank 0 tells; before it closes, as launchers end the others after the
+ * first. */
 void comm_abort(Comm *c, Status why)
 {
-    bool known = c && why == c->agreed && c->seq == c->agreed_at;
-    if (why && c && c->link && !known)
-        link_fail(c->link, why, status_message(), status_trace_text());
+    if (!why || !c || !c->link) return;
+    bool known = why == c->agreed && c->seq == c->agreed_at;
+    if (!known) link_fail(c->link, why, status_message(), status_trace_text());
+    else if (c->rank == 0) link_say(c->link, status_message(), status_trace_text());
 }
 
 static Status choose_backend(Comm *c, const Device *d)

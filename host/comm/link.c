@@ -399,12 +399,18 @@ static bool wait_for_failure(Link *l)
 
 Status link_verdict(Link *l, Status s) { return s && wait_for_failure(l) ? failure(l) : s; }
 
+void link_say(Link *l, const char *message, const char *trace)
+{
+    say(l, message, trace);
+    status_mark_said();
+}
+
 void link_fail(Link *l, Status why, const char *message, const char *trace)
 {
     char text[TEXT], peer[PEER_TEXT];
     bool failed = atomic_load(&l->failed);
     snprintf(text, sizeof text, "%s: %.1000s", link_name(l, peer), message);
-    if (!failed || why != ERR_PEER) say(l, text, trace);
+    if (!failed || why != ERR_PEER) link_say(l, text, trace);
     status_mark_said();
     if (failed) return;
     Frame f = {.kind = FRAME_FAIL, .bytes = strlen(message) + 1};

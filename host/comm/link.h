@@ -29,6 +29,7 @@ void   link_leave(Link *l, uint32_t group);
 
 Status link_check(Link *l);                     /* ERR_PEER once the job has failed; cheap */
 Status link_verdict(Link *l, Status s);         /* s, or ERR_PEER if the job fails within a second */
+void   link_say(Link *l, const char *message, const char *trace);         /* as it is, and marks it as said */
 /* Ends the job: says "rank 1 on host a (process 7): message" and tells the store. Where the job has failed
  * already, ERR_PEER is its failure and has been said; anything else is said as well. */
 void   link_fail(Link *l, Status why, const char *message, const char *trace);

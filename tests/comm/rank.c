@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct {
@@ -253,7 +254,11 @@ static void pause_first(void) { usleep(500000); }
 
 static void die(void)
 {
+    struct timespec t;
     pause_first();
+    clock_gettime(CLOCK_REALTIME, &t);
+    printf("died at %lld\n", (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000);
+    fflush(stdout);
     raise(SIGKILL);
 }
 
@@ -278,7 +283,7 @@ static Status exits(Job *j) { return wait_in_vain(j, leave); }
 static Status dies_alone(Job *j)
 {
     TRY(comm_barrier(j->comm, "start"));
-    if (wrong(j)) raise(SIGKILL);
+    if (wrong(j)) die();
     for (int i = 0; i < 300; i++) usleep(100000); /* signals do not end it */
     return FAIL(ERR_BUG, "not reached");
 }

@@ -18,7 +18,8 @@ mpi() {
     # shellcheck disable=SC2086 # scenario and number
     timeout -s KILL 60 mpirun --oversubscribe -n "$2" "$rank" $1 >"$work/err.0" 2>&1
     code=$?
-    took=$((($(date +%s%N) - began) / 1000000))
+    ended=$(date +%s%N)
+    took=$(((ended - began) / 1000000))
 }
 says() { # LINE: the only one of ours; mpirun says more
     [ "$(grep -c '^equipoise: ' "$work/err.0")" = 1 ] && grep -qE "^equipoise: $1\$" "$work/err.0" ||
@@ -47,7 +48,6 @@ says "rank 0 $h died while ranks wait in all-reduce \"gradients\""
 b='all-reduce "gradients" of (16|20)( bytes)?'
 mpi 'length 1' 2
 [ $code = 6 ] || fail "$job: $code"
-within 5000
 says "rank [01] $h calls $b where rank [01] $h calls $b"
 mpi 'agrees 1' 2
 [ $code = 3 ] || fail "$job: $code"
@@ -58,6 +58,6 @@ says "rank 1 $h: stopped by a signal"
 export LIMIT=1
 mpi 'stalls 1' 2
 [ $code = 6 ] || fail "$job: $code"
-within 9000
+within 25000 # the limit is 1 s, and 30 s where it is not heeded
 says "rank 1 $h did not reach all-reduce \"gradients\", in which others have waited for 1 s;.*"
 exit $failed
