@@ -7,9 +7,10 @@
 Status lone_stage_films(LoneStage *l)
 {
     char *folder = path_join(l->out, "prepare");
-    Status s = dataset_stage(&l->data, &l->manifest, l->config, folder, l->log);
+    stage_new(&l->data, "prepare", folder);
     free(folder);
-    TRY(s);
+    TRY(dataset_stage(&l->data, l->config, l->log));
+    TRY(dataset_manifest(&l->manifest, &l->data));
     stage_upstream(&l->stage, &l->data, NULL);
     return OK;
 }

@@ -34,6 +34,7 @@ void signal_install(void)
     signal(SIGXFSZ, SIG_IGN);
 }
 
+void signal_request_stop(void) { atomic_store(&stop, 1); }
 bool signal_stop_requested(void) { return atomic_load(&stop) != 0; }
 
 Status signal_check(void)

@@ -13,5 +13,6 @@
  * abort() ends with exit code ERR_BUG. */
 void signal_install(void);
 bool signal_stop_requested(void); /* from any thread */
+void signal_request_stop(void);   /* as if a signal had come */
 Status signal_check(void);        /* ERR_STOPPED once a stop was requested */
 #endif

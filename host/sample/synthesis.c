@@ -120,21 +120,31 @@ static Status check_prompts(const Stage *st, const Ldm *m)
     return ldm_check_prompts(m, &negative, 1, st->log);
 }
 
-static Status make_missing(const Stage *st, Device *d)
+/* The films that are not there yet, as rank 0 sees it; *index [n] is the caller's. */
+static Status list_missing(int **index, int *n, const SynthesisJob *j, const Stage *st)
+{
+    int *missing = calloc((size_t)j->count + 1, sizeof *missing);
+    CHECK(missing);
+    *n = 0;
+    for (int i = 0; i < j->count && comm_rank(j->comm) == 0; i++) {
+        char *path = image_path(st, i);
+        if (!file_exists(path)) missing[(*n)++] = i;
+        free(path);
+    }
+    *index = missing;
+    TRY(comm_host_broadcast(j->comm, j->name, n, sizeof *n, 0));
+    return comm_host_broadcast(j->comm, j->name, missing, (size_t)*n * sizeof *missing, 0);
+}
+
+/* The films of index[0..n-1]: this rank's. */
+static Status make_films(const Stage *st, Device *d, const int *index, int n)
 {
     const SynthesisJob *j = st->job;
     const SynthesisSettings *set = &j->config->synthesis;
-    int *missing = calloc((size_t)j->count + 1, sizeof *missing), n = 0;
-    CHECK(missing);
-    for (int i = 0; i < j->count; i++) {
-        char *path = image_path(st, i);
-        if (!file_exists(path)) missing[n++] = i;
-        free(path);
-    }
     Ldm m = {0};
     Sampler *sampler = NULL;
     Status s = OK;
-    if (!n) goto done;
+    if (!n) return OK;
     TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
     TRY_OR(done, s, check_prompts(st, &m));
     TRY_OR(done, s,
@@ -142,17 +152,28 @@ static Status make_missing(const Stage *st, Device *d)
                         seed_of(st)));
     for (int first = 0; first < n; first += set->batch) {
         int k = n - first < set->batch ? n - first : set->batch;
-        s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, missing + first, k);
+        s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, index + first, k);
         if (s == ERR_STOPPED)
-            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d films made", j->name,
-                     j->count - n + first, j->count);
+            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d missing films made%s", j->name, first, n,
+                     comm_size(j->comm) > 1 ? " by a rank" : "");
         TRY_OR(done, s, s);
-        log_progress(st->log, j->name, j->count - n + first + k, j->count, NULL);
+        log_progress(st->log, j->name, first + k, n, NULL);
     }
     log_progress_end(st->log);
 done:
     sampler_close(sampler);
     ldm_close(&m);
+    return s;
+}
+
+/* Rank r makes every size-th of what is missing, from the r-th on. */
+static Status make_missing(const Stage *st, Device *d)
+{
+    Comm *comm = st->job->comm;
+    int *missing, n, own = 0;
+    Status s = list_missing(&missing, &n, st->job, st);
+    for (int i = comm_rank(comm); i < n; i += comm_size(comm)) missing[own++] = missing[i];
+    if (!s) s = comm_agree(comm, st->job->name, make_films(st, d, missing, own));
     free(missing);
     return s;
 }
@@ -216,19 +237,26 @@ static SamplerSettings sampler_settings(const SynthesisSettings *set)
     return s;
 }
 
-Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
+static Status open_stage(Stage *st)
 {
-    const SynthesisSettings *set = &job->config->synthesis;
-    Stage st = {.job = job, .log = log, .set = sampler_settings(set)};
-    Status s = OK;
-    if (st.set.image_to_image && job->n_source < 1)
+    const SynthesisJob *job = st->job;
+    if (st->set.image_to_image && job->n_source < 1)
         return FAIL(ERR_INPUT,
                     "%s: no source films, expected some of class %s in the training fold",
-                    job->name, set->source);
-    TRY_OR(done, s, cut_templates(&st));
-    TRY_OR(done, s, weights_hash(st.weights, job->model));
+                    job->name, job->config->synthesis.source);
+    TRY(cut_templates(st));
+    return comm_rank(job->comm) ? OK : weights_hash(st->weights, job->model);
+}
+
+Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
+{
+    Stage st = {.job = job, .log = log, .set = sampler_settings(&job->config->synthesis)};
+    Status s;
+    TRY_OR(done, s, comm_agree(job->comm, job->name, open_stage(&st)));
+    TRY_OR(done, s,
+           comm_host_broadcast(job->comm, job->name, st.weights, sizeof st.weights, 0));
     TRY_OR(done, s, make_missing(&st, d));
-    s = write_manifest(&st);
+    s = comm_agree(job->comm, job->name, comm_rank(job->comm) ? OK : write_manifest(&st));
 done:
     free(st.templates);
     return s;

@@ -2,13 +2,14 @@
  *
  * A film is a function of (weights, seed, sample id, source film, prompt, sampler settings) and of
  * nothing else: not of the batch it was made in, nor of what was made before. So a stopped run
- * makes only what is missing, and any film can be made again alone.
+ * makes only what is missing, and any film can be made again alone; and ranks share the films, each
+ * of which is written by the rank that made it.
  */
 #ifndef SYNTHESIS_H
 #define SYNTHESIS_H
 #include "base/log.h"
+#include "comm/comm.h"
 #include "config/config.h"
-#include "exec/device.h"
 #include "sample/sampler.h"
 #include "train/cost.h"
 
@@ -26,6 +27,7 @@ typedef struct {
     int n_source, count;
     uint64_t first_id; /* sample ids first_id .. first_id + count - 1 */
     const char *name;  /* for progress lines */
+    Comm *comm;        /* of the ranks that share the films; NULL: alone. Rank 0 writes the manifest */
 } SynthesisJob;
 Status synthesis_run(const SynthesisJob *job, Device *d, Log *log);
 /* Of the job, of which config, model and count are looked at. The model's weights need not be there. */

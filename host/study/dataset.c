@@ -97,26 +97,27 @@ static Status prepare(const Config *c, const char *out, Log *log)
     return prepare_run(&o, log);
 }
 
-Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder, Log *log)
+Status dataset_stage(Stage *s, const Config *c, Log *log)
 {
-    char hash[HASH_TEXT], *data = NULL, *table = NULL;
-    Status status;
-    stage_new(s, "prepare", folder);
+    char hash[HASH_TEXT];
     stage_setting(s, c,
                   "study.seed data.format data.size data.normal data.train_share data.val_share "
                   "data.train_ratio");
     TRY(hash_source(hash, &c->data));
     stage_text(s, "films", hash);
-    data = path_join(folder, "data");
-    table = path_join(data, "manifest.csv");
-    TRY_OR(done, status, stage_begin(s));
-    if (!s->done) {
-        TRY_OR(done, status, prepare(c, data, log));
-        TRY_OR(done, status, stage_end(s, (const char *[]){"data"}, 1));
-    }
-    TRY_OR(done, status, manifest_read(m, table));
-done:
+    TRY(stage_begin(s));
+    if (s->done) return OK;
+    char *data = path_join(s->folder, "data");
+    Status status = prepare(c, data, log);
     free(data);
+    TRY(status);
+    return stage_end(s, (const char *[]){"data"}, 1);
+}
+
+Status dataset_manifest(Manifest *m, const Stage *s)
+{
+    char *table = path_join(s->folder, "data/manifest.csv");
+    Status status = manifest_read(m, table);
     free(table);
     return status;
 }

@@ -6,9 +6,11 @@
 #include "data/manifest.h"
 #include "study/stage.h"
 
-/* Prepares data.source into s->folder/data unless that is done, and reads its manifest. s is new
- * and stays for the caller to free. */
-Status dataset_stage(Stage *s, Manifest *m, const Config *c, const char *folder, Log *log);
+/* Prepares data.source into s->folder/data unless that is done. s: stage_new() of "prepare". By one
+ * rank. */
+Status dataset_stage(Stage *s, const Config *c, Log *log);
+/* Of the complete stage. */
+Status dataset_manifest(Manifest *m, const Stage *s);
 
 /* What dataset_stage would find late, from the names of the source's films in a moment: a class of
  * the n that it has no film of, and a source that cannot be listed. count, where not NULL, gets

@@ -1,5 +1,6 @@
 /* evaluate.c - builds RUN/metrics.json; see evaluate.h. */
 #include "study/evaluate.h"
+#include "base/csv.h"
 #include "stats/evaluation.h"
 #include "study/quality.h"
 #include <math.h>
@@ -140,13 +141,13 @@ static Status arm_json(json_t **j, const Calls *c, const Task *t, const Study *s
 
 /* ---- one task ------------------------------------------------------------------------- */
 
-static Status task_json(json_t **j, const Study *s, const Task *t)
+static Status task_json(json_t **j, const Study *s, const Task *t, json_t *quality)
 {
     const EvaluateSettings *e = &s->config->evaluate;
     Resampling how = {e->replicates, e->permutations, (uint32_t)s->config->study.seed};
     Arena a = {0};
     Calls baseline = {0}, augmented = {0};
-    json_t *first = NULL, *second = NULL, *quality = NULL;
+    json_t *first = NULL, *second = NULL;
     Comparison compared;
     Status status;
     log_info(s->log, "evaluating %s against %s", s->config->data.normal, t->disease);
@@ -158,7 +159,6 @@ static Status task_json(json_t **j, const Study *s, const Task *t)
     TRY_OR(done, status,
            comparison_run(&compared, &augmented.test, augmented.threshold, &baseline.test,
                           baseline.threshold, &how));
-    TRY_OR(done, status, quality_json(&quality, s, t, baseline.threshold));
     *j = json_pack("{s:s, s:s, s:O, s:O, s:o, s:O}", "normal", s->config->data.normal, "disease",
                    t->disease, "baseline", first, "augmented", second, "comparison",
                    comparison_json(&compared), "synthetic", quality);
@@ -166,10 +166,62 @@ static Status task_json(json_t **j, const Study *s, const Task *t)
 done:
     json_decref(first);
     json_decref(second);
-    json_decref(quality);
     calls_free(&baseline);
     calls_free(&augmented);
     arena_free(&a);
+    return status;
+}
+
+/* What the ranks measure together. */
+static Status measure(json_t **quality, const Study *s, const Task *t)
+{
+    Arena a = {0};
+    Calls baseline = {0};
+    Status status = calls_read(&baseline, &a, &t->baseline, NULL, s->config);
+    if (!status) status = quality_json(quality, s, t, baseline.threshold);
+    calls_free(&baseline);
+    arena_free(&a);
+    return status;
+}
+
+/* ---- synthetic/manifest.csv ------------------------------------------------------------ */
+
+static Status append_manifest(OutFile *o, const Task *t, bool header)
+{
+    Csv c = {0};
+    char *table = path_join(t->synthetic, "manifest.csv");
+    const char *folder = strrchr(t->synthetic, '/') + 1;
+    int path;
+    Status s;
+    TRY_OR(done, s, csv_read(&c, table));
+    TRY_OR(done, s, csv_need(&path, &c, "path"));
+    for (int col = 0; col < c.n_col && header; col++)
+        TRY_OR(done, s, csv_write_field(o, c.name[col], col == c.n_col - 1));
+    for (int row = 0; row < c.n_row; row++)
+        for (int col = 0; col < c.n_col; col++) {
+            char *below = path_join(folder, csv_at(&c, row, col));
+            s = csv_write_field(o, col == path ? below : csv_at(&c, row, col), col == c.n_col - 1);
+            free(below);
+            TRY_OR(done, s, s);
+        }
+done:
+    csv_free(&c);
+    free(table);
+    return s;
+}
+
+/* The films of both tasks in one table, with paths from its folder. */
+static Status merge_manifests(const Study *s)
+{
+    OutFile o = {0};
+    char *path = path_join(s->run, "synthetic/manifest.csv");
+    Status status;
+    TRY_OR(done, status, out_open(&o, path));
+    for (int i = 0; i < 2; i++) TRY_OR(done, status, append_manifest(&o, &s->task[i], i == 0));
+    TRY_OR(done, status, out_commit(&o));
+done:
+    out_abandon(&o);
+    free(path);
     return status;
 }
 
@@ -192,17 +244,17 @@ static json_t *class_counts(const Manifest *m)
     return j;
 }
 
-static Status write_metrics(const Stage *stage, const Study *s, const Task task[2])
+static Status write_metrics(const Study *s, json_t *const quality[2])
 {
     const Config *c = s->config;
     json_t *tasks = json_object(), *all = NULL;
-    char *path = stage_path(stage, "../../metrics.json");
+    char *path = stage_path(&s->evaluate, "../../metrics.json");
     Status status = OK;
     CHECK(tasks);
     for (int i = 0; i < 2 && !status; i++) {
         json_t *one = NULL;
-        char letter[2] = {task[i].letter, 0};
-        status = task_json(&one, s, &task[i]);
+        char letter[2] = {s->task[i].letter, 0};
+        status = task_json(&one, s, &s->task[i], quality[i]);
         if (!status) put(tasks, letter, one);
     }
     TRY_OR(done, status, status);
@@ -218,20 +270,31 @@ done:
     return status;
 }
 
-Status evaluate_stage(Stage *stage, const Study *s, const Task task[2])
+static Status evaluate(Study *s)
 {
-    char *folder = path_join(s->run, "stages/evaluate");
-    stage_new(stage, "evaluate", folder);
-    free(folder);
+    json_t *quality[2] = {NULL, NULL};
+    Status status;
+    for (int i = 0; i < 2; i++) TRY_OR(done, status, measure(&quality[i], s, &s->task[i]));
+    status = comm_rank(s->comm) ? OK : merge_manifests(s);
+    if (!status && !comm_rank(s->comm)) status = write_metrics(s, quality);
+    TRY_OR(done, status, comm_agree(s->comm, "evaluation", status));
+    status = stage_end(&s->evaluate, (const char *[]){"../../metrics.json"}, 1);
+done:
+    for (int i = 0; i < 2; i++) json_decref(quality[i]);
+    return status;
+}
+
+Status evaluate_stage(Study *s)
+{
+    Stage *stage = &s->evaluate;
     stage_upstream(stage, &s->prepare, NULL);
     for (int i = 0; i < 2; i++) {
-        stage_upstream(stage, &task[i].baseline, NULL);
-        stage_upstream(stage, &task[i].augmented, NULL);
-        stage_upstream(stage, &task[i].synth, NULL);
+        const Task *t = &s->task[i];
+        stage_upstream(stage, &t->baseline, NULL);
+        stage_upstream(stage, &t->augmented, NULL);
+        stage_upstream(stage, &t->synth, NULL);
     }
     stage_setting(stage, s->config, "study.name study.seed evaluate classifier.threshold");
     TRY(stage_begin(stage));
-    if (stage->done) return OK;
-    TRY(write_metrics(stage, s, task));
-    return stage_end(stage, (const char *[]){"../../metrics.json"}, 1);
+    return stage->done ? OK : evaluate(s);
 }

@@ -13,8 +13,8 @@
 #define EVALUATE_H
 #include "study/task.h"
 
-/* The stage; s->done tells the caller. task: both, complete. */
-Status evaluate_stage(Stage *stage, const Study *s, const Task task[2]);
+/* The stage s->evaluate, by the ranks of s->comm; also makes RUN/synthetic/manifest.csv. */
+Status evaluate_stage(Study *s);
 
 /* The table of RUN/metrics.json for people, on stdout. */
 Status table_print(const char *run);

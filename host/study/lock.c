@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LOCK_TEXT = 512 };
+enum { LOCK_TEXT = 512, LOOKS_A_SECOND = 20 };
 
 /* "process 123 on host h, boot <id>" */
 static void own_text(char text[LOCK_TEXT])
@@ -27,9 +27,9 @@ static void own_text(char text[LOCK_TEXT])
 
 /* Opens and locks the file that the path leads to now: a holder that ends removes it, so what was
  * opened before may be another one. */
-static Status take(int *fd, const char *path)
+static Status take(int *fd, const char *path, int wait_s)
 {
-    for (;;) {
+    for (int looks = 0;; looks++) {
         struct stat opened, there;
         int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
         if (f < 0)
@@ -39,6 +39,10 @@ static Status take(int *fd, const char *path)
             int why = errno;
             ssize_t n = pread(f, holder, sizeof holder - 1, 0);
             close(f);
+            if (why == EWOULDBLOCK && looks < wait_s * LOOKS_A_SECOND) {
+                usleep(1000000 / LOOKS_A_SECOND);
+                continue;
+            }
             if (why != EWOULDBLOCK)
                 return FAIL(ERR_INPUT, "%s: cannot be locked: %s", path, strerror(why));
             return FAIL(ERR_USAGE,
@@ -54,13 +58,13 @@ static Status take(int *fd, const char *path)
     }
 }
 
-Status run_lock(RunLock *l, const char *dir, Log *log)
+Status run_lock(RunLock *l, const char *dir, int wait_s, Log *log)
 {
     char mine[LOCK_TEXT], left[LOCK_TEXT] = "";
     TRY(dir_make(dir));
     char *path = path_join(dir, "lock");
     int fd = -1;
-    Status s = take(&fd, path);
+    Status s = take(&fd, path, wait_s);
     if (s) {
         free(path);
         return s;
@@ -104,7 +108,7 @@ Status lone_run_open(RunLock *l, const char *dir, Log *log)
                 "%s: is there and holds other files, expected a new folder or one to continue",
                 dir);
     }
-    TRY(run_lock(l, dir, log));
+    TRY(run_lock(l, dir, 0, log));
     file_sweep_temps(dir);
     text_add(&path, "%s/log.jsonl", dir);
     log_file(log, path.s);

@@ -12,8 +12,8 @@ typedef struct {
     char *path; /* owned */
 } RunLock;      /* starts as {0} */
 
-/* Makes dir. ERR_USAGE, naming the holder, where another process holds it. */
-Status run_lock(RunLock *l, const char *dir, Log *log);
+/* Makes dir. ERR_USAGE, naming the holder, where another process holds it, still so after wait_s. */
+Status run_lock(RunLock *l, const char *dir, int wait_s, Log *log);
 void run_unlock(RunLock *l); /* accepts {0} */
 
 /* For commands that run one stage alone: dir must be new, empty or such a stage's (it then

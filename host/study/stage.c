@@ -1,10 +1,13 @@
 /* stage.c - records of stages; see stage.h. */
 #include "study/stage.h"
+#include "base/signal.h"
 #include "stats/evaluation.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MOST_RECORD_BYTES = 64 << 20, NAMED_CHANGES = 4 };
+enum { SHORTEST_PAUSE = 10000, LONGEST_PAUSE = 500000 }; /* microseconds between two looks */
 
 /* ---- hashes --------------------------------------------------------------------------- */
 
@@ -145,12 +148,16 @@ void stage_free(Stage *s)
     *s = (Stage){0};
 }
 
+static bool first(const Stage *s) { return comm_rank(s->comm) == 0; }
+
 void stage_text(Stage *s, const char *name, const char *value) { put(s->inputs, name, value); }
 
 Status stage_input(Stage *s, const char *name, const char *path)
 {
     char hash[HASH_TEXT] = "none";
-    if (*path) TRY(hash_path(hash, path));
+    Status found = *path && first(s) ? hash_path(hash, path) : OK;
+    TRY(comm_agree(s->comm, name, found));
+    TRY(comm_host_broadcast(s->comm, name, hash, sizeof hash, 0));
     put(s->inputs, name, hash);
     return OK;
 }
@@ -237,42 +244,84 @@ static bool all_texts(const json_t *object)
     return true;
 }
 
-Status stage_begin(Stage *s)
+/* The record as it stands: *j is the caller's. */
+static Status read_record(json_t **j, const Stage *s)
 {
     char *data = NULL;
     size_t size;
     json_error_t error;
+    TRY(file_read(&data, &size, s->record, MOST_RECORD_BYTES));
+    *j = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
+    free(data);
+    if (!*j)
+        return FAIL(ERR_INPUT, "%s:%d: %s, expected the record of a stage", s->record, error.line,
+                    error.text);
+    bool whole = !json_is_true(json_object_get(*j, "done")) ||
+                 all_texts(json_object_get(*j, "outputs"));
+    if (whole && all_texts(json_object_get(*j, "inputs"))) return OK;
+    json_decref(*j);
+    return FAIL(ERR_INPUT, "%s: holds no inputs or outputs, expected the record of a stage",
+                s->record);
+}
+
+/* Sets done and outputs from a record. */
+static Status take_outputs(Stage *s, const json_t *j, bool checked)
+{
+    if (!json_is_true(json_object_get(j, "done"))) return OK;
+    json_decref(s->outputs);
+    s->outputs = json_incref(json_object_get(j, "outputs"));
+    if (checked) TRY(check_outputs(s));
+    s->done = true;
+    return OK;
+}
+
+/* Gives all ranks the text of the first; heap. */
+static Status share_text(char **text, const Stage *s)
+{
+    uint64_t size = *text ? strlen(*text) + 1 : 0;
+    TRY(comm_host_broadcast(s->comm, s->name, &size, sizeof size, 0));
+    if (!first(s)) *text = malloc(size);
+    CHECK(*text);
+    return comm_host_broadcast(s->comm, s->name, *text, size, 0);
+}
+
+/* What the first rank came to, on all of them. */
+static Status share(Stage *s, Status mine)
+{
+    TRY(comm_agree(s->comm, s->name, mine));
+    if (comm_size(s->comm) == 1) return OK;
+    json_t *j = json_pack("{s:b, s:O, s:O?}", "done", s->done, "inputs", s->inputs, "outputs",
+                          s->outputs);
+    char *text = first(s) ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    Status status = share_text(&text, s);
+    if (status || first(s)) goto done;
+    j = json_loads(text, 0, NULL);
+    CHECK(j);
+    json_object_update(s->inputs, json_object_get(j, "inputs"));
+    status = take_outputs(s, j, false);
+    json_decref(j);
+done:
+    free(text);
+    return status;
+}
+
+static Status begin(Stage *s)
+{
+    json_t *j;
     if (!file_exists(s->record)) {
         TRY(dir_make(s->folder));
         return write_record(s);
     }
-    TRY(file_read(&data, &size, s->record, MOST_RECORD_BYTES));
-    json_t *j = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
-    free(data);
-    if (!j)
-        return FAIL(ERR_INPUT, "%s:%d: %s, expected the record of a stage", s->record, error.line,
-                    error.text);
-    Status status;
-    bool done = json_is_true(json_object_get(j, "done"));
-    json_t *outputs = json_object_get(j, "outputs");
-    if (!all_texts(json_object_get(j, "inputs")) || (done && !all_texts(outputs))) {
-        status = FAIL(ERR_INPUT, "%s: holds no inputs or outputs, expected the record of a stage",
-                      s->record);
-        goto done;
-    }
-    TRY_OR(done, status, check_inputs(s, j));
-    if (!done) goto done;
-    s->outputs = json_incref(outputs);
-    TRY_OR(done, status, check_outputs(s));
-    s->done = true;
-done:
+    TRY(read_record(&j, s));
+    Status status = check_inputs(s, j);
+    if (!status) status = take_outputs(s, j, true);
     json_decref(j);
     return status;
 }
 
-Status stage_end(Stage *s, const char *const *output, int n)
+static Status end(Stage *s, const char *const *output, int n)
 {
-    CHECK(!s->done && !s->outputs);
     s->outputs = json_object();
     CHECK(s->outputs);
     for (int i = 0; i < n; i++) {
@@ -284,4 +333,52 @@ Status stage_end(Stage *s, const char *const *output, int n)
     }
     s->done = true;
     return write_record(s);
+}
+
+Status stage_begin(Stage *s)
+{
+    TRY(share(s, first(s) ? begin(s) : OK));
+    s->begun = true;
+    s->found = s->done;
+    return OK;
+}
+
+Status stage_end(Stage *s, const char *const *output, int n)
+{
+    CHECK(!s->done && !s->outputs);
+    return share(s, first(s) ? end(s, output, n) : OK);
+}
+
+Status stage_read(Stage *s, bool checked)
+{
+    json_t *j;
+    if (!file_exists(s->record)) return OK;
+    TRY(read_record(&j, s));
+    Status status = take_outputs(s, j, checked);
+    json_decref(j);
+    return status;
+}
+
+static Status need(Stage *s, bool checked)
+{
+    TRY(stage_read(s, checked));
+    if (s->done) return OK;
+    return FAIL(ERR_INPUT, "%s: %s, expected the stage %s to be complete: it comes first", s->record,
+                file_exists(s->record) ? "says that it is not" : "is not there", s->name);
+}
+
+Status stage_need(Stage *s, bool checked)
+{
+    if (s->done) return OK;
+    return share(s, first(s) ? need(s, checked) : OK);
+}
+
+Status stage_wait(Stage *s)
+{
+    for (useconds_t pause = SHORTEST_PAUSE; !s->done; usleep(pause)) {
+        TRY(signal_check());
+        TRY(stage_read(s, false));
+        if (pause < LONGEST_PAUSE) pause += pause / 4;
+    }
+    return OK;
 }

@@ -16,6 +16,9 @@
  *   outputs changed or missing        refused, naming them.
  * Nothing is made anew silently: the answer to a changed input is another run folder.
  *
+ * Several ranks may run a stage together: they share `comm` and make the same calls. The first of them
+ * reads and writes the files; all come to the same end.
+ *
  *   Stage s;
  *   stage_new(&s, "ldm-a", "RUN/stages/ldm-a");
  *   stage_setting(&s, config, "study.seed ldm");
@@ -29,14 +32,16 @@
  */
 #ifndef STAGE_H
 #define STAGE_H
+#include "comm/comm.h"
 #include "config/config.h"
 #include <jansson.h>
 
 typedef struct {
     char *name, *folder, *record; /* owned; record: FOLDER/stage.json */
     json_t *inputs, *outputs;     /* owned: objects of texts; outputs once it is done */
-    bool done;
-} Stage; /* starts as {0} */
+    bool done, begun, found; /* begun: by stage_begin(); found: it was done then */
+    Comm *comm; /* borrowed: of the ranks that run it; NULL: one */
+} Stage;        /* starts as {0} */
 
 void stage_new(Stage *s, const char *name, const char *folder);
 void stage_free(Stage *s); /* accepts {0} */
@@ -52,6 +57,14 @@ void stage_upstream(Stage *s, const Stage *up, const char *output);
 Status stage_begin(Stage *s);
 /* Hashes the outputs (files or folders, relative to the folder) and notes completion. */
 Status stage_end(Stage *s, const char *const *output, int n);
+
+/* For what depends on a stage that others ran, or ran before: its outputs, out of its record. *done is
+ * false where it is not complete (yet). checked: the outputs' hashes are compared, too. By one rank. */
+Status stage_read(Stage *s, bool checked);
+/* The same by all ranks of s->comm, of which the first reads; ERR_INPUT where it is not complete. */
+Status stage_need(Stage *s, bool checked);
+/* Waits until its record, which other processes write, says that it is complete. ERR_STOPPED. */
+Status stage_wait(Stage *s);
 
 /* Hash of all inputs: what a trainer's checkpoint belongs to. */
 void stage_identity(const Stage *s, char hash[HASH_TEXT]);

@@ -1,170 +1,18 @@
-/* study.c - the order of the stages and the care of the run folder; see study.h. */
+/* study.c - the doors: a whole study, one of its stages, its plan; see study.h. */
 #include "study/study.h"
-#include "base/csv.h"
-#include "base/signal.h"
+#include "exec/speed.h"
 #include "report/report.h"
+#include "study/conduct.h"
 #include "study/dataset.h"
 #include "study/evaluate.h"
 #include "study/lock.h"
+#include "study/plan.h"
+#include "study/run_folder.h"
 #include "study/space.h"
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the run folder ------------------------------------------------------------------- */
-
-/* What is in it but for leftovers of a start that was killed before config.ini was written. */
-static Status count_entries(int *n, const char *run)
-{
-    DirList list = {0};
-    *n = 0;
-    if (!file_exists(run)) return OK;
-    TRY(dir_list(&list, run));
-    for (int i = 0; i < list.n; i++) {
-        const char *name = list.name[i];
-        *n += strcmp(name, "lock") && strcmp(name, "log.jsonl") && !strstr(name, ".tmp-");
-    }
-    dir_list_free(&list);
-    return OK;
-}
-
-static Status write_config(const Config *config, const char *path)
-{
-    OutFile o = {0};
-    TRY(out_open(&o, path));
-    Status s = config_write(config, &o);
-    if (!s) s = out_commit(&o);
-    out_abandon(&o);
-    return s;
-}
-
-static Status check_config(const Config *config, const char *path)
-{
-    Config was;
-    Text changed = {0};
-    config_default(&was);
-    TRY(config_read(&was, path));
-    if (!settings_difference(&changed, config, &was)) return OK;
-    Status s =
-        FAIL(ERR_USAGE,
-             "%s: the run was started with other settings: %s; expected the same, or another --run "
-             "folder",
-             path, changed.s);
-    free(changed.s);
-    return s;
-}
-
-/* Under the lock: the folder is ours and its config.ini agrees. */
-static Status open_run(const Config *config, const char *run, Log *log)
-{
-    int n;
-    char *ini = path_join(run, "config.ini"), *records = path_join(run, "log.jsonl");
-    Status s;
-    TRY_OR(done, s, count_entries(&n, run));
-    bool there = file_exists(ini);
-    if (n && !there) {
-        s = FAIL(ERR_USAGE, "%s: holds other files and no config.ini, expected the folder of a run",
-                 run);
-        goto done;
-    }
-    file_sweep_temps(run);
-    TRY_OR(done, s, there ? check_config(config, ini) : write_config(config, ini));
-    log_file(log, records);
-    log_info(log, "%s %s", there ? "continuing" : "starting", run);
-done:
-    free(ini);
-    free(records);
-    return s;
-}
-
-/* ---- synthetic/manifest.csv ------------------------------------------------------------ */
-
-static Status append_manifest(OutFile *o, const Task *t, bool header)
-{
-    Csv c = {0};
-    char *table = path_join(t->synthetic, "manifest.csv");
-    const char *folder = strrchr(t->synthetic, '/') + 1;
-    int path;
-    Status s;
-    TRY_OR(done, s, csv_read(&c, table));
-    TRY_OR(done, s, csv_need(&path, &c, "path"));
-    for (int col = 0; col < c.n_col && header; col++)
-        TRY_OR(done, s, csv_write_field(o, c.name[col], col == c.n_col - 1));
-    for (int row = 0; row < c.n_row; row++)
-        for (int col = 0; col < c.n_col; col++) {
-            char *below = path_join(folder, csv_at(&c, row, col));
-            s = csv_write_field(o, col == path ? below : csv_at(&c, row, col), col == c.n_col - 1);
-            free(below);
-            TRY_OR(done, s, s);
-        }
-done:
-    csv_free(&c);
-    free(table);
-    return s;
-}
-
-/* The films of both tasks in one table, with paths from its folder. */
-static Status merge_manifests(const Study *s, const Task task[2])
-{
-    OutFile o = {0};
-    char *path = path_join(s->run, "synthetic/manifest.csv");
-    Status status;
-    TRY_OR(done, status, out_open(&o, path));
-    for (int i = 0; i < 2; i++) TRY_OR(done, status, append_manifest(&o, &task[i], i == 0));
-    TRY_OR(done, status, out_commit(&o));
-done:
-    out_abandon(&o);
-    free(path);
-    return status;
-}
-
-/* ---- the stages ----------------------------------------------------------------------- */
-
-static const struct {
-    const char *title;
-    Status (*run)(Task *t, const Study *s);
-} step[] = {
-    {"baseline classifier", task_baseline},
-    {"diffusion model", task_ldm},
-    {"synthetic films", task_synth},
-    {"augmented classifier", task_augmented},
-};
-enum { N_STEP = sizeof step / sizeof *step, N_STAGE = 2 * N_STEP + 2 };
-
-static Status run_tasks(const Study *s, Task task[2])
-{
-    for (int i = 0; i < 2 * N_STEP; i++) {
-        Task *t = &task[i % 2];
-        TRY(signal_check());
-        log_info(s->log, "stage %d of %d: %s, %s", i + 2, N_STAGE, step[i / 2].title, t->disease);
-        TRY(step[i / 2].run(t, s));
-    }
-    return OK;
-}
-
-static Status run_stages(Study *s)
-{
-    Task task[2] = {0};
-    Stage evaluate = {0};
-    char *folder = path_join(s->run, "stages/prepare");
-    Status status;
-    log_info(s->log, "stage 1 of %d: prepare", N_STAGE);
-    TRY_OR(done, status, dataset_stage(&s->prepare, &s->manifest, s->config, folder, s->log));
-    for (int i = 0; i < 2; i++) TRY_OR(done, status, task_open(&task[i], s, i ? 'b' : 'a'));
-    TRY_OR(done, status, run_tasks(s, task));
-    TRY_OR(done, status, merge_manifests(s, task));
-    TRY_OR(done, status, signal_check());
-    log_info(s->log, "stage %d of %d: evaluation", N_STAGE, N_STAGE);
-    TRY_OR(done, status, evaluate_stage(&evaluate, s, task));
-    TRY_OR(done, status, study_report(s->run, s->log));
-    TRY_OR(done, status, table_print(s->run));
-done:
-    stage_free(&evaluate);
-    for (int i = 0; i < 2; i++) task_close(&task[i]);
-    free(folder);
-    return status;
-}
-
-/* ---- the door ------------------------------------------------------------------------- */
+enum { OPENING_S = 30 }; /* that another process may take to open the run folder */
 
 Status study_report(const char *run, Log *log)
 {
@@ -176,45 +24,226 @@ Status study_report(const char *run, Log *log)
     return s;
 }
 
-/* What would be found hours later, or after a folder was made. */
-static Status check_first(const Config *c, const char *run, bool starts)
+/* ---- before the start --------------------------------------------------------------------- */
+
+static Status count_films(FilmCounts *films, const Config *c)
 {
     const DataSettings *d = &c->data;
-    if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
-    TRY(ldm_check(c->ldm.base, d->size, strcmp(c->ldm.init, "random")));
-    TRY(classifier_check(c));
     int n[4];
     TRY(dataset_check(n, c, (const char *[]){d->normal, d->disease_a, d->disease_b}, 3));
-    return starts ? space_for_study(run, c, &(FilmCounts){n[3], n[0], {n[1], n[2]}}) : OK;
+    *films = (FilmCounts){n[3], n[0], {n[1], n[2]}};
+    return OK;
 }
 
-Status study_run(const Config *config, const char *run, bool resume, Log *log)
+/* What would be found hours later, or after a folder was made. */
+static Status check_first(FilmCounts *films, const Config *c, const char *run, bool starts)
 {
-    RunLock lock = {0};
-    Study s = {.config = config, .run = run, .log = log};
+    if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
+    TRY(ldm_check(c->ldm.base, c->data.size, strcmp(c->ldm.init, "random")));
+    TRY(classifier_check(c));
+    TRY(count_films(films, c));
+    return starts ? space_for_study(run, c, films) : OK;
+}
+
+static char *stage_folder(const char *run, int i)
+{
+    Text t = {0};
+    text_add(&t, "%s/stages/%s", run, step[i].name);
+    return t.s;
+}
+
+/* No other process runs a stage alone: none can start one while the folder is ours. */
+static Status check_stages_free(const char *run, Log *log)
+{
+    for (int i = 0; i < N_STEP; i++) {
+        RunLock lock = {0};
+        char *folder = stage_folder(run, i), *file = path_join(folder, "lock");
+        Status s = file_exists(file) ? run_lock(&lock, folder, 0, log) : OK;
+        run_unlock(&lock);
+        free(file);
+        free(folder);
+        TRY(s);
+    }
+    return OK;
+}
+
+static Status take_folder(RunLock *lock, FilmCounts *films, const StudyJob *job)
+{
     int n;
-    Status status;
-    TRY(count_entries(&n, run));
-    if (n && !resume) /* before anything is written into it */
+    TRY(run_folder_count(&n, job->run));
+    if (n && !job->resume) /* before anything is written into it */
         return FAIL(
             ERR_USAGE,
             "%s: is there and not empty, expected a new folder, or --resume to continue a run",
-            run);
-    TRY(check_first(config, run, !n));
-    TRY_OR(done, status, device_open(&s.device, config->study.device, config->study.precision,
-                                     config->study.threads, log));
-    TRY_OR(done, status, run_lock(&lock, run, log));
-    TRY_OR(done, status, open_run(config, run, log));
-    log_info(log, "on %s", device_text(s.device));
-    TRY_OR(done, status, run_stages(&s));
-    log_info(log, "done: %s/report.html", run);
-done:
-    device_close(s.device);
-    stage_free(&s.prepare);
-    manifest_free(&s.manifest);
-    run_unlock(&lock);
-    if (status != ERR_STOPPED) return status;
+            job->run);
+    TRY(check_first(films, job->config, job->run, !n));
+    TRY(run_lock(lock, job->run, 0, job->log));
+    TRY(check_stages_free(job->run, job->log));
+    file_sweep_temps(job->run);
+    TRY(run_folder_open(job->config, job->run, "log.jsonl", job->log));
+    log_info(job->log, "on %s", device_text(job->device));
+    return OK;
+}
+
+/* ---- the plan ----------------------------------------------------------------------------- */
+
+static Status set_speed(StudyPlan *p, double given, Device *d)
+{
+    p->flops_per_s = given;
+    p->measured = given <= 0;
+    return p->measured ? device_speed(&p->flops_per_s, d) : OK;
+}
+
+/* Rank 0's plan, on all. */
+static Status share_plan(Slot *slot, const StudyJob *job, Study *s, const FilmCounts *films)
+{
+    StudyPlan p = {0};
+    bool done[N_STEP] = {false}, first = comm_rank(job->world) == 0;
+    Status status = OK;
+    for (int i = 0; i < N_STEP && first && !status; i++) {
+        Stage *stage = step_stage(s, i);
+        if (!stage) continue;
+        status = stage_read(stage, false);
+        done[i] = stage->done;
+        stage->done = false; /* to be seen by those whose turn it is */
+    }
+    if (first && !status)
+        status = study_plan_make(&p, job->config, films, device_act(job->device), comm_size(job->world),
+                           done);
+    if (first && !status) status = set_speed(&p, job->flops_per_s, job->device);
+    TRY(comm_agree(job->world, "the plan", status));
+    if (first) study_plan_log(&p, job->config, job->log);
+    memcpy(slot, p.slot, sizeof p.slot);
+    return comm_host_broadcast(job->world, "the plan", slot, sizeof p.slot, 0);
+}
+
+Status study_show_plan(const Config *c, int ranks, double flops_per_s, double link, Dtype act,
+                       Device *device)
+{
+    FilmCounts films;
+    StudyPlan p;
+    TRY(ldm_check(c->ldm.base, c->data.size, false));
+    TRY(count_films(&films, c));
+    TRY(study_plan_make(&p, c, &films, act, ranks, NULL));
+    TRY(set_speed(&p, flops_per_s, device));
+    p.link = link;
+    study_plan_print(stdout, &p, c);
+    return OK;
+}
+
+/* ---- the run ------------------------------------------------------------------------------ */
+
+/* The first ranks of groups keep logs of their own. */
+static void open_log(const StudyJob *job, const Slot *slot)
+{
+    int rank = comm_rank(job->world);
+    bool speaks = false;
+    for (int i = 0; i < N_STEP; i++) speaks |= slot[i].first == rank;
+    if (!rank || !speaks) return;
+    Text path = {0};
+    text_add(&path, "%s/log-%d.jsonl", job->run, rank);
+    log_file(job->log, path.s);
+    free(path.s);
+}
+
+static Study new_study(const StudyJob *job)
+{
+    Study s = {.config = job->config, .run = job->run, .device = job->device, .log = job->log};
+    study_open(&s);
+    return s;
+}
+
+static Status explain_stop(Status s)
+{
     char why[1024];
+    if (s != ERR_STOPPED) return s;
     snprintf(why, sizeof why, "%s", status_message());
     return FAIL(ERR_STOPPED, "%s; run again with --resume to continue", why);
+}
+
+Status study_run(const StudyJob *job)
+{
+    RunLock lock = {0};
+    FilmCounts films = {0};
+    Slot slot[N_STEP];
+    bool first = comm_rank(job->world) == 0;
+    Study s = new_study(job);
+    Status status = first ? take_folder(&lock, &films, job) : OK;
+    TRY_OR(done, status, comm_agree(job->world, job->run, status));
+    TRY_OR(done, status, share_plan(slot, job, &s, &films));
+    open_log(job, slot);
+    TRY_OR(done, status, conduct(&s, job->world, slot));
+    if (first) status = table_print(job->run);
+    if (!status) log_info(job->log, "done: %s/report.html", job->run);
+done:
+    study_close(&s);
+    run_unlock(&lock);
+    return explain_stop(status);
+}
+
+/* ---- one stage ---------------------------------------------------------------------------- */
+
+/* The run folder's lock is held only until the stage's own is. */
+static Status take_stage(RunLock *lock, const StudyJob *job, int i)
+{
+    RunLock whole = {0};
+    FilmCounts films;
+    char *folder = stage_folder(job->run, i);
+    Text log_name = {0};
+    int n;
+    Status s;
+    text_add(&log_name, "stages/%s/log.jsonl", step[i].name);
+    TRY_OR(done, s, run_folder_count(&n, job->run));
+    TRY_OR(done, s, check_first(&films, job->config, job->run, !n));
+    TRY_OR(done, s, run_lock(&whole, job->run, OPENING_S, job->log));
+    TRY_OR(done, s, run_lock(lock, folder, 0, job->log));
+    TRY_OR(done, s, run_folder_open(job->config, job->run, log_name.s, job->log));
+    file_sweep_temps(folder);
+done:
+    run_unlock(&whole);
+    free(log_name.s);
+    free(folder);
+    return s;
+}
+
+Status study_run_stage(const StudyJob *job, const char *name)
+{
+    RunLock lock = {0};
+    int i = step_find(name);
+    const char *names[N_STEP];
+    for (int k = 0; k < N_STEP; k++) names[k] = step[k].name;
+    const char *near = i < 0 ? text_nearest(name, names, N_STEP) : NULL;
+    if (i < 0)
+        return FAIL(ERR_USAGE, "there is no stage %s%s%s; see --list-stages", name,
+                    near ? "; did you mean " : "", near ? near : "");
+    Study s = new_study(job);
+    Status status = comm_rank(job->world) ? OK : take_stage(&lock, job, i);
+    TRY_OR(done, status, comm_agree(job->world, job->run, status));
+    TRY_OR(done, status, conduct_one(&s, job->world, i));
+    log_info(job->log, "done: stage %s", name);
+done:
+    study_close(&s);
+    run_unlock(&lock);
+    return explain_stop(status);
+}
+
+Status study_list_stages(const char *run)
+{
+    Study s = {.run = run};
+    study_open(&s);
+    Status status = OK;
+    for (int i = 0; i < N_STEP && !status; i++) {
+        Stage *stage = step_stage(&s, i);
+        const char *state = "";
+        if (stage && file_exists(run)) {
+            status = stage_read(stage, false);
+            state = stage->done ? "complete" : file_exists(stage->record) ? "begun" : "to do";
+        }
+        printf("%-12s %-9s after", step[i].name, state);
+        for (int k = 0; k < N_STEP; k++)
+            if (step[i].needs >> k & 1) printf(" %s", step[k].name);
+        printf("%s\n", step[i].needs ? "" : " nothing");
+    }
+    study_close(&s);
+    return status;
 }

@@ -11,16 +11,6 @@ enum { FIRST_ID_B = 1000000 };
 
 char *stage_path(const Stage *s, const char *file) { return path_join(s->folder, file); }
 
-static void name_stage(Stage *stage, const Study *s, const char *kind, char letter)
-{
-    Text name = {0}, folder = {0};
-    text_add(&name, "%s-%c", kind, letter);
-    text_add(&folder, "%s/stages/%s", s->run, name.s);
-    stage_new(stage, name.s, folder.s);
-    free(name.s);
-    free(folder.s);
-}
-
 /* Folder of a class's films: its name in letters that are safe in paths and pages. */
 static char *synthetic_folder(const Study *s, char letter, const char *label)
 {
@@ -62,22 +52,14 @@ Status task_open(Task *t, const Study *s, char letter)
     TRY(class_prompts(&t->prompts, c, t->disease));
     TRY(fold_need_class(&s->manifest, c->data.normal));
     TRY(fold_need_class(&s->manifest, t->disease));
-    name_stage(&t->baseline, s, "baseline", letter);
-    name_stage(&t->ldm, s, "ldm", letter);
-    name_stage(&t->synth, s, "synth", letter);
-    name_stage(&t->augmented, s, "augmented", letter);
     t->synthetic = synthetic_folder(s, letter, t->disease);
     return synthetic_wanted(&t->n_train, &t->n_val, c, &s->manifest, t->disease);
 }
 
 void task_close(Task *t)
 {
-    stage_free(&t->baseline);
-    stage_free(&t->ldm);
-    stage_free(&t->synth);
-    stage_free(&t->augmented);
     free(t->synthetic);
-    *t = (Task){0};
+    t->synthetic = NULL;
 }
 
 /* ---- the diffusion model -------------------------------------------------------------- */
@@ -133,7 +115,8 @@ static Status synthesize(Task *t, const Study *s, Arena *a)
                         .label = t->disease,
                         .prompts = t->prompts,
                         .count = t->n_train + t->n_val,
-                        .first_id = t->letter == 'a' ? 0 : FIRST_ID_B};
+                        .first_id = t->letter == 'a' ? 0 : FIRST_ID_B,
+                        .comm = s->comm};
     if (!strcmp(c->synthesis.mode, "image-to-image"))
         TRY(fold_sources(&source, &job.n_source, a, &s->manifest,
                          !strcmp(c->synthesis.source, "normal") ? c->data.normal : t->disease));

@@ -20,15 +20,6 @@
 #include "study/stage.h"
 
 typedef struct {
-    const Config *config;
-    const char *run;   /* folder */
-    Manifest manifest; /* of the prepared films */
-    Stage prepare;
-    Device *device;
-    Log *log;
-} Study; /* starts as {0} */
-
-typedef struct {
     char letter; /* 'a' or 'b' */
     const char *disease, *prompts;
     char *synthetic;    /* owned: RUN/synthetic/<disease> */
@@ -36,14 +27,26 @@ typedef struct {
     Stage baseline, ldm, synth, augmented;
 } Task; /* starts as {0} */
 
+typedef struct {
+    const Config *config;
+    const char *run; /* folder */
+    Comm *comm;      /* of the ranks that run the stage at hand; NULL: one */
+    Device *device;
+    Log *log;
+    Stage prepare, evaluate;
+    Manifest manifest; /* of the prepared films */
+    Task task[2];      /* with the manifest */
+} Study;               /* starts as {0} */
+
 /* Synthetic films of a disease for training and validation, as told above. */
 Status synthetic_wanted(int *n_train, int *n_val, const Config *c, const Manifest *m,
                         const char *disease);
 
+/* Everything of the task but its stages, which are steps.h's. */
 Status task_open(Task *t, const Study *s, char letter);
 void task_close(Task *t); /* accepts {0} */
 
-/* Each runs its stage unless it is complete. */
+/* Each runs its stage unless it is complete, with s->comm and stage.comm. */
 Status task_baseline(Task *t, const Study *s);
 Status task_ldm(Task *t, const Study *s);
 Status task_synth(Task *t, const Study *s);

@@ -187,7 +187,7 @@ static int child_locks(const Place *p)
     assert_true(pid >= 0);
     if (!pid) {
         RunLock l = {0};
-        _exit(run_lock(&l, p->dir, p->log));
+        _exit(run_lock(&l, p->dir, 0, p->log));
     }
     assert_int_equal(waitpid(pid, &code, 0), pid);
     return WEXITSTATUS(code);
@@ -198,13 +198,13 @@ static void one_process_holds_a_run(void **state)
     Place *p = *state;
     RunLock l = {0};
     char *path = path_join(p->dir, "lock");
-    assert_int_equal(run_lock(&l, p->dir, p->log), OK);
+    assert_int_equal(run_lock(&l, p->dir, 0, p->log), OK);
     assert_int_equal(child_locks(p), ERR_USAGE);
     run_unlock(&l);
     assert_false(file_exists(path));
     assert_int_equal(child_locks(p), OK);
     assert_true(file_exists(path)); /* left by a process that is gone */
-    assert_int_equal(run_lock(&l, p->dir, p->log), OK);
+    assert_int_equal(run_lock(&l, p->dir, 0, p->log), OK);
     run_unlock(&l);
     run_unlock(&l);
     free(path);

@@ -1,0 +1,67 @@
+/* run_folder.c - see run_folder.h. */
+#include "study/run_folder.h"
+#include "study/stage.h"
+#include <stdlib.h>
+#include <string.h>
+
+Status run_folder_count(int *n, const char *run)
+{
+    DirList list = {0};
+    *n = 0;
+    if (!file_exists(run)) return OK;
+    TRY(dir_list(&list, run));
+    for (int i = 0; i < list.n; i++) {
+        const char *name = list.name[i];
+        bool log = !strncmp(name, "log", 3) && strstr(name, ".jsonl");
+        *n += strcmp(name, "lock") && !log && !strstr(name, ".tmp-");
+    }
+    dir_list_free(&list);
+    return OK;
+}
+
+static Status write_config(const Config *config, const char *path)
+{
+    OutFile o = {0};
+    TRY(out_open(&o, path));
+    Status s = config_write(config, &o);
+    if (!s) s = out_commit(&o);
+    out_abandon(&o);
+    return s;
+}
+
+static Status check_config(const Config *config, const char *path)
+{
+    Config was;
+    Text changed = {0};
+    config_default(&was);
+    TRY(config_read(&was, path));
+    if (!settings_difference(&changed, config, &was)) return OK;
+    Status s =
+        FAIL(ERR_USAGE,
+             "%s: the run was started with other settings: %s; expected the same, or another --run "
+             "folder",
+             path, changed.s);
+    free(changed.s);
+    return s;
+}
+
+Status run_folder_open(const Config *config, const char *run, const char *log_name, Log *log)
+{
+    int n;
+    char *ini = path_join(run, "config.ini"), *records = path_join(run, log_name);
+    Status s;
+    TRY_OR(done, s, run_folder_count(&n, run));
+    bool there = file_exists(ini);
+    if (n && !there) {
+        s = FAIL(ERR_USAGE, "%s: holds other files and no config.ini, expected the folder of a run",
+                 run);
+        goto done;
+    }
+    TRY_OR(done, s, there ? check_config(config, ini) : write_config(config, ini));
+    log_file(log, records);
+    log_info(log, "%s %s", there ? "continuing" : "starting", run);
+done:
+    free(ini);
+    free(records);
+    return s;
+}
