@@ -19,6 +19,8 @@ enum {
     TALL = 240,
     LABELS = 146, /* of a forest plot's rows */
     FOREST_LINE = 24,
+    SPAN_LINE = 20,
+    SPAN_LABEL = 76, /* room at the right */
     TICKS_WANTED = 5
 };
 
@@ -207,6 +209,53 @@ void plot_forest(Text *t, const char *id, const char *title, const char *descrip
                  figure_signed(k * x.step, x.decimals).s);
     text_add(t, "<path class=\"zero\" d=\"M%.1f %dV%.1f\"/></g>\n", place(&x, 0), TOP, bottom);
     for (int i = 0; i < n; i++) add_forest_row(t, &row[i], &x, TOP + (i + .5) * FOREST_LINE);
+    snprintf(at, sizeof at, "class=\"m\" x=\"%.1f\" y=\"%.1f\"", (x.from + x.to) / 2, bottom + 35);
+    add_label(t, at, x_label);
+    text_add(t, "</svg>\n</figure>\n");
+}
+
+/* ---- time ----------------------------------------------------------------------------- */
+
+static void add_span_row(Text *t, const char *name, const char *label, int row, const TimeSpan *span,
+                         int n, const Axis *x)
+{
+    double at = TOP + (row + .5) * SPAN_LINE, end = x->from;
+    text_add(t, "<text class=\"e\" x=\"%d\" y=\"%.1f\">", LABELS - 10, at + 4);
+    text_add_html(t, name);
+    text_add(t, "</text>");
+    for (int i = 0; i < n; i++) {
+        if (span[i].row != row) continue;
+        double from = place(x, span[i].from), to = fmax(place(x, span[i].to), from + 1);
+        text_add(t, "<path class=\"bar c%d\" d=\"M%.1f %.1fH%.1fv12H%.1fz\"/>", !span[i].strong, from,
+                 at - 6, to, from);
+        end = fmax(end, to);
+    }
+    text_add(t, "<text class=\"b\" x=\"%.1f\" y=\"%.1f\">", end + 4, at + 4);
+    text_add_html(t, label);
+    text_add(t, "</text>\n");
+}
+
+void plot_spans(Text *t, const char *id, const char *title, const char *description,
+                const char *x_label, const char *const *name, const char *const *label, int n_row,
+                const TimeSpan *span, int n_span, const double *cut, int n_cut)
+{
+    double hi = 0, bottom = TOP + n_row * SPAN_LINE;
+    char at[96];
+    for (int i = 0; i < n_span; i++) hi = fmax(hi, span[i].to);
+    Axis x = axis_new(0, hi, LABELS, WIDTH - SPAN_LABEL, false, false);
+    text_add(t, "<figure class=\"plotbox\">\n<figcaption>");
+    text_add_html(t, title);
+    text_add(t, "</figcaption>\n");
+    open_svg(t, id, (int)bottom + UNDER, title, description);
+    text_add(t, "<g class=\"axis\">");
+    for (double k = 0; k * x.step <= x.hi + 1e-9 * x.step; k++)
+        text_add(t, "<path d=\"M%.1f %dV%.1f\"/><text x=\"%.1f\" y=\"%.1f\">%s</text>",
+                 place(&x, k * x.step), TOP, bottom, place(&x, k * x.step), bottom + 17,
+                 figure(k * x.step, x.decimals).s);
+    for (int i = 0; i < n_cut; i++)
+        text_add(t, "<path class=\"zero dashed\" d=\"M%.1f %dV%.1f\"/>", place(&x, cut[i]), TOP, bottom);
+    text_add(t, "</g>\n");
+    for (int i = 0; i < n_row; i++) add_span_row(t, name[i], label[i], i, span, n_span, &x);
     snprintf(at, sizeof at, "class=\"m\" x=\"%.1f\" y=\"%.1f\"", (x.from + x.to) / 2, bottom + 35);
     add_label(t, at, x_label);
     text_add(t, "</svg>\n</figure>\n");

@@ -1,4 +1,4 @@
-/* plot.h - plots as inline SVG: lines, and differences with intervals.
+/* plot.h - plots as inline SVG: lines, differences with intervals, spans of time.
  *
  * Colours and line widths come from the page's style sheet (classes c0, c1, c2; see style.c), so
  * that plots follow light, dark and print. Series differ in dashes too, not in colour alone. Each
@@ -34,6 +34,18 @@ typedef struct {
     double value, lo, hi; /* a row that is not finite says so */
     bool strong;          /* drawn filled */
 } ForestRow;
+
+typedef struct {
+    int row;
+    double from, to; /* on the axis */
+    bool strong;     /* drawn in the first colour, else in the second */
+} TimeSpan;
+
+/* What went on when: bars on rows with names and, at the right of a row's last bar, labels; cut: where
+ * time was left out. */
+void plot_spans(Text *t, const char *id, const char *title, const char *description,
+                const char *x_label, const char *const *name, const char *const *label, int n_row,
+                const TimeSpan *span, int n_span, const double *cut, int n_cut);
 
 /* Values with intervals around a line at 0, one row each. */
 void plot_forest(Text *t, const char *id, const char *title, const char *description,

@@ -18,6 +18,7 @@ static const struct {
     {"films", "Source, synthetic and real films", section_films},
     {"quality", "Quality of the synthetic films", section_quality},
     {"limits", "Limits and notes", section_limits},
+    {"timeline", "When it ran", section_timeline},
     {"reproduce", "How to reproduce", section_reproduce},
 };
 enum { N_SECTION = sizeof sections / sizeof *sections };

@@ -5,6 +5,7 @@
  *   metrics.json                               required
  *   config.ini                                 settings; shown without paths
  *   stages/NAME/stage.json                     version and the hashes of what a run started from
+ *   stages/NAME/times.json                     who worked on it when
  *   stages/{baseline,augmented}-X/             history.json, predictions_test.csv
  *   stages/ldm-X/history.json
  *   stages/prepare/data/                       manifest.csv, images/, left_out.csv
@@ -12,7 +13,8 @@
  *
  * and writes RUN/report.html: no script, no font or image from elsewhere, SVG plots, films as PNG
  * data. What is missing is said to be missing; what is damaged is an error (ERR_INPUT). Every text
- * from the run is escaped. Equal runs give equal bytes: no time, no path, no host name.
+ * from the run is escaped. Equal runs give equal bytes, but for how long their stages took: no date, no
+ * path, no host name.
  */
 #ifndef REPORT_H
 #define REPORT_H

@@ -16,6 +16,7 @@ SectionWriter section_training;  /* training.c */
 SectionWriter section_films;     /* grid.c    */
 SectionWriter section_quality;   /* quality_page.c */
 SectionWriter section_limits;    /* limits.c  */
+SectionWriter section_timeline;  /* timeline.c */
 SectionWriter section_reproduce; /* reproduce.c */
 
 extern const char *const arm_title[ARM_COUNT]; /* "real films only", "with synthetic films" */

@@ -49,6 +49,7 @@ const char *const page_style_screen =
     ".line{fill:none;stroke-width:2;stroke-linejoin:round}.dashed{stroke-dasharray:6 4}\n"
     ".line.c0,.dot.c0{stroke:var(--c0)}.line.c1,.dot.c1,.ring.c1{stroke:var(--c1)}"
     ".line.c2{stroke:var(--c2);stroke-width:1.4}\n"
+    ".bar.c0{fill:var(--c0)}.bar.c1{fill:var(--c1)}"
     ".dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.ring{fill:var(--bg);stroke-width:2}\n"
     ".confusion{align-self:start}.confusion td,.confusion th{padding:8px 16px 8px 10px}\n"
     ".confusion td.right{background:var(--box);box-shadow:inset 3px 0 var(--c0)}\n"

@@ -34,9 +34,10 @@ static void page_is_whole_and_alone(void **state)
 {
     const Fixture *f = *state;
     static const char *const section[] = {"summary",  "methods", "metrics", "curves", "confusion",
-                                          "training", "films",   "quality", "limits", "reproduce"};
+                                          "training", "films",   "quality", "limits", "timeline",
+                                          "reproduce"};
     char *page = make_page(f), at[64];
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 11; i++) {
         snprintf(at, sizeof at, "<section id=\"%s\">", section[i]);
         must_hold(page, at);
         snprintf(at, sizeof at, "<a href=\"#%s\">", section[i]);

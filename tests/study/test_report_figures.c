@@ -142,12 +142,63 @@ static void grid_is_a_picture(void **state)
     free(film);
 }
 
+/* ---- the timeline ---------------------------------------------------------------------- */
+
+static void write_times(const Fixture *f, const char *stage, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/stages/%s/times.json", f->folder, stage);
+    assert_int_equal(file_write(path, text, strlen(text)), OK);
+}
+
+/* Ends of the bar that follows `name` in the page, from 146 (0) on, 238 wide for the whole time. */
+static void bar_after(const char *page, const char *name, const char *color, double from, double to)
+{
+    double x, back, y;
+    char find[64];
+    snprintf(find, sizeof find, ">%s</text>", name);
+    const char *c = strstr(page, find);
+    assert_non_null(c);
+    snprintf(find, sizeof find, "<path class=\"bar %s\" d=\"M", color);
+    c = strstr(c, find);
+    assert_non_null(c);
+    assert_int_equal(sscanf(c + strlen(find), "%lf %lfH%lf", &x, &y, &back), 3);
+    assert_true(fabs(x - (146 + 238 * from)) < .11 && fabs(back - (146 + 238 * to)) < .11);
+}
+
+/* Two sessions with an hour between them, which is left out: 100 s and 60 s of work. */
+static void timeline_shows_who_ran_when(void **state)
+{
+    const Fixture *f = *state;
+    char *page = make_page(f);
+    must_hold(page, "When the stages ran is not in the run.");
+    free(page);
+    write_times(f, "prepare",
+                "[{\"began\":1000,\"ended\":1020,\"rank\":0,\"ranks\":1,\"how\":\"done\"}]");
+    write_times(f, "ldm-0",
+                "[{\"began\":1020,\"ended\":1100,\"rank\":2,\"ranks\":2,\"how\":\"stopped\"},"
+                "{\"began\":4700,\"ended\":4760,\"rank\":0,\"ranks\":4,\"how\":\"done\"}]");
+    page = make_page(f);
+    must_hold(page, "4 ranks; they worked on stages 66 % of the time shown."); /* 420 of 640 */
+    must_hold(page, "ldm-0: 20.0 to 100.0, ranks 2\u20133. ldm-0: 100.0 to 160.0, ranks 0\u20133. ");
+    must_hold(page, "idle time was left out");
+    must_hold(page, ">ranks 0\u20133</text>");
+    bar_after(page, "prepare", "c0", 0, 20. / 160);
+    bar_after(page, "ldm-0", "c1", 20. / 160, 100. / 160);
+    bar_after(page, "ldm-0", "c0", 100. / 160, 1);
+    free(page);
+    write_times(f, "prepare", "[{\"began\":1000,\"ended\":900,\"rank\":0,\"ranks\":1}]");
+    assert_int_equal(report_write(f->folder, f->log), ERR_INPUT);
+    assert_non_null(strstr(status_message(), "prepare/times.json: entry 1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(curves_have_the_right_area),
         TEST(films_are_the_right_ones),
         TEST(grid_is_a_picture),
+        TEST(timeline_shows_who_ran_when),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
