@@ -3,7 +3,7 @@
 #include "base/signal.h"
 #include "study/board.h"
 #include "study/times.h"
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct {
@@ -13,6 +13,7 @@ typedef struct {
     Comm *group[N_STEP]; /* owned where `own`; NULL: this rank alone, or not in it */
     bool own[N_STEP];
     Board *board;
+    char why[1024]; /* this rank failed */
     bool torn; /* this rank's failure cannot be told by agreement */
 } Conductor;
 
@@ -83,11 +84,10 @@ static Status run_step(Study *s, int i, int first_rank)
 }
 
 /* Step i, which this rank has a part in. A failure is torn where others may wait for this rank in what
- * it has left: where not all of the group have it, or where the records already let others go on. */
+ * it has left: where not all of the group have it. */
 static Status take_turn(Conductor *c, int i)
 {
     Study *s = c->s;
-    Stage *stage = step_stage(s, i);
     s->comm = c->group[i];
     Status status = wait_turn(c, i);
     if (!status && i != STEP_PREPARE) status = study_data(s);
@@ -96,19 +96,31 @@ static Status take_turn(Conductor *c, int i)
     announce(c, i);
     status = run_step(s, i, c->slot[i].first);
     log_mute(s->log, comm_rank(c->world) != 0);
-    bool agreed = !s->comm || comm_agreed(s->comm) == status,
-         early = stage && !stage->begun && comm_rank(s->comm) == 0;
-    c->torn = status && (!agreed || early);
+    c->torn = status && s->comm && comm_agreed(s->comm) != status;
     return status;
 }
 
+static void note_failure(Conductor *c, Status status)
+{
+    snprintf(c->why, sizeof c->why, "%s", status_message());
+    if (status != ERR_STOPPED) board_fail(c->board);
+}
+
+/* A rank that has failed, or stopped, takes its later turns all the same, to tell those who may be
+ * waiting for it there. */
 static Status run_own(Conductor *c)
 {
     int order[N_STEP], rank = comm_rank(c->world);
+    Status status = OK;
     for (int i = 0; i < N_STEP; i++) order[c->slot[i].place] = i;
-    for (int k = 0; k < N_STEP; k++)
-        if (slot_has(&c->slot[order[k]], rank)) TRY(take_turn(c, order[k]));
-    return stage_wait(&c->s->evaluate);
+    for (int k = 0; k < N_STEP && status != ERR_PEER && !c->torn; k++) {
+        int i = order[k];
+        if (!slot_has(&c->slot[i], rank)) continue;
+        if (status) comm_agree(c->group[i], step[i].name, status);
+        else if ((status = take_turn(c, i))) note_failure(c, status);
+    }
+    if (status) status_set(status, c->why);
+    return status ? status : stage_wait(&c->s->evaluate);
 }
 
 /* From what this rank came to, what all do; closes. */
@@ -116,7 +128,6 @@ static Status come_to_end(Conductor *c, Status status)
 {
     bool together = status != ERR_PEER && !c->torn;
     if (together) {
-        if (status && status != ERR_STOPPED) board_fail(c->board);
         if (status == ERR_STOPPED && board_failed(c->board)) status = OK; /* theirs is to be told */
         status = comm_agree(c->world, "the end", status);
     }
@@ -136,17 +147,6 @@ Status conduct(Study *s, Comm *world, const Slot *slot)
 
 /* ---- one stage alone --------------------------------------------------------------------- */
 
-static Status need_inputs(Study *s, Comm *world, int i)
-{
-    for (int k = 0; k < N_STEP; k++) {
-        Stage *stage = step_stage(s, k);
-        if (!stage || !(step[i].needs >> k & 1)) continue;
-        stage->comm = world;
-        TRY(stage_need(stage, true));
-    }
-    return OK;
-}
-
 Status conduct_one(Study *s, Comm *world, int i)
 {
     int rank = comm_rank(world);
@@ -156,8 +156,10 @@ Status conduct_one(Study *s, Comm *world, int i)
     slot[i] = (Slot){.n = step[i].alone ? 1 : comm_size(world), .place = i};
     c.group[i] = slot[i].n > 1 ? world : NULL;
     TRY(board_open(&c.board, s->run, world));
-    Status status = need_inputs(s, world, i);
+    s->comm = world;
+    Status status = step_need(s, i, true);
     if (!status && slot_has(&slot[i], rank)) status = take_turn(&c, i);
     else if (!status && stage) status = stage_wait(stage);
+    if (status) note_failure(&c, status);
     return come_to_end(&c, status);
 }

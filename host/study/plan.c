@@ -2,16 +2,17 @@
 #include "study/plan.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 Status study_plan_make(StudyPlan *p, const Config *c, const FilmCounts *n, Dtype act, int ranks,
                  const bool *done)
 {
-    static const bool none[N_STEP];
     Job job[N_STEP];
     int size[N_STEP];
     *p = (StudyPlan){.ranks = ranks};
+    if (done) memcpy(p->done, done, sizeof p->done);
     TRY(estimate_steps(p->estimate, c, n, act, NULL));
-    estimate_jobs(job, p->estimate, c, done ? done : none);
+    estimate_jobs(job, p->estimate, c, p->done);
     p->end = schedule_make(p->slot, job, N_STEP, ranks);
     for (int i = 0; i < N_STEP; i++) size[i] = p->slot[i].n;
     return ranks > 1 ? estimate_steps(p->estimate, c, n, act, size) : OK;
@@ -90,7 +91,7 @@ void study_plan_log(const StudyPlan *p, const Config *c, Log *log)
         const Estimate *e = &p->estimate[i];
         const Slot *s = &p->slot[i];
         Text title = {0};
-        if (e->flops <= 0) continue;
+        if (e->flops <= 0 || p->done[i]) continue;
         step_title(&title, i, c);
         log_info(log, "  %-12s rank%s %s, from %s for %s: %s, %sFLOP, %s a rank", step[i].name,
                  s->n == 1 ? "" : "s", ranks_word(s).s, time_word(s->start / p->flops_per_s).s,

@@ -13,6 +13,7 @@ typedef struct {
     int ranks;
     Estimate estimate[N_STEP];
     Slot slot[N_STEP];
+    bool done[N_STEP];  /* complete already */
     double end;         /* of the last stage, in FLOPs of a rank */
     double flops_per_s; /* of a rank */
     bool measured;      /* that speed, on this machine; else it was given */

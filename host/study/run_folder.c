@@ -45,23 +45,25 @@ static Status check_config(const Config *config, const char *path)
     return s;
 }
 
-Status run_folder_open(const Config *config, const char *run, const char *log_name, Log *log)
+Status run_folder_open(bool *there, const Config *config, const char *run)
 {
     int n;
-    char *ini = path_join(run, "config.ini"), *records = path_join(run, log_name);
+    char *ini = path_join(run, "config.ini");
     Status s;
     TRY_OR(done, s, run_folder_count(&n, run));
-    bool there = file_exists(ini);
-    if (n && !there) {
+    *there = file_exists(ini);
+    if (n && !*there)
         s = FAIL(ERR_USAGE, "%s: holds other files and no config.ini, expected the folder of a run",
                  run);
-        goto done;
-    }
-    TRY_OR(done, s, there ? check_config(config, ini) : write_config(config, ini));
-    log_file(log, records);
-    log_info(log, "%s %s", there ? "continuing" : "starting", run);
+    else s = *there ? check_config(config, ini) : write_config(config, ini);
 done:
     free(ini);
-    free(records);
     return s;
+}
+
+void run_folder_log(const char *folder, const char *name, Log *log)
+{
+    char *path = path_join(folder, name);
+    log_file(log, path);
+    free(path);
 }

@@ -9,6 +9,8 @@
 Status run_folder_count(int *n, const char *run);
 
 /* Under the folder's lock: writes config.ini, or compares it with `config` (ERR_USAGE, naming what
- * differs). log: lines go to RUN/<log_name> too. */
-Status run_folder_open(const Config *config, const char *run, const char *log_name, Log *log);
+ * differs). *there: it stood already. */
+Status run_folder_open(bool *there, const Config *config, const char *run);
+/* Lines of log go to FOLDER/name too. */
+void run_folder_log(const char *folder, const char *name, Log *log);
 #endif

@@ -103,6 +103,17 @@ Status study_data(Study *s)
     return OK;
 }
 
+Status step_need(Study *s, int i, bool checked)
+{
+    for (int k = 0; k < N_STEP; k++) {
+        Stage *stage = step_stage(s, k);
+        if (!stage || !(step[i].needs >> k & 1)) continue;
+        stage->comm = s->comm;
+        TRY(stage_need(stage, checked));
+    }
+    return OK;
+}
+
 Status step_run(Study *s, int i)
 {
     Stage *stage = step_stage(s, i);

@@ -51,6 +51,8 @@ void study_close(Study *s);
 Status study_data(Study *s);
 
 Stage *step_stage(Study *s, int i); /* NULL: STEP_REPORT */
+/* By all ranks of s->comm: ERR_INPUT where what step i needs is not complete; checked as stage_need(). */
+Status step_need(Study *s, int i, bool checked);
 /* By all ranks of s->comm, when what it needs is there (Stage.done) and study_data() was called. */
 Status step_run(Study *s, int i);
 #endif

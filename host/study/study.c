@@ -70,6 +70,7 @@ static Status check_stages_free(const char *run, Log *log)
 static Status take_folder(RunLock *lock, FilmCounts *films, const StudyJob *job)
 {
     int n;
+    bool there;
     TRY(run_folder_count(&n, job->run));
     if (n && !job->resume) /* before anything is written into it */
         return FAIL(
@@ -80,7 +81,9 @@ static Status take_folder(RunLock *lock, FilmCounts *films, const StudyJob *job)
     TRY(run_lock(lock, job->run, 0, job->log));
     TRY(check_stages_free(job->run, job->log));
     file_sweep_temps(job->run);
-    TRY(run_folder_open(job->config, job->run, "log.jsonl", job->log));
+    TRY(run_folder_open(&there, job->config, job->run));
+    run_folder_log(job->run, "log.jsonl", job->log);
+    log_info(job->log, "%s %s", there ? "continuing" : "starting", job->run);
     log_info(job->log, "on %s", device_text(job->device));
     return OK;
 }
@@ -140,10 +143,10 @@ static void open_log(const StudyJob *job, const Slot *slot)
     bool speaks = false;
     for (int i = 0; i < N_STEP; i++) speaks |= slot[i].first == rank;
     if (!rank || !speaks) return;
-    Text path = {0};
-    text_add(&path, "%s/log-%d.jsonl", job->run, rank);
-    log_file(job->log, path.s);
-    free(path.s);
+    Text name = {0};
+    text_add(&name, "log-%d.jsonl", rank);
+    run_folder_log(job->run, name.s, job->log);
+    free(name.s);
 }
 
 static Study new_study(const StudyJob *job)
@@ -183,25 +186,36 @@ done:
 
 /* ---- one stage ---------------------------------------------------------------------------- */
 
+/* Before anything is made. */
+static Status check_stage(const StudyJob *job, int i)
+{
+    FilmCounts films;
+    int n;
+    Study s = new_study(job);
+    Status status;
+    TRY_OR(done, status, run_folder_count(&n, job->run));
+    TRY_OR(done, status, check_first(&films, job->config, job->run, !n));
+    status = step_need(&s, i, false);
+done:
+    study_close(&s);
+    return status;
+}
+
 /* The run folder's lock is held only until the stage's own is. */
 static Status take_stage(RunLock *lock, const StudyJob *job, int i)
 {
     RunLock whole = {0};
-    FilmCounts films;
     char *folder = stage_folder(job->run, i);
-    Text log_name = {0};
-    int n;
+    bool there;
     Status s;
-    text_add(&log_name, "stages/%s/log.jsonl", step[i].name);
-    TRY_OR(done, s, run_folder_count(&n, job->run));
-    TRY_OR(done, s, check_first(&films, job->config, job->run, !n));
+    TRY_OR(done, s, check_stage(job, i));
     TRY_OR(done, s, run_lock(&whole, job->run, OPENING_S, job->log));
+    TRY_OR(done, s, run_folder_open(&there, job->config, job->run));
     TRY_OR(done, s, run_lock(lock, folder, 0, job->log));
-    TRY_OR(done, s, run_folder_open(job->config, job->run, log_name.s, job->log));
     file_sweep_temps(folder);
+    run_folder_log(folder, "log.jsonl", job->log);
 done:
     run_unlock(&whole);
-    free(log_name.s);
     free(folder);
     return s;
 }
@@ -214,8 +228,8 @@ Status study_run_stage(const StudyJob *job, const char *name)
     for (int k = 0; k < N_STEP; k++) names[k] = step[k].name;
     const char *near = i < 0 ? text_nearest(name, names, N_STEP) : NULL;
     if (i < 0)
-        return FAIL(ERR_USAGE, "there is no stage %s%s%s; see --list-stages", name,
-                    near ? "; did you mean " : "", near ? near : "");
+        return FAIL(ERR_USAGE, "there is no stage %s%s%s%s; --list-stages lists them", name,
+                    near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
     Study s = new_study(job);
     Status status = comm_rank(job->world) ? OK : take_stage(&lock, job, i);
     TRY_OR(done, status, comm_agree(job->world, job->run, status));
