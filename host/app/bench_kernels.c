@@ -442,29 +442,44 @@ static bool wanted(const KernelBench *b, BenchOp op, BenchPart part)
 /* number < 0: every row that is wanted; else that row. */
 static Status run_rows(const KernelBench *b, const float *pool, long number)
 {
-    int row = 0;
+    int row = 0, n_run = 0;
     for (int i = 0; i < bench_shape_count; i++)
         for (int p = 0; p < op_of[bench_shape[i].op].n_part; p++, row++) {
             BenchPart part = op_of[bench_shape[i].op].part[p];
             if (number < 0 ? !wanted(b, bench_shape[i].op, part) : row != number) continue;
             TRY(signal_check());
             TRY(run_row(b, pool, row, &bench_shape[i], part));
+            n_run++;
         }
+    if (n_run) return OK;
+    if (number < 0)
+        return FAIL(ERR_USAGE, "bench: --only is \"%s\", expected how a row that --list has begins",
+                    b->only);
+    return FAIL(ERR_USAGE, "bench: standard input: found row %ld, expected 0..%d", number, row - 1);
+}
+
+static Status run_asked(const KernelBench *b, const float *pool)
+{
+    char line[32];
+    long row;
+    while (fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        if (!text_to_long(&row, line) || row < 0)
+            return FAIL(ERR_USAGE, "bench: standard input: found \"%s\", expected a row's number",
+                        line);
+        TRY(run_rows(b, pool, row));
+    }
     return OK;
 }
 
 Status bench_kernels(const KernelBench *b)
 {
-    char line[32];
     float *pool = malloc(POOL * sizeof *pool);
     CHECK(pool);
     random_normals(pool, POOL, (RandomKey){.seed = 1, .stream = STREAM_TEST});
     puts(header);
     fflush(stdout);
-    Status s = OK;
-    if (!b->piped) s = run_rows(b, pool, -1);
-    while (b->piped && !s && fgets(line, sizeof line, stdin))
-        s = run_rows(b, pool, strtol(line, NULL, 10));
+    Status s = b->piped ? run_asked(b, pool) : run_rows(b, pool, -1);
     free(pool);
     return s;
 }

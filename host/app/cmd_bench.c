@@ -313,11 +313,11 @@ static const Usage usage = {
     .arguments = "unet|inception|kernels",
     .help =
         "Times training steps (forward, backward, optimizer) on random films and weights: the "
-        "UNet with AdamW,\nclipping and averaged weights, or Inception-V3 with SGD. Prints "
-        "JSON lines: what runs, milliseconds a\nstep of each round, peak memory. EQ_PROFILE=1 "
+        "UNet with AdamW, clipping and averaged weights, or Inception-V3 with SGD. Prints "
+        "JSON lines: what runs, milliseconds a step of each round, peak memory. EQ_PROFILE=1 "
         "adds the time of each op.\n"
         "kernels: CSV, a row for each op and shape of the published models. With --pipe a row for "
-        "each line on\nstdin, which is its number.",
+        "each line on stdin, which is its number.",
     .least = 1,
     .most = 1,
     .option = option,

@@ -3,7 +3,6 @@
  */
 #include "app/commands.h"
 #include "app/options.h"
-#include "base/file.h"
 #include "stats/evaluation.h"
 #include <limits.h>
 #include <math.h>
@@ -25,7 +24,7 @@ static const Option option[] = {
 static const Usage usage = {
     .command = "evaluate",
     .help =
-        "Metrics with 95 % intervals; with --versus, both classifiers and the difference, first\n"
+        "Metrics with 95 % intervals; with --versus, both classifiers and the difference, first "
         "minus second, with p-values. Intervals come from a bootstrap over patients.",
     .option = option,
     .n_option = sizeof option / sizeof *option,
@@ -43,7 +42,6 @@ static Status read_options(Job *j, const Options *o)
     int seed;
     TRY(options_need(&j->path[0], o, "predictions"));
     j->path[1] = options_text(o, "versus");
-    j->out = options_text(o, "out");
     TRY(options_real(&j->threshold[0], o, "threshold", 0, 1));
     j->threshold[1] = j->threshold[0];
     if (options_has(o, "versus-threshold")) {
@@ -55,9 +53,7 @@ static Status read_options(Job *j, const Options *o)
     TRY(options_int(&j->how.permutations, o, "permutations", LEAST, MOST));
     TRY(options_int(&seed, o, "seed", 0, INT_MAX));
     j->how.seed = (uint32_t)seed;
-    if (j->out && file_exists(j->out) && !options_has(o, "force"))
-        return FAIL(ERR_USAGE, "%s: is there already, expected a new name or --force", j->out);
-    return OK;
+    return options_out(&j->out, o, "out", "", 2, j->path);
 }
 
 static void print_real(double v, int width)

@@ -7,6 +7,7 @@
 #include "app/forward.h"
 #include "app/options.h"
 #include "base/signal.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +74,10 @@ static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_v
     } else {
         TRY(st_read_f32(&f->file, t, file_values));
     }
+    for (size_t i = 0; i < p->count; i++)
+        if (!isfinite(file_values[i]))
+            return FAIL(ERR_INPUT, "%s: tensor \"%s\": element %zu is %f, expected a finite float",
+                        f->from, p->name, i, (double)file_values[i]);
     param_from_file(p, values, file_values);
     return exec_write(f->exec, to, values);
 }
@@ -151,6 +156,8 @@ typedef struct {
     Param param;          /* name and layouts */
     const Tensor *tensor; /* its values: of the executor, */
     const float *block;   /* or in a parameter block (device memory) */
+    size_t n_bad;         /* NaN or infinite, seen in writing; */
+    size_t first_bad;     /* in the file's layout */
 } Result;
 
 static int list_results(Forward *f, Result *r)
@@ -177,7 +184,7 @@ static int list_results(Forward *f, Result *r)
     return n;
 }
 
-static Status write_result(Forward *f, SafeWriter *w, const Result *r)
+static Status write_result(Forward *f, SafeWriter *w, Result *r)
 {
     size_t count = r->param.count;
     float *a = calloc(count, sizeof *a), *b = calloc(count, sizeof *b);
@@ -185,12 +192,29 @@ static Status write_result(Forward *f, SafeWriter *w, const Result *r)
                : r->tensor ? exec_read(f->exec, r->tensor, a)
                            : device_read(f->device, a, r->block, count * sizeof *a);
     if (!s) param_to_file(&r->param, b, a);
+    for (size_t i = count; !s && i-- > 0;)
+        if (!isfinite(b[i])) r->n_bad++, r->first_bad = i;
     if (!s) s = st_write_f32(w, b, count);
     free(a);
     free(b);
     return s;
 }
 
+/* The first result with bad numbers, in the order of the file. */
+static Status check_results(const Forward *f, const Result *r, int n)
+{
+    int first = n, n_bad = 0;
+    for (int i = n; i-- > 0;)
+        if (r[i].n_bad) first = i, n_bad++;
+    if (!n_bad) return OK;
+    return FAIL(ERR_NUMERIC,
+                "%s: %d of %d tensors have NaN or infinite values, expected none; the first: "
+                "\"%s\", %zu of %zu, from element %zu on",
+                f->to, n_bad, n, r[first].param.name, r[first].n_bad, r[first].param.count,
+                r[first].first_bad);
+}
+
+/* Bad numbers are written too: they are what is looked for. */
 static Status write_results(Forward *f)
 {
     size_t room = (size_t)(2 * MAX_PORTS + 2 * f->params.n);
@@ -210,7 +234,8 @@ static Status write_results(Forward *f)
         TRY_OR(done, s, signal_check());
         TRY_OR(done, s, write_result(f, &w, &r[i]));
     }
-    s = st_write_commit(&w);
+    TRY_OR(done, s, st_write_commit(&w));
+    s = check_results(f, r, n);
 done:
     st_write_abandon(&w);
     free(r);
@@ -242,15 +267,17 @@ static const Usage usage = {
     .command = "forward",
     .arguments = "MODEL",
     .help = "Runs one model on given tensors, images as [n,c,h,w], and its backward pass: "
-            "the debugging door to\n"
-            "PyTorch. MODEL, inputs -> outputs:\n"
+            "the debugging door to "
+            "PyTorch.\nMODEL, inputs -> outputs:\n"
             "  unet          sample, timestep, encoder_hidden_states -> sample\n"
             "  vae-encode    sample -> mean, logvar  (AutoencoderKL; images in [-1, 1])\n"
             "  vae-decode    latent -> sample\n"
             "  taesd-encode  sample -> latent     (images in [0, 1]; also TAEF2)\n"
             "  taesd-decode  latent -> sample\n"
             "  text          input_ids -> last_hidden_state\n"
-            "  inception     image -> logits, aux_logits",
+            "  inception     image -> logits, aux_logits\n"
+            "NaN or infinite inputs are refused. Where results have some, B.safetensors is written all "
+            "the same, and the exit code is 7.",
     .least = 1,
     .most = 1,
     .option = option,
@@ -268,12 +295,13 @@ static Status dump(const Graph *g, const char *path)
     return s;
 }
 
-static Status check_options(const Forward *f, const Options *o)
+static Status check_options(Forward *f, const Options *o)
 {
-    const char *written[] = {f->to, options_text(o, "dump")};
-    for (int i = 0; i < 2 && !options_has(o, "force"); i++)
-        if (written[i] && file_exists(written[i]))
-            return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", written[i]);
+    const char *dump, *read[] = {f->weights, f->from, f->weights_file};
+    TRY(options_out(&f->to, o, "out", "", 3, read));
+    TRY(options_out(&dump, o, "dump", "", 3, read));
+    if (dump && !strcmp(dump, f->to))
+        return FAIL(ERR_USAGE, "forward: --dump and --out are both \"%s\", expected two files", dump);
     if (f->train && !f->model->has_training)
         return FAIL(ERR_USAGE,
                     "forward: found --train, expected none: %s computes the same in training",
@@ -293,10 +321,10 @@ Status cmd_forward(App *app, int argc, char **argv)
     TRY(options_need(&f.to, &o, "out"));
     f.grad = options_has(&o, "grad");
     f.train = options_has(&o, "train");
-    TRY(check_options(&f, &o));
 
     Status s;
     TRY_OR(done, s, model_find(&f.config_file, &f.weights_file, f.weights));
+    TRY_OR(done, s, check_options(&f, &o));
     TRY_OR(done, s, st_open(&f.file, f.from));
     TRY_OR(done, s, device_open(&f.device, options_text(&o, "device"),
                                 options_text(&o, "precision"), 0, app->log));

@@ -32,9 +32,8 @@ static const Usage usage = {
     .arguments = "FORMAT SOURCE",
     .help =
         "Checks every film, drops duplicates, splits by patient and writes square grey PNGs with "
-        "a\n"
-        "manifest. FORMAT is kermany (the published folders), folders (SOURCE/CLASS/FILE, or\n"
-        "SOURCE/SPLIT/CLASS/FILE with --keep-split) or csv (a table with the columns path, label,\n"
+        "a manifest.\nFORMAT is kermany (the published folders), folders (SOURCE/CLASS/FILE, or "
+        "SOURCE/SPLIT/CLASS/FILE with --keep-split) or csv (a table with the columns path, label, "
         "patient and, if there, split and id; a split column is always kept).",
     .least = 2,
     .most = 2,

@@ -25,10 +25,9 @@ Status cmd_report(App *app, int argc, char **argv)
     Options o;
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
-    const char *grid = options_text(&o, "grid");
+    const char *grid;
+    TRY(options_out(&grid, &o, "grid", ".png", 0, NULL));
     if (!grid) return study_report(o.argument[0], app->log);
-    if (file_exists(grid) && !options_has(&o, "force"))
-        return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", grid);
     TRY(report_grid_png(o.argument[0], grid));
     log_info(app->log, "%s", grid);
     return OK;

@@ -22,10 +22,11 @@ static const Usage usage = {
     .least = 1,
     .most = 1,
     .help = "Runs the whole study: prepares the films, trains a baseline classifier per disease, "
-            "fine-tunes a\n"
-            "diffusion model per disease, synthesizes films, trains the classifiers again with "
-            "them and compares.\n"
-            "DIR gets config.ini, metrics.json, report.html, log.jsonl, stages/ and synthetic/.\n"
+            "fine-tunes a diffusion model per disease, synthesizes films, trains the classifiers "
+            "again with them and compares.
+"
+            "DIR gets config.ini, metrics.json, report.html, log.jsonl, stages/ and synthetic/.
+"
             "Started by mpirun or srun, its ranks share the stages; the result is the same.",
     .option = option,
     .n_option = sizeof option / sizeof *option,

@@ -20,8 +20,7 @@ static const Usage usage = {
     .least = 1,
     .most = 1,
     .help = "Makes synthetic films as [synthesis] says. Image-to-image starts from training films "
-            "of data.source,\n"
-            "which are prepared in DIR/prepare/ first. synthesis.count = 0: as many as balance the "
+            "of data.source, which are prepared in DIR/prepare/ first. synthesis.count = 0: as many as balance the "
             "classes.",
     .option = option,
     .n_option = sizeof option / sizeof *option,
@@ -76,6 +75,11 @@ static const LoneKind kind = {.name = "synthesize",
 static Status check_first(const Config *c, const char *out, const char *label)
 {
     int n[3] = {0};
+    if (!c->synthesis.count && !strcmp(label, c->data.normal))
+        return FAIL(ERR_USAGE,
+                    "synthesize: found synthesis.count = 0 with --class %s, which data.normal is "
+                    "too, expected a number of films",
+                    label);
     if (needs_films(c)) TRY(dataset_check(n, c, (const char *[]){c->data.normal, label}, 2));
     if (file_exists(out)) return OK; /* it continues, or lone_stage_run() refuses the folder */
     return space_for_films(out, c, n[2], synthetic_expected(c, n[0], n[1]));

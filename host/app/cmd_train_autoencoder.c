@@ -13,7 +13,7 @@ static const Option option[] = {
     {"out", "DIR", "gets prepare/data/, model/, history.json, log.jsonl; a second call continues",
      NULL},
     {"class", "NAME", "class of the films, or all", "all"},
-    {"minutes", "M", "stop cleanly after so long; run again to continue (0 = no limit)", "0"},
+    {"minutes", "M", "stop cleanly after so long; run again to continue; 0: no limit", "0"},
 };
 static const Usage usage = {
     .command = "train-autoencoder",
@@ -21,11 +21,9 @@ static const Usage usage = {
     .least = 1,
     .most = 1,
     .help = "Fine-tunes the autoencoder autoencoder.base (AutoencoderKL or AutoencoderTiny, a "
-            "folder with config.json,\n"
-            "or a model's folder with vae/) on the training and pool films of data.source, to "
-            "give films back as they\n"
-            "are. To keep the latents that a diffusion model was trained on, train the decoder "
-            "only:\n"
+            "folder with config.json, or a model's folder with vae/) on the training and pool "
+            "films of data.source, to give films back as they are. To keep the latents that a "
+            "diffusion model was trained on, train the decoder only: "
             "autoencoder.frozen = encoder.,quant_conv.",
     .option = option,
     .n_option = sizeof option / sizeof *option,

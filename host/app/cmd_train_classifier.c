@@ -13,7 +13,7 @@ static const Option option[] = {
      NULL},
     {"class", "NAME", "with classifier.target = disease: the class to tell from the normal one",
      NULL},
-    {"minutes", "M", "stop cleanly after so long; run again to continue (0 = no limit)", "0"},
+    {"minutes", "M", "stop cleanly after so long; run again to continue; 0: no limit", "0"},
 };
 static const Usage usage = {
     .command = "train-classifier",
@@ -21,10 +21,9 @@ static const Usage usage = {
     .least = 1,
     .most = 1,
     .help = "Trains Inception-V3 on the films of data.source: to tell a disease from normal films, "
-            "or, with\n"
+            "or, with "
             "classifier.target = patient, to tell patients apart (pretraining without disease "
-            "labels, on the\n"
-            "training and pool films; one film of each patient with three or more validates).",
+            "labels, on the training and pool films; one film of each patient with three or more validates).",
     .option = option,
     .n_option = sizeof option / sizeof *option,
     .takes_config = true,
@@ -91,6 +90,11 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
         return FAIL(
             ERR_USAGE,
             "train-classifier: --class is missing, expected one with classifier.target = disease");
+    if (label && !strcmp(label, c.data.normal))
+        return FAIL(ERR_USAGE,
+                    "train-classifier: --class is \"%s\", which data.normal is too, expected a "
+                    "disease",
+                    label);
     TRY(classifier_check(&c));
     TRY(dataset_check(NULL, &c, (const char *[]){label, c.data.normal}, label ? 2 : 0));
     ClassifierJob job = {

@@ -10,7 +10,7 @@ static const Option option[] = {
     {"out", "DIR", "gets prepare/data/, model/, history.json, log.jsonl; a second call continues",
      NULL},
     {"class", "NAME", "class of the films, or all: each film with the prompts of its class", "all"},
-    {"minutes", "M", "stop cleanly after so long; run again to continue (0 = no limit)", "0"},
+    {"minutes", "M", "stop cleanly after so long; run again to continue; 0: no limit", "0"},
 };
 static const Usage usage = {
     .command = "train-ldm",

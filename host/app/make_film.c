@@ -19,30 +19,24 @@
     {"prompt", "TEXT", "what to show", NULL}, {"negative", "TEXT", "what to lead away from", ""}
 #define SAMPLING                                                                                   \
     {"steps", "N", "of the sampler from pure noise", "25"},                                        \
-        {"guidance", "G", "weight of the prompt; up to 1: no negative prompt is run", "4"},        \
-        {"eta", "E", "fresh noise per step; 0 = DDIM, 1 = DDPM", "0"},                             \
-        {"spacing", "WAY",                                                                         \
-         "of the sampler's steps: leading, trailing or linspace (default as the model says)",      \
-         NULL},                                                                                    \
-        {"seed", "K", "of the noise", "0"},                                                        \
-        {"noise", "FILE",                                                                          \
-         "safetensors with noise to use instead: \"noise\" [1,c,h,w] at the start, with eta\n"     \
-         "                               also \"step_noise\" [steps run,c,h,w]; c, h, w of the "   \
-         "latent; what is\n                               not in FILE comes from the seed; of "    \
-         "img2img with AutoencoderKL\n                               also \"encode_noise\" "      \
-         "[1,c,h,w], else the mean is encoded",                                                    \
-         NULL}
-#define SIZES(square)                                                                              \
-    {"size", "PX", square, NULL}, {"width", "PX", "of a film that is not square, with --height",   \
-                                   NULL},                                                          \
-        {"height", "PX", "likewise", NULL}
+    {"guidance", "G", "weight of the prompt; up to 1: no negative prompt is run", "4"},            \
+    {"eta", "E", "fresh noise per step; 0 = DDIM, 1 = DDPM", "0"},                                 \
+    {"spacing", "WAY",                                                                             \
+     "of the sampler's steps: leading, trailing or linspace (default as the model says)", NULL},   \
+    {"seed", "K", "of the noise", "0"}
+#define NOISE                                                                                      \
+    "safetensors with noise to use instead: \"noise\" [1,c,h,w] at the start, with eta also "      \
+    "\"step_noise\" [steps run,c,h,w]; c, h, w of the latent; what is not in FILE comes from the " \
+    "seed"
+#define SIDES                                                                                      \
+    {"width", "PX", "of a film that is not square, with --height", NULL},                          \
+    {"height", "PX", "likewise", NULL}
 #define OUTPUT                                                                                     \
     {"rgb", NULL, "colour in and out; else grey, the mean of the model's three channels", NULL},   \
-        {"device", "D", "auto, cpu, cuda or cuda:N", "auto"},                                      \
-        {"precision", "P", "auto, fp32 or bf16; auto: bf16 on a GPU", "auto"}, {"out", "FILE", "the PNG to write", NULL},   \
-    {                                                                                              \
-        "force", NULL, "write over FILE if it is there", NULL                                      \
-    }
+    {"device", "D", "auto, cpu, cuda or cuda:N", "auto"},                                          \
+    {"precision", "P", "auto, fp32 or bf16; auto: bf16 on a GPU", "auto"},                         \
+    {"out", "FILE.png", "the PNG to write", NULL},                                                 \
+    {"force", NULL, "write over FILE.png if it is there", NULL}
 
 static const Option from_film_option[] = {
     MODEL,
@@ -50,13 +44,24 @@ static const Option from_film_option[] = {
     PROMPTS,
     {"strength", "S", "0 keeps the film, 1 ignores it", "0.6"},
     SAMPLING,
-    SIZES("side of the square film made; without any size: the film's own, or, where the model\n"
-          "                               does not take that, a square of its longer side, rounded "
-          "down"),
+    {"noise", "FILE",
+     NOISE "; with AutoencoderKL also \"encode_noise\" [1,c,h,w], else the mean is encoded", NULL},
+    {"size", "PX",
+     "side of the square film made; without any size: the film's own, or, where the model does not "
+     "take that, a square of its longer side, rounded down",
+     NULL},
+    SIDES,
     OUTPUT,
 };
-static const Option from_text_option[] = {MODEL, PROMPTS, SAMPLING,
-                                          SIZES("side of the square film made"), OUTPUT};
+static const Option from_text_option[] = {
+    MODEL,
+    PROMPTS,
+    SAMPLING,
+    {"noise", "FILE", NOISE, NULL},
+    {"size", "PX", "side of the square film made", NULL},
+    SIDES,
+    OUTPUT,
+};
 
 static const Usage usage[2] = {
     {
@@ -87,15 +92,22 @@ typedef struct {
 
 /* ---- options ------------------------------------------------------------------------------ */
 
-/* FILE or FILE:SCALE; a colon that no number follows is the file's. */
-static void read_lora(Wish *w, const char *text)
+/* FILE or FILE:SCALE; the colon of a file that is there is the file's. */
+static Status read_lora(Wish *w, const char *text)
 {
-    if (!text) return;
+    enum { MOST = 100 };
+    if (!text) return OK;
     w->lora = strdup(text);
     CHECK(w->lora);
-    char *colon = strrchr(w->lora, ':');
     w->use = (LdmUse){.lora = w->lora, .lora_scale = 1};
-    if (colon && text_to_double(&w->use.lora_scale, colon + 1)) *colon = 0;
+    char *colon = strrchr(w->lora, ':');
+    if (!colon || file_exists(w->lora)) return OK;
+    *colon = 0;
+    if (*w->lora && text_to_double(&w->use.lora_scale, colon + 1) &&
+        fabs(w->use.lora_scale) <= MOST)
+        return OK;
+    return FAIL(ERR_USAGE, "%s: --lora is \"%s\", expected a file, or FILE:S with S in %d..%d",
+                w->command, text, -MOST, MOST);
 }
 
 static Status read_sampling(Wish *w, const Options *o)
@@ -144,7 +156,7 @@ static Status read_wish(Wish *w, const Options *o, bool from_film)
     if (from_film) TRY(options_need(&w->image, o, "image"));
     TRY(options_need(&w->prompt, o, "prompt"));
     TRY(options_need(&w->out, o, "out"));
-    read_lora(w, options_text(o, "lora"));
+    TRY(read_lora(w, options_text(o, "lora")));
     w->negative = options_text(o, "negative");
     w->device = options_text(o, "device");
     w->precision = options_text(o, "precision");
@@ -152,12 +164,8 @@ static Status read_wish(Wish *w, const Options *o, bool from_film)
     w->channels = options_has(o, "rgb") ? 3 : 1;
     TRY(read_sampling(w, o));
     TRY(read_size(w, o));
-    if (!*w->out || dir_exists(w->out))
-        return FAIL(ERR_USAGE, "%s: --out is \"%s\", expected the name of a PNG file, found %s",
-                    w->command, w->out, *w->out ? "a folder" : "none");
-    if (file_exists(w->out) && !options_has(o, "force"))
-        return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", w->out);
-    return file_check_room(w->out);
+    return options_out(&w->out, o, "out", ".png", 3,
+                       (const char *[]){w->image, w->lora, w->noise});
 }
 
 /* ---- the film to start from ------------------------------------------------------------------ */
@@ -268,6 +276,16 @@ static Status read_noises(Noise *noise, const Wish *w, const Ldm *m, FilmShape s
 
 /* ---- making it ----------------------------------------------------------------------- */
 
+/* What a film's size needs too much of. */
+static Status size_advice(Status s, FilmShape shape)
+{
+    char message[768];
+    if (s != ERR_SPACE) return s;
+    snprintf(message, sizeof message, "%s", status_message());
+    return FAIL(s, "%s; %d x %d px are too many, expected a smaller --size", message, shape.w,
+                shape.h);
+}
+
 static Status write_film(const Wish *w, const float *film, FilmShape shape)
 {
     char source[HASH_TEXT], noise[HASH_TEXT], weights[HASH_TEXT], lora[HASH_TEXT + 32];
@@ -312,20 +330,18 @@ static Status make_film(Wish *w, Log *log)
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));
     TRY_OR(done, s, fit_source(&source, shape));
     if (!w->own_spacing) w->set.spacing = m.schedule.spacing;
-    TRY_OR(done, s, sampler_open(&sampler, &m, shape, 1, w->set, (uint32_t)w->seed));
+    TRY_OR(done, s,
+           size_advice(sampler_open(&sampler, &m, shape, 1, w->set, (uint32_t)w->seed), shape));
     TRY_OR(done, s, read_noises(&noise, w, &m, shape, sampler_steps(sampler)));
     film = malloc((size_t)shape.h * (size_t)shape.w * (size_t)shape.channels * sizeof *film);
-    if (!film) {
-        s = FAIL(ERR_SPACE, "no memory for a film of %d x %d px", shape.w, shape.h);
-        goto done;
-    }
+    if (!film) TRY_OR(done, s, size_advice(FAIL(ERR_SPACE, "no memory for a film"), shape));
     SampleRequest request = {.prompt = w->prompt,
                              .negative = w->negative,
                              .source = source.pixel,
                              .noise = noise.start,
                              .step_noise = noise.steps,
                              .encode_noise = noise.encode};
-    TRY_OR(done, s, sampler_run(sampler, &request, 1, film));
+    TRY_OR(done, s, size_advice(sampler_run(sampler, &request, 1, film), shape));
     TRY_OR(done, s, write_film(w, film, shape));
 done:
     sampler_close(sampler);

@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { FIRST = 256 }; /* getopt's value of option 0: beyond every character */
 
@@ -22,14 +23,16 @@ static int list_options(const Option *list[MOST_OPTIONS], const Usage *u)
     return n;
 }
 
-static void print_option(const Option *o)
+static void add_option(Text *all, const Option *o)
 {
-    char left[64];
-    snprintf(left, sizeof left, "--%s%s%s", o->name, o->metavar ? " " : "",
-             o->metavar ? o->metavar : "");
-    printf("  %-28s %s", left, o->help);
-    if (o->preset && *o->preset) printf(" (default %s)", o->preset);
-    printf("\n");
+    enum { COLUMN = 31 };
+    Text name = {0}, meaning = {0};
+    text_add(&name, "--%s%s%s", o->name, o->metavar ? " " : "", o->metavar ? o->metavar : "");
+    text_add(&meaning, "%s", o->help);
+    if (o->preset && *o->preset) text_add(&meaning, " (default %s)", o->preset);
+    text_add_help(all, name.s, COLUMN, meaning.s);
+    free(name.s);
+    free(meaning.s);
 }
 
 void options_print_settings(FILE *to)
@@ -42,9 +45,14 @@ static void print_help(const Usage *u)
 {
     const Option *list[MOST_OPTIONS];
     int n = list_options(list, u);
-    printf("usage: equipoise %s [OPTION]...%s%s\n%s\n\noptions:\n", u->command,
-           u->arguments ? " " : "", u->arguments ? u->arguments : "", u->help);
-    for (int i = 0; i < n; i++) print_option(list[i]);
+    Text all = {0};
+    text_add(&all, "usage: equipoise %s [OPTION]...%s%s\n", u->command, u->arguments ? " " : "",
+             u->arguments ? u->arguments : "");
+    text_add_wrapped(&all, u->help, 0, 0);
+    text_add(&all, "\n\noptions:\n");
+    for (int i = 0; i < n; i++) add_option(&all, list[i]);
+    fputs(all.s, stdout);
+    free(all.s);
     if (!u->takes_config) return;
     printf("\n");
     options_print_settings(stdout);
@@ -89,6 +97,9 @@ static Status take(Options *o, const Usage *u, int argc, char **argv)
         if (got == '?') return unknown_option(u, word);
         if (got == 'h') got = FIRST + u->n_option;
         const Option *hit = list[got - FIRST];
+        if (hit->metavar && !*optarg && strcmp(hit->metavar, "TEXT"))
+            return FAIL(ERR_USAGE, "%s: --%s is \"\", expected %s", u->command, hit->name,
+                        hit->metavar);
         if (o->n_given == MOST_GIVEN) return FAIL(ERR_USAGE, "%s: too many options", u->command);
         o->given[o->n_given].name = hit->name;
         o->given[o->n_given++].value = hit->metavar ? optarg : NULL;
@@ -114,6 +125,10 @@ Status options_parse(Options *o, const Usage *u, int argc, char **argv)
     if (o->n_argument < u->least)
         return FAIL(ERR_USAGE, "%s: found %d of its arguments, expected %s", u->command,
                     o->n_argument, u->arguments);
+    for (int i = 0; i < o->n_argument; i++)
+        if (!*o->argument[i])
+            return FAIL(ERR_USAGE, "%s: found an empty argument, expected %s", u->command,
+                        u->arguments);
     return OK;
 }
 
@@ -168,6 +183,25 @@ Status options_real(double *v, const Options *o, const char *name, double least,
         return FAIL(ERR_USAGE, "%s: --%s is \"%s\", expected a number in %g..%g", o->usage->command,
                     name, text, least, most);
     *v = value;
+    return OK;
+}
+
+Status options_out(const char **path, const Options *o, const char *name, const char *end, int n,
+                   const char *const *input)
+{
+    const char *p = *path = options_text(o, name), *command = o->usage->command;
+    if (!p) return OK;
+    size_t length = strlen(p), tail = strlen(end);
+    if (length <= tail || strcasecmp(p + length - tail, end) || p[length - 1] == '/')
+        return FAIL(ERR_USAGE, "%s: --%s is \"%s\", expected the name of a%s file", command, name, p,
+                    end);
+    for (int i = 0; i < n; i++)
+        if (input[i] && file_same(p, input[i]))
+            return FAIL(ERR_USAGE, "%s: --%s is \"%s\", which is read, expected another file",
+                        command, name, p);
+    TRY(file_check_room(p));
+    if (file_exists(p) && !options_has(o, "force"))
+        return FAIL(ERR_USAGE, "%s: is there, expected a new file, or --force", p);
     return OK;
 }
 

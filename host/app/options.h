@@ -4,8 +4,7 @@
  *       {"threshold", "T", "positive where score >= T", "0.5"},
  *       {"grad", NULL, "run the backward pass too", NULL},
  *   };
- *   static const Usage usage = {.command = "evaluate", .help = "...", .option = option, .n_option =
- * 2};
+ *   static const Usage usage = {.command = "evaluate", .help = "...", .option = option, .n_option = 2};
  *
  *   Options o;
  *   TRY(options_parse(&o, &usage, argc, argv));
@@ -13,7 +12,8 @@
  *
  * Options are long ("--out DIR" or "--out=DIR") and may stand before or behind arguments; "--"
  * ends them. --help and -h are there by themselves. An unknown option is refused with the
- * nearest one; of an option given twice the last counts. All failures are ERR_USAGE.
+ * nearest one, an empty value where the metavar is not TEXT; of an option given twice the last counts.
+ * All failures of parsing are ERR_USAGE.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -55,6 +55,12 @@ Status options_need(const char **v, const Options *o,
 /* These take the preset where the user gave none, and fail outside least..most. */
 Status options_int(int *v, const Options *o, const char *name, int least, int most);
 Status options_real(double *v, const Options *o, const char *name, double least, double most);
+
+/* The file that --name is to become, NULL where it is not given. Refused before any work: another end
+ * than `end` (".png", capitals too; "": any), a file that is there without --force, one of the n that are
+ * read (any of which may be NULL) even so, a place where no file can be written. */
+Status options_out(const char **path, const Options *o, const char *name, const char *end, int n,
+                   const char *const *input);
 
 /* For takes_config: defaults, the file, every --set in order, config_check(). */
 Status options_config(Config *c, const Options *o);

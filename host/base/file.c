@@ -64,8 +64,18 @@ static Status sync_parent(const char *path)
     return failed && err != EINVAL ? IO_FAIL(path, "flush its directory") : OK;
 }
 
+/* Renaming over a device would end it. */
+static Status check_place(const char *path)
+{
+    struct stat there;
+    if (stat(path, &there) || S_ISREG(there.st_mode)) return OK;
+    return FAIL(ERR_INPUT, "%s: found %s, expected a file or nothing there", path,
+                S_ISDIR(there.st_mode) ? "a folder" : "a device, pipe or socket");
+}
+
 Status file_check_room(const char *path)
 {
+    TRY(check_place(path));
     char *at = text("%s", path), *folder = dirname(at);
     while (!file_exists(folder)) folder = dirname(folder);
     errno = ENOTDIR;
@@ -79,11 +89,8 @@ Status file_check_room(const char *path)
 
 Status out_open(OutFile *o, const char *path)
 {
-    struct stat there;
     *o = (OutFile){0};
-    if (!stat(path, &there) && !S_ISREG(there.st_mode)) /* renaming over a device would end it */
-        return FAIL(ERR_INPUT, "%s: found %s, expected a file or nothing there", path,
-                    S_ISDIR(there.st_mode) ? "a folder" : "a device, pipe or socket");
+    TRY(check_place(path));
     TRY(make_parents(path));
     char *temp = text("%s.tmp-%ld", path, (long)getpid());
     FILE *f = fopen(temp, "wb");
@@ -240,6 +247,13 @@ Status file_size(uint64_t *size_bytes, const char *path)
 }
 
 bool file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool file_same(const char *a, const char *b)
+{
+    struct stat of_a, of_b;
+    return !stat(a, &of_a) && !stat(b, &of_b) && of_a.st_dev == of_b.st_dev &&
+           of_a.st_ino == of_b.st_ino;
+}
 
 bool dir_exists(const char *path)
 {

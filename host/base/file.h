@@ -40,7 +40,9 @@ Status file_copy(const char *from, const char *to); /* of any size; `to` as by f
 Status file_size(uint64_t *size_bytes, const char *path);
 bool   file_exists(const char *path);  /* any kind of file or directory */
 bool   dir_exists(const char *path);
-/* Would file_write(path) find a folder to write into? Nothing is made. For what takes long. */
+bool   file_same(const char *a, const char *b);  /* two names of one file that is there */
+/* Would file_write(path) find a folder to write into, and no folder or device in its place? Nothing is
+ * made. For what takes long. */
 Status file_check_room(const char *path);
 /* Bytes that we may still write on the disk that path, which need not exist, will lie on. */
 Status disk_free(uint64_t *free_bytes, const char *path);

@@ -90,6 +90,31 @@ void text_add(Text *t, const char *fmt, ...)
     t->n += n;
 }
 
+void text_add_wrapped(Text *t, const char *s, size_t at, size_t indent)
+{
+    while (*s) {
+        size_t blank = strspn(s, " "), word = strcspn(s + blank, " \n");
+        if (*s == '\n' || (word && at > indent && at + blank + word > TEXT_COLUMNS)) {
+            text_add(t, "\n%*s", (int)indent, "");
+            at = indent;
+            s += *s == '\n' ? 1 : blank;
+        } else {
+            text_add(t, "%.*s", (int)(blank + word), s);
+            at += blank + word;
+            s += blank + word;
+        }
+    }
+}
+
+void text_add_help(Text *t, const char *name, size_t column, const char *meaning)
+{
+    size_t at = strlen(name) + 2;
+    text_add(t, "  %s", name);
+    text_add(t, at < column ? "%*s" : "\n%*s", (int)(at < column ? column - at : column), "");
+    text_add_wrapped(t, meaning, column, column);
+    text_add(t, "\n");
+}
+
 void text_add_html(Text *t, const char *raw)
 {
     for (; *raw; raw++) {

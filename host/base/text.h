@@ -14,6 +14,12 @@ bool text_to_long(long *out, const char *s);
 
 /* A growing string: heap, always 0-terminated; starts as {0}, freed with free(t.s). */
 typedef struct { char *s; size_t n, cap; } Text;
+enum { TEXT_COLUMNS = 100 }; /* of a line of help */
 void text_add(Text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Broken between words where a line would be longer than TEXT_COLUMNS; a '\n' stays one. The first line
+ * starts at column `at`, the others at `indent`. */
+void text_add_wrapped(Text *t, const char *s, size_t at, size_t indent);
+/* "  name", then from that column on, of this line or the next, what it means, wrapped; a '\n'. */
+void text_add_help(Text *t, const char *name, size_t column, const char *meaning);
 void text_add_html(Text *t, const char *raw);  /* & < > " ' escaped */
 #endif

@@ -289,20 +289,26 @@ Status config_write(const Config *c, OutFile *to)
 
 void config_help(FILE *to)
 {
+    enum { COLUMN = 35 };
     Config c;
+    Text all = {0};
     config_default(&c);
     for (int i = 0; i < N_SECTION; i++) {
-        fprintf(to, "%s[%s] %s\n", i ? "\n" : "", sections[i].name, sections[i].meaning);
+        text_add(&all, "%s[%s] %s\n", i ? "\n" : "", sections[i].name, sections[i].meaning);
         for (int k = 0; k < sections[i].n; k++) {
             const Setting *row = &sections[i].row[k];
-            Text line = {0}, range = {0};
+            Text line = {0}, range = {0}, meaning = {0};
             add_line(&line, &c, row);
             line.s[line.n - 1] = 0; /* the line's end */
             range_text(&range, row);
-            fprintf(to, "  %-32s %s", line.s, row->meaning);
-            fprintf(to, range.n ? " (%s)\n" : "\n", range.s);
+            text_add(&meaning, "%s", row->meaning);
+            if (range.n) text_add(&meaning, " (%s)", range.s);
+            text_add_help(&all, line.s, COLUMN, meaning.s);
             free(line.s);
             free(range.s);
+            free(meaning.s);
         }
     }
+    fputs(all.s, to);
+    free(all.s);
 }

@@ -169,7 +169,7 @@ static Status check_options(const PrepareOptions *o)
     if (o->train_ratio < 0)
         return FAIL(ERR_USAGE, "train ratio %g, expected 0 or more", o->train_ratio);
     DirList there = {0};
-    if (!file_exists(o->out)) return OK;
+    if (!file_exists(o->out)) return file_check_room(o->out);
     if (!dir_exists(o->out)) return FAIL(ERR_USAGE, "%s: is a file, expected a new folder", o->out);
     TRY(dir_list(&there, o->out));
     int n = there.n;

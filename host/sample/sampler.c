@@ -117,13 +117,10 @@ Status sampler_open(Sampler **out, Ldm *m, FilmShape shape, int batch, SamplerSe
     s->latent = calloc(b * s->per, sizeof(float));
     s->rows_context = calloc(r * s->per_text, sizeof(float));
     s->step_noise = calloc(b * s->per, sizeof(float));
-    Status status =
-        s->latent && s->rows_context && s->step_noise
-            ? OK
-            : FAIL(ERR_SPACE, "no memory to sample %d films at once; lower synthesis.batch", batch);
-    if (!status) status = plan_steps(s);
-    if (!status)
-        status = device_memory_advice(record(s), m->device, "synthesis.batch", batch, NULL);
+    Status status = s->latent && s->rows_context && s->step_noise
+                        ? plan_steps(s)
+                        : FAIL(ERR_SPACE, "no memory to sample %d films at once", batch);
+    if (!status) status = record(s);
     if (!status) status = make_tables(s);
     if (status) sampler_close(s);
     else *out = s;

@@ -148,8 +148,9 @@ static Status make_films(const Stage *st, Device *d, const int *index, int n)
     TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
     TRY_OR(done, s, check_prompts(st, &m));
     TRY_OR(done, s,
-           sampler_open(&sampler, &m, film_square(j->config->data.size), set->batch, st->set,
-                        seed_of(st)));
+           device_memory_advice(sampler_open(&sampler, &m, film_square(j->config->data.size),
+                                             set->batch, st->set, seed_of(st)),
+                                d, "synthesis.batch", set->batch, NULL));
     for (int first = 0; first < n; first += set->batch) {
         int k = n - first < set->batch ? n - first : set->batch;
         s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, index + first, k);

@@ -9,6 +9,7 @@ Status run_folder_count(int *n, const char *run)
     DirList list = {0};
     *n = 0;
     if (!file_exists(run)) return OK;
+    if (!dir_exists(run)) return FAIL(ERR_INPUT, "%s: is a file, expected a run folder", run);
     TRY(dir_list(&list, run));
     for (int i = 0; i < list.n; i++) {
         const char *name = list.name[i];
