@@ -193,8 +193,8 @@ Status options_out(const char **path, const Options *o, const char *name, const 
     if (!p) return OK;
     size_t length = strlen(p), tail = strlen(end);
     if (length <= tail || strcasecmp(p + length - tail, end) || p[length - 1] == '/')
-        return FAIL(ERR_USAGE, "%s: --%s is \"%s\", expected the name of a%s file", command, name, p,
-                    end);
+        return FAIL(ERR_USAGE, "%s: --%s is \"%s\", expected the name of a%s%s file", command, name,
+                    p, *end ? " " : "", end);
     for (int i = 0; i < n; i++)
         if (input[i] && file_same(p, input[i]))
             return FAIL(ERR_USAGE, "%s: --%s is \"%s\", which is read, expected another file",

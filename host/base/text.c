@@ -99,7 +99,7 @@ void text_add_wrapped(Text *t, const char *s, size_t at, size_t indent)
             at = indent;
             s += *s == '\n' ? 1 : blank;
         } else {
-            text_add(t, "%.*s", (int)(blank + word), s);
+            if (word) text_add(t, "%.*s", (int)(blank + word), s);
             at += blank + word;
             s += blank + word;
         }

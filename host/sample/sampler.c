@@ -119,7 +119,7 @@ Status sampler_open(Sampler **out, Ldm *m, FilmShape shape, int batch, SamplerSe
     s->step_noise = calloc(b * s->per, sizeof(float));
     Status status = s->latent && s->rows_context && s->step_noise
                         ? plan_steps(s)
-                        : FAIL(ERR_SPACE, "no memory to sample %d films at once", batch);
+                        : FAIL(ERR_SPACE, "no memory to sample a batch of %d", batch);
     if (!status) status = record(s);
     if (!status) status = make_tables(s);
     if (status) sampler_close(s);

@@ -181,13 +181,37 @@ static void nearest_name(void **state)
     assert_false(text_to_double(&v, "1,5"));
 }
 
+/* No line is longer than it may be but for a word that is, none ends in a blank. */
+static void help_is_wrapped(void **state)
+{
+    (void)state;
+    Text t = {0};
+    char words[400] = "", wide[TEXT_COLUMNS + 2] = "";
+    for (int i = 0; i < 30; i++) strcat(words, i % 3 ? "of it " : "numbers ");
+    memset(wide, 'w', sizeof wide - 1);
+    text_add_help(&t, "--short N", 31, words);
+    text_add_help(&t, "--an-option-beyond-the-column N", 31, "below\nand below that");
+    text_add_wrapped(&t, wide, 0, 2);
+    assert_int_equal(strncmp(t.s, "  --short N                    numbers of it of it", 50), 0);
+    assert_non_null(strstr(t.s, "\n                               of it"));
+    assert_non_null(strstr(t.s, "\n  --an-option-beyond-the-column N\n"
+                                "                               below\n"
+                                "                               and below that\n"));
+    for (char *line = strtok(t.s, "\n"); line; line = strtok(NULL, "\n")) {
+        size_t n = strlen(line);
+        assert_true(line[n - 1] != ' ');
+        if (n > TEXT_COLUMNS) assert_string_equal(line, wide);
+    }
+    free(t.s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normals_have_their_moments),
         cmocka_unit_test(permutation_is_one),       cmocka_unit_test(write_is_whole_or_absent),
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
-        cmocka_unit_test(free_space_of_absent_paths),
+        cmocka_unit_test(free_space_of_absent_paths), cmocka_unit_test(help_is_wrapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

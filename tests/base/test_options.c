@@ -70,6 +70,7 @@ static void each_mistake_is_named(void **state)
         {"try a --grad=1", "try: --grad=1 takes no value"},
         {"try a b c", "try: found \"c\", expected no more than FORMAT SOURCE"},
         {"try --grad", "try: found 0 of its arguments, expected FORMAT SOURCE"},
+        {"try a --out=", "try: --out is \"\", expected DIR"},
     };
     Options o;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -77,12 +78,61 @@ static void each_mistake_is_named(void **state)
         if (strncmp(status_message(), bad[i].says, strlen(bad[i].says)))
             fail_msg("%s: %s", bad[i].words, status_message());
     }
+    assert_int_equal(options_parse(&o, &plain, 2, (char *[]){"try", "", NULL}), ERR_USAGE);
+    assert_string_equal(status_message(), "try: found an empty argument, expected FORMAT SOURCE");
     int seed;
     double threshold;
     assert_int_equal(parse(&o, &plain, "try a --seed 3x --threshold 1.5"), OK);
     assert_int_equal(options_int(&seed, &o, "seed", 0, 9), ERR_USAGE);
     assert_int_equal(options_real(&threshold, &o, "threshold", 0, 1), ERR_USAGE);
     assert_string_equal(status_message(), "try: --threshold is \"1.5\", expected a number in 0..1");
+}
+
+static Status out(const char *words, const char *end, const char *input)
+{
+    static const Option files[] = {{"out", "FILE", "it", NULL}, {"force", NULL, "over it", NULL}};
+    static const Usage usage = {"try", NULL, "Tries.", 0, 0, files, 2, false};
+    Options o;
+    const char *path;
+    assert_int_equal(parse(&o, &usage, words), OK);
+    return options_out(&path, &o, "out", end, 2, (const char *[]){NULL, input});
+}
+
+static void outputs_are_checked_before_work(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words, *end, *input;
+        Status expected;
+        const char *says;
+    } row[] = {
+        {"try", ".png", "there.png", OK, ""},
+        {"try --out new", "", "there.png", OK, ""},
+        {"try --out new.png", ".png", "there.png", OK, ""},
+        {"try --out sub/new.PNG", ".png", NULL, OK, ""},
+        {"try --out new.jpg", ".png", NULL, ERR_USAGE, "expected the name of a .png file"},
+        {"try --out new.png/", ".png", NULL, ERR_USAGE, "expected the name of a .png file"},
+        {"try --out .png", ".png", NULL, ERR_USAGE, "expected the name of a .png file"},
+        {"try --out new/", "", NULL, ERR_USAGE, "expected the name of a file"},
+        {"try --out there.png", "", NULL, ERR_USAGE, "there.png: is there, expected a new file"},
+        {"try --out there.png --force", "", "link", ERR_USAGE, "which is read, expected another"},
+        {"try --out there.png --force", ".png", "other", OK, ""},
+        {"try --out . --force", "", NULL, ERR_INPUT, ".: found a folder, expected a file"},
+        {"try --out there.png/new", "", NULL, ERR_INPUT, "expected a folder to write into"},
+        {"try --out /dev/null --force", "", NULL, ERR_INPUT, "found a device"},
+    };
+    char folder[] = "/tmp/eq-options-XXXXXX";
+    assert_true(mkdtemp(folder) && !chdir(folder));
+    assert_int_equal(file_write("there.png", "x", 1), OK);
+    assert_int_equal(file_write("other", "x", 1), OK);
+    assert_int_equal(symlink("there.png", "link"), 0);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        Status got = out(row[i].words, row[i].end, row[i].input);
+        if (got != row[i].expected || (got && !strstr(status_message(), row[i].says)))
+            fail_msg("%s: %d %s", row[i].words, got, got ? status_message() : "");
+    }
+    assert_int_equal(chdir("/"), 0);
+    assert_int_equal(dir_remove(folder), OK);
 }
 
 static void config_takes_file_then_sets(void **state)
@@ -114,6 +164,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_and_arguments_mix),
         cmocka_unit_test(each_mistake_is_named),
+        cmocka_unit_test(outputs_are_checked_before_work),
         cmocka_unit_test(config_takes_file_then_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

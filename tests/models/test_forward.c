@@ -3,6 +3,7 @@
 #include "app/commands.h"
 #include "base/file.h"
 #include "weights/safetensors.h"
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,22 +23,27 @@ static void require(Status s)
     if (s) fail_msg("%s", status_message());
 }
 
-static void write_zeros(const char *path, int n, const SafeSpec *spec)
+static void write_values(const char *path, int n, const SafeSpec *spec, float value)
 {
-    static const float zeros[4096];
+    static float values[4096];
     static const int32_t none[4096];
+    for (int i = 0; i < 4096; i++) values[i] = value;
     SafeWriter w = {0};
     require(st_write_begin(&w, path, n, spec, 0, NULL));
     for (int i = 0; i < n; i++) {
         size_t count = 1;
         for (int k = 0; k < spec[i].ndim; k++) count *= (size_t)spec[i].dim[k];
         assert_true(count <= 4096);
-        require(spec[i].dtype == SAFE_F32 ? st_write_f32(&w, zeros, count)
+        require(spec[i].dtype == SAFE_F32 ? st_write_f32(&w, values, count)
                                           : st_write_i32(&w, none, count));
     }
     require(st_write_commit(&w));
 }
 
+static void write_zeros(const char *path, int n, const SafeSpec *spec)
+{
+    write_values(path, n, spec, 0);
+}
 static void write_inputs(int n, const SafeSpec *spec) { write_zeros(in, n, spec); }
 
 static Status forward(const char *model, const char *weights, const char *more)
@@ -203,6 +209,71 @@ static void test_integers(void **state)
     assert_memory_equal(as_float, as_whole, sizeof as_float);
 }
 
+static void bad_results(const char *model, const char *option, const char *name, size_t count)
+{
+    SafeFile f = {0};
+    const SafeTensor *t;
+    static float v[4096];
+    assert_int_equal(forward(model, VAE, option), ERR_NUMERIC);
+    assert_non_null(strstr(status_message(), out));
+    if (!strstr(status_message(), name)) fail_msg("no \"%s\" in: %s", name, status_message());
+    assert_null(strchr(status_message(), '\n'));
+    require(st_open(&f, out)); /* it is there all the same, with what went bad */
+    assert_non_null(t = st_find(&f, name));
+    assert_int_equal(t->count, count);
+    require(st_read_f32(&f, t, v));
+    size_t n_bad = 0;
+    for (size_t i = 0; i < count; i++) n_bad += !isfinite(v[i]);
+    assert_true(n_bad > 0);
+    char said[64];
+    snprintf(said, sizeof said, "\"%s\", %zu of %zu, from element", name, n_bad, count);
+    if (!strstr(status_message(), said)) fail_msg("no \"%s\" in: %s", said, status_message());
+    st_close(&f);
+    assert_int_equal(unlink(out), 0);
+}
+
+/* Bad numbers that were given are an input's fault; those that arose are written and named. */
+static void test_bad_numbers(void **state)
+{
+    (void)state;
+    const SafeSpec both[] = {latent, {"grad.sample", SAFE_F32, 4, {1, 3, 16, 24}}};
+    const SafeSpec film = {"sample", SAFE_F32, 4, {1, 3, 16, 24}};
+    write_values(in, 1, &latent, NAN);
+    refused(forward("taesd-decode", VAE, NULL), ERR_INPUT,
+            "in.safetensors: tensor \"latent\": element 0 is nan, expected");
+    write_values(in, 1, &film, -INFINITY);
+    refused(forward("taesd-encode", VAE, NULL), ERR_INPUT, "element 0 is -inf, expected");
+    write_values(in, 1, &film, 3e38f);
+    bad_results("taesd-encode", NULL, "latent", 1 * 32 * 2 * 3);
+    write_values(in, 2, both, 3e38f); /* latents are bounded by the decoder, gradients are not */
+    bad_results("taesd-decode", "--grad", "grad.latent", 1 * 32 * 2 * 3);
+}
+
+/* Nothing that is read is written over. */
+static void test_places(void **state)
+{
+    (void)state;
+    char *before, *after, dump[80], twice[80];
+    size_t n_before, n_after;
+    write_inputs(1, &latent);
+    require(file_read(&before, &n_before, in, 1 << 20));
+    snprintf(dump, sizeof dump, "--dump=%s", in);
+    snprintf(twice, sizeof twice, "--dump=%s", out);
+    refused(forward("taesd-decode", VAE, twice), ERR_USAGE, "expected two files");
+    refused(forward("taesd-decode", VAE, "--dump="), ERR_USAGE, "--dump is \"\", expected FILE");
+    refused(forward("taesd-decode", VAE, dump), ERR_USAGE, "which is read");
+    App app = {.log = log_new(true)};
+    char *argv[] = {"forward", "taesd-decode", "--weights", VAE,       "--in", in,
+                    "--out",   in,             "--force",   NULL};
+    refused(cmd_forward(&app, 9, argv), ERR_USAGE, "which is read, expected another file");
+    log_free(app.log);
+    require(file_read(&after, &n_after, in, 1 << 20));
+    assert_int_equal(n_before, n_after);
+    assert_memory_equal(before, after, n_before);
+    free(before);
+    free(after);
+}
+
 static int open_folder(void **state)
 {
     (void)state;
@@ -223,6 +294,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_weights),
                                        cmocka_unit_test(test_success),
-                                       cmocka_unit_test(test_integers)};
+                                       cmocka_unit_test(test_integers),
+                                       cmocka_unit_test(test_bad_numbers),
+                                       cmocka_unit_test(test_places)};
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -61,8 +61,12 @@ for threads in 1 2 3; do
 done
 
 cp a/r.json old.json
-refuse 2 "old.json: is there already" --predictions p.csv --out old.json
+refuse 2 "old.json: is there, expected a new file, or --force" --predictions p.csv --out old.json
 cmp -s a/r.json old.json || fail "old.json was touched"
+cp p.csv own.csv
+refuse 2 '--out is "own.csv", which is read' --predictions own.csv --out own.csv --force
+cmp -s p.csv own.csv || fail "predictions were written over"
+refuse 3 "p.csv/new.json: found p.csv: Not a directory" --predictions none.csv --out p.csv/new.json
 "$program" evaluate --predictions p.csv --out old.json --force >/dev/null || fail "--force gave $?"
 cmp -s a/r.json old.json && fail "--force wrote nothing"
 

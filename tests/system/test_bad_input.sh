@@ -94,6 +94,11 @@ refuse 2 'no film of class "fungus", expected one of: bacteria, normal, virus' a
 refuse 2 'no film of class "fungus"' a5 "$program" train-classifier "$tiny" --class fungus --out a5
 refuse 2 'no film of class "fungus"' a5 "$program" train-autoencoder "$tiny" --class fungus --out a5 \
     --set autoencoder.base="$SOURCE_DIR/configs/models/tiny/vae"
+refuse 2 '--class is "normal", which data.normal is too' a5 "$program" train-classifier "$tiny" --class normal --out a5
+refuse 2 "found synthesis.count = 0 with --class normal" a5 "$program" synthesize "$tiny" --class normal --out a5 \
+    --model "$SOURCE_DIR/samples/base" --set synthesis.count=0
+refuse 3 "missing.csv: is a file, expected a run folder" "" "$program" study "$tiny" --run missing.csv
+refuse 2 '--run is "", expected DIR' a5 "$program" study "$tiny" --run ""
 refuse 2 "data.source is empty" a5 "$program" train-ldm "$tiny" --out a5 --set data.source=
 refuse 3 "absent.safetensors" a5 "$program" study "$tiny" --run a5 --set classifier.weights=absent.safetensors
 refuse 3 "films.csv" a5 "$program" study "$tiny" --run a5 --set classifier.weights="$SOURCE_DIR/samples/films.csv"
@@ -147,8 +152,26 @@ base=$SOURCE_DIR/samples/base
 film() { # CODE WORDS OUT OPTIONS...
     refuse "$1" "$2" "" "$program" txt2img --model "$base" --prompt "${prompt:-x}" --size 64 --out "$3" "${@:4}"
 }
-film 2 '--out is "", expected' "" --steps 2
-film 2 '--out is "good", expected the name of a PNG file, found a folder' good --force
+film 2 '--out is "", expected FILE.png' "" --steps 2
+film 2 '--out is "good", expected the name of a .png file' good --force
+film 2 '--out is "x.jpg", expected the name of a .png file' x.jpg
+mkdir folder.png
+film 3 'folder.png: found a folder, expected a file' folder.png --force
+film 2 '--lora is "missing.csv:nan", expected a file, or FILE:S with S in -100..100' x.png --lora missing.csv:nan
+film 2 '--lora is "missing.csv:101", expected' x.png --lora missing.csv:101
+cp "${list[0]}" own.png
+refuse 2 '--out is "own.png", which is read, expected another file' "" "$program" img2img --model "$base" \
+    --image own.png --prompt x --out own.png --force
+cmp "${list[0]}" own.png || fail "a film was written over by one made from it"
+refuse 2 '--grid is "x.jpg", expected the name of a .png file' x.jpg "$program" report good --grid x.jpg
+if (ulimit -v 2000000 && "$program" --version) >out 2>err; then # sanitizers need more
+    little() { (ulimit -v 2000000 && "$@"); }
+    refuse 5 "MiB needed; 16384 x 16384 px are too many, expected a smaller --size" x.png little "$program" txt2img \
+        --model "$base" --prompt x --size 16384 --out x.png
+    refuse 5 "MiB needed; lower synthesis.batch (it is 400)" a14/films/manifest.csv little "$program" synthesize "$tiny" \
+        --model "$base" --class virus --out a14 --set synthesis.count=400 --set synthesis.batch=400 \
+        --set data.size=256 --set synthesis.mode=text-to-image
+fi
 film 3 "missing.csv: Not a directory, expected a folder to write into" missing.csv/x.png
 film 2 "found 2000 sampling steps, expected 1.." x.png --steps 2000
 tensors() { # FILE HEADER FLOATS
@@ -176,6 +199,9 @@ cp good/normal/* bad/bacteria/more
 prepare 3 "folders deep, expected <class>/<file>" a5 folders bad
 grep -q "the first: bad/bacteria/more/.*: 2 folders deep" err || fail "no source before: $(cat err)"
 rm -r bad/bacteria/more
+refuse 3 "missing.csv/x: found missing.csv: Not a directory, expected a folder to write into" x "$program" \
+    prepare folders good --out missing.csv/x
+grep -q 'films in good' err && fail "an output without a folder was found after films were read"
 prepare 2 'folder of images with format "folders"' a6 folders good --images good
 refuse 2 "classifier.frozen: found Mixed_9" a6 "$program" study "$tiny" --run a6 --set classifier.frozen=Conv2d,Mixed_9
 refuse 2 "device = gpu: expected auto, cpu, cuda or cuda:N" x.png "$program" txt2img --model "$SOURCE_DIR/samples/base" \

@@ -36,6 +36,13 @@ printf '3\n0\n' | kernels --pipe || fail "kernels, piped"
 [ "$(cut -d, -f1 "$work/out" | tr '\n' ' ')" = "case 3 0 " ] || fail "kernels, piped: rows"
 bench unet --forward --model "$tiny" --size 80 --batch 2 --rounds 1 --steps-per-round 1 || fail "unet, forward"
 
+bench kernels --list --only nothing && fail "no row is what --only names"
+grep -q 'equipoise: bench: --only is "nothing", expected' "$work/err" || fail "message for --only"
+for row in x -1 "" 100000; do
+    echo "$row" | kernels --list --pipe && fail "row $row is taken"
+    grep -q 'equipoise: bench: standard input: found' "$work/err" || fail "message for row $row"
+done
+
 bench resnet && fail "an unknown network is taken"
 grep -q 'found resnet, expected unet, inception or kernels' "$work/err" || fail "message for an unknown network"
 bench unet --model "$work" && fail "a folder without a model is taken"

@@ -42,8 +42,13 @@ while read -r command; do
     "$program" "$command" --help >"$scratch/out" 2>"$scratch/err"
     check "$command --help succeeds" test $? -eq 0
     check "$command --help shows its usage" grep -q "^usage: equipoise $command" "$scratch/out"
+    check "$command --help fits a terminal" test -z "$(grep -E '.{101}| $' "$scratch/out")"
     expect 2 "there is no option --no-such-option" "$command" --no-such-option
 done <"$scratch/commands"
+
+has() { "$program" "$1" --help | grep -qF -- "$2"; } # help of a command has this
+check "img2img takes encode_noise" has img2img encode_noise
+has txt2img encode_noise && { echo "FAIL: txt2img takes no encode_noise"; failed=1; }
 
 "$program" devices >"$scratch/out"
 check "devices names the CPU" grep -q '^CPU, [0-9]* thread' "$scratch/out"
