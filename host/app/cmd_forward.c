@@ -266,18 +266,19 @@ static const Option option[] = {
 static const Usage usage = {
     .command = "forward",
     .arguments = "MODEL",
-    .help = "Runs one model on given tensors, images as [n,c,h,w], and its backward pass: "
-            "the debugging door to "
-            "PyTorch.\nMODEL, inputs -> outputs:\n"
-            "  unet          sample, timestep, encoder_hidden_states -> sample\n"
-            "  vae-encode    sample -> mean, logvar  (AutoencoderKL; images in [-1, 1])\n"
-            "  vae-decode    latent -> sample\n"
-            "  taesd-encode  sample -> latent     (images in [0, 1]; also TAEF2)\n"
-            "  taesd-decode  latent -> sample\n"
-            "  text          input_ids -> last_hidden_state\n"
-            "  inception     image -> logits, aux_logits\n"
-            "NaN or infinite inputs are refused. Where results have some, B.safetensors is written all "
-            "the same, and the exit code is 7.",
+    .help =
+        "Runs one model on given tensors, images as [n,c,h,w], and its backward pass: "
+        "the debugging door to "
+        "PyTorch.\nMODEL, inputs -> outputs:\n"
+        "  unet          sample, timestep, encoder_hidden_states -> sample\n"
+        "  vae-encode    sample -> mean, logvar  (AutoencoderKL; images in [-1, 1])\n"
+        "  vae-decode    latent -> sample\n"
+        "  taesd-encode  sample -> latent     (images in [0, 1]; also TAEF2)\n"
+        "  taesd-decode  latent -> sample\n"
+        "  text          input_ids -> last_hidden_state\n"
+        "  inception     image -> logits, aux_logits\n"
+        "NaN or infinite inputs are refused. Where results have some, B.safetensors is written all "
+        "the same, and the exit code is 7.",
     .least = 1,
     .most = 1,
     .option = option,
@@ -301,7 +302,8 @@ static Status check_options(Forward *f, const Options *o)
     TRY(options_out(&f->to, o, "out", "", 3, read));
     TRY(options_out(&dump, o, "dump", "", 3, read));
     if (dump && !strcmp(dump, f->to))
-        return FAIL(ERR_USAGE, "forward: --dump and --out are both \"%s\", expected two files", dump);
+        return FAIL(ERR_USAGE, "forward: --dump and --out are both \"%s\", expected two files",
+                    dump);
     if (f->train && !f->model->has_training)
         return FAIL(ERR_USAGE,
                     "forward: found --train, expected none: %s computes the same in training",

@@ -20,7 +20,8 @@ static const Usage usage = {
     .least = 1,
     .most = 1,
     .help = "Makes synthetic films as [synthesis] says. Image-to-image starts from training films "
-            "of data.source, which are prepared in DIR/prepare/ first. synthesis.count = 0: as many as balance the "
+            "of data.source, which are prepared in DIR/prepare/ first. synthesis.count = 0: as "
+            "many as balance the "
             "classes.",
     .option = option,
     .n_option = sizeof option / sizeof *option,

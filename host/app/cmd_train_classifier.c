@@ -23,7 +23,8 @@ static const Usage usage = {
     .help = "Trains Inception-V3 on the films of data.source: to tell a disease from normal films, "
             "or, with "
             "classifier.target = patient, to tell patients apart (pretraining without disease "
-            "labels, on the training and pool films; one film of each patient with three or more validates).",
+            "labels, on the training and pool films; one film of each patient with three or more "
+            "validates).",
     .option = option,
     .n_option = sizeof option / sizeof *option,
     .takes_config = true,

@@ -29,7 +29,8 @@ static void print_help(void)
         "memory,\n6 another process failed, 7 numbers went bad, 75 stopped by a signal after "
         "saving "
         "(run again)\n"
-        "\nenvironment, each = 1: EQ_TRACE where an error came from; EQ_PROFILE bench: time per op; "
+        "\nenvironment, each = 1: EQ_TRACE where an error came from; EQ_PROFILE bench: time per "
+        "op; "
         "on a GPU\nEQ_NO_GRAPH launches every kernel by itself, EQ_SYNC also waits for it, "
         "EQ_COMPARE also computes it\non the CPU and stops at the first difference\n");
 }

@@ -38,7 +38,8 @@ Status lone_stage_run(LoneStage *l, const LoneKind *kind)
     RunLock lock = {0};
     Status s;
     stage_new(&l->stage, kind->name, l->out);
-    TRY_OR(done, s, device_open(&l->device, study->device, study->precision, study->threads, l->log));
+    TRY_OR(done, s,
+           device_open(&l->device, study->device, study->precision, study->threads, l->log));
     TRY_OR(done, s, lone_run_open(&lock, l->out, l->log));
     TRY_OR(done, s, work(l, kind));
 done:

@@ -125,7 +125,8 @@ static void read_rows(Reader *r)
     if (!r->row) reader_fail(r, ERR_SPACE, "out of memory");
     for (int y = 0; y < r->im.h; y++) {
         jpeg_read_scanlines(jpeg, &(JSAMPROW){r->row}, 1);
-        colour_row(r->im.pixel + (size_t)y * r->im.w * r->im.planes, r->im.planes, &r->colour, r->row, r->im.w, samples, 8);
+        colour_row(r->im.pixel + (size_t)y * r->im.w * r->im.planes, r->im.planes, &r->colour,
+                   r->row, r->im.w, samples, 8);
     }
     jpeg_finish_decompress(jpeg);
 }

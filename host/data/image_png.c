@@ -118,7 +118,8 @@ static void read_rows(Reader *r)
     for (r->row = 0; r->row < h; r->row++) {
         unsigned char *row = r->rows + (r->interlaced ? (size_t)r->row * row_bytes : 0);
         if (!r->interlaced) png_read_row(png, row, NULL);
-        colour_row(r->im.pixel + (size_t)r->row * w * r->im.planes, r->im.planes, &r->colour, row, w, samples, bits);
+        colour_row(r->im.pixel + (size_t)r->row * w * r->im.planes, r->im.planes, &r->colour, row,
+                   w, samples, bits);
     }
 }
 
@@ -252,7 +253,8 @@ static bool write_all(Writer *out, const float *pixel, int h, int w, int planes)
     png_set_write_fn(png, out, write_bytes, flush_nothing);
     png_set_compression_level(png, 6);
     png_set_IHDR(png, out->info, (png_uint_32)w, (png_uint_32)h, 8,
-                 planes == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+                 planes == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_text(png, out->info, out->text, out->n_text);
     png_write_info(png, out->info);
     for (int y = 0; y < h; y++) {

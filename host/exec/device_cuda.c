@@ -50,11 +50,12 @@ void cuda_device_line(Text *out, int index)
     }
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
-    text_add(out, "cuda:%d: %s, sm_%d%d, %d multiprocessors, %.1f GiB memory; driver for CUDA %d.%d, "
-                  "runtime %d.%d\n",
+    text_add(out,
+             "cuda:%d: %s, sm_%d%d, %d multiprocessors, %.1f GiB memory; driver for CUDA %d.%d, "
+             "runtime %d.%d\n",
              index, p.name, p.major, p.minor, p.multiProcessorCount,
-             (double)p.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10, runtime / 1000,
-             runtime % 1000 / 10);
+             (double)p.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10,
+             runtime / 1000, runtime % 1000 / 10);
 }
 
 static Status open_gpu(Device *d, int index, int threads)
@@ -91,7 +92,8 @@ static Status alloc(void **p, size_t bytes)
     }
     TRY(failed(e, "memory"));
     TRY(failed(cudaMemset(*p, 0, bytes), "memory"));
-    return failed(cudaStreamSynchronize(NULL), "memory"); /* our streams do not wait for the null one */
+    /* our streams do not wait for the null one */
+    return failed(cudaStreamSynchronize(NULL), "memory");
 }
 
 static void release(void *p) { cudaFree(p); }

@@ -69,8 +69,9 @@ static Status trained(Betas *b, JsonConfig *j)
     int n = 0;
     TRY(json_config_reals(b->beta, &n, MAX_TIMESTEPS, j, "trained_betas", 0, 1));
     if (n != b->n)
-        return FAIL(ERR_INPUT, "%s: trained_betas: found %d values, expected num_train_timesteps %d",
-                    j->path, n, b->n);
+        return FAIL(ERR_INPUT,
+                    "%s: trained_betas: found %d values, expected num_train_timesteps %d", j->path,
+                    n, b->n);
     for (int t = 0; t < n; t++) b->beta[t] = f32(b->beta[t]);
     return OK;
 }

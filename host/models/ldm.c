@@ -36,7 +36,8 @@ static Status read_configs(Ldm *m)
         s = FAIL(ERR_INPUT, "%s: vocab_size %d, expected the tokenizer's %d", path[1],
                  m->text_config.vocab_size, tokenizer_size(m->tokenizer));
     else if (tokenizer_longest(m->tokenizer) > m->text_config.max_position_embeddings)
-        s = FAIL(ERR_INPUT, "%s: model_max_length %d, expected at most the text encoder's %d positions",
+        s = FAIL(ERR_INPUT,
+                 "%s: model_max_length %d, expected at most the text encoder's %d positions",
                  path[3], tokenizer_longest(m->tokenizer), m->text_config.max_position_embeddings);
 done:
     for (int i = 0; i < 4; i++) free(path[i]);
@@ -366,8 +367,7 @@ void ldm_standardise(Ldm *m, float *latents, int n, int size)
     ldm_restandardise(m, latents, n, size);
 }
 
-/* ---- text --------------------------------------------------------------------------------------
- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 Status ldm_check_prompts(const Ldm *m, const char *const *prompt, int n, Log *log)
 {

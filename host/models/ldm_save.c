@@ -24,8 +24,8 @@ static bool is_rewritten(const char *name)
            model_is_weights(name);
 }
 
-/* Everything below `from` but the weights that are written anew, and what is unfinished (`to` may lie
- * in it). */
+/* Everything below `from` but the weights that are written anew, and what is unfinished (`to` may
+ * lie in it). */
 static Status copy_tree(const char *from, const char *to, const char *below)
 {
     DirList list;

@@ -267,8 +267,9 @@ static Status check_finite(const Param *p, const float *v)
 {
     for (size_t i = 0; i < p->count; i++)
         if (!isfinite(v[i]))
-            return FAIL(ERR_NUMERIC, "%s: element %zu is %f with the LoRA, expected a finite number",
-                        p->name, i, (double)v[i]);
+            return FAIL(ERR_NUMERIC,
+                        "%s: element %zu is %f with the LoRA, expected a finite number", p->name, i,
+                        (double)v[i]);
     return OK;
 }
 

@@ -11,7 +11,10 @@ static inline Tensor *op_shapes_differ(Graph *g, const char *op, const Tensor *a
     return graph_fail(g, "%s: shapes %s and %s differ", op, tensor_shape_text(a, sa), tensor_shape_text(b, sb));
 }
 /* Of one shape and storage type. */
-static inline bool op_alike(const Tensor *a, const Tensor *b) { return tensor_same_shape(a, b) && a->dtype == b->dtype; }
+static inline bool op_alike(const Tensor *a, const Tensor *b)
+{
+    return tensor_same_shape(a, b) && a->dtype == b->dtype;
+}
 static inline int last_dim(const Tensor *t) { return t->dim[t->ndim - 1]; }
 static inline size_t rows_of(const Tensor *t) { return tensor_count(t) / (size_t)last_dim(t); } /* all but the last */
 static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (size_t)t->dim[0]; }

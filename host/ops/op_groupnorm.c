@@ -39,7 +39,8 @@ static Status groupnorm_dx_cuda(const Tensor *dx, Stream *s)
     size_t n = (size_t)dx->dim[0];
     return cuda_groupnorm_dx(dx->data, dx->side[0]->data, dx->side[1]->data, src[0]->data,
                              src[1]->data, src[2]->data, src[3]->data, src[4]->data, n,
-                             rows_of(dx) / n, last_dim(dx), a->groups, a->eps, a->act, dx->dtype, s);
+                             rows_of(dx) / n, last_dim(dx), a->groups, a->eps, a->act, dx->dtype,
+                             s);
 }
 
 const OpDef op_groupnorm_dx = {

@@ -34,12 +34,14 @@ Tensor *linear(Graph *g, Tensor *x, Tensor *w, Tensor *b /* or NULL */);
 Tensor *attention(Graph *g, Tensor *q, Tensor *k, Tensor *v, int heads, bool causal);
 
 /* ---- norms ------------------------------------------------------------------------------ */
-/* act(group_norm(x) * gain[c] + bias[c]) over groups of channels and all positions of [n,...,c]; side 0: stats[n,groups,2] mean, 1/std */
+/* act(group_norm(x) * gain[c] + bias[c]) over groups of channels and all positions of [n,...,c];
+ * side 0: stats[n,groups,2] mean, 1/std */
 Tensor *groupnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, int groups, float eps, Act act);
 /* over the last dimension; side 0: stats[rows,2] */
 Tensor *layernorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, float eps);
 /* relu?(batch_norm(x[n,h,w,c])); mean[c], var[c] are KIND_STATE. train: statistics of the batch (biased variance), and
- * state = (1-momentum)*state + momentum*batch (unbiased variance), an effect. else: state's statistics. side 0: stats[c,2] */
+ * state = (1-momentum)*state + momentum*batch (unbiased variance), an effect. else: state's statistics.
+ * side 0: stats[c,2] */
 Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var, float eps,
                   float momentum, bool train, bool relu);
 
@@ -57,8 +59,9 @@ Tensor *add_scaled(Graph *g, Tensor *a, float alpha, Tensor *b, float beta); /* 
 Tensor *scale_shift(Graph *g, Tensor *x, float alpha, float beta);           /* alpha*x + beta      */
 Tensor *add_channel(Graph *g, Tensor *x, Tensor *v);    /* x[n,...,c] + v[n,c]                      */
 Tensor *add_rows(Graph *g, Tensor *x, Tensor *p);       /* x[n,t,d] + p[t,d] (rows 0..t-1 of a longer p) */
-Tensor *channel_affine(Graph *g, Tensor *x, const float *scale, const float *shift); /* per channel, c <= 4, constants */
-/* x / keep where kept, else 0; rng: I32[3] input {seed, step, first sample}: kept by Philox(seed, a.stream, step, sample), element within the sample */
+Tensor *channel_affine(Graph *g, Tensor *x, const float *scale, const float *shift); /* constants, c <= 4 */
+/* x / keep where kept, else 0; rng: I32[3] input {seed, step, first sample}: kept by Philox(seed,
+ * a.stream, step, sample), element within the sample */
 Tensor *dropout(Graph *g, Tensor *x, Tensor *rng, float rate, uint32_t stream);
 
 /* The same values stored otherwise, F32 or BF16; x itself where it is stored so already, and what a
@@ -69,24 +72,28 @@ Tensor *cast(Graph *g, Tensor *x, Dtype dtype);
 Tensor *reshape(Graph *g, Tensor *x, int ndim, const int *dim);     /* a view */
 Tensor *concat(Graph *g, int n, Tensor *const *x);                  /* along the last dimension, n <= 6 */
 Tensor *slice(Graph *g, Tensor *x, int from, int count);            /* x[..., from:from+count]          */
-Tensor *upsample(Graph *g, Tensor *x, int h, int w);                /* nearest, to [n,h,w,c] of the same size or larger */
+Tensor *upsample(Graph *g, Tensor *x, int h, int w);                /* nearest, to [n,h,w,c], not smaller */
 Tensor *upsample2(Graph *g, Tensor *x);                             /* to [n,2h,2w,c] */
-Tensor *maxpool(Graph *g, Tensor *x, int size, int stride, int pad);/* windows clipped to the image; side 0: index of the maximum in its image (I32) */
+/* windows clipped to the image; side 0: index of the maximum in its image (I32) */
+Tensor *maxpool(Graph *g, Tensor *x, int size, int stride, int pad);
 Tensor *avgpool(Graph *g, Tensor *x, int size, int stride, int pad);/* padding counts, as in torchvision */
 Tensor *global_avgpool(Graph *g, Tensor *x);                        /* [n,h,w,c] -> [n,c]               */
 
 /* ---- lookups and diffusion --------------------------------------------------------------- */
-Tensor *embedding(Graph *g, Tensor *ids /* I32 [n,t] */, Tensor *table /* [v,d] */);  /* [n,t,d]; an id outside is ERR_INPUT */
+/* ids I32 [n,t], table [v,d] -> [n,t,d]; an id outside is ERR_INPUT */
+Tensor *embedding(Graph *g, Tensor *ids, Tensor *table);
 /* t[n] -> [n,dim]: cos and sin of t * 10000^(-i/(dim/2 - shift)), the angle in fp32; flip: cosines first */
 Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift);
 /* y[i] = c[i,0]*a[i] + c[i,1]*b[i] for each sample i of a,b[n,...], c[n,2]: q(x_t | x_0), v targets */
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);
-/* mix_samples of x and noise by mix; side 0: by target. The noise is drawn, by Philox(seed, STREAM_NOISE, step, sample) of
- * key I32 [n,4] = seed, step, sample (low, high word); offset: deviation of what is added for each channel (STREAM_NOISE_OFFSET). */
+/* mix_samples of x and noise by mix; side 0: by target. The noise is drawn, by Philox(seed, STREAM_NOISE,
+ * step, sample) of key I32 [n,4] = seed, step, sample (low, high word); offset: deviation of what is
+ * added for each channel (STREAM_NOISE_OFFSET). */
 Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target, float offset);
-/* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as u + guidance*(c-u); x0 held to +-clip.
- * coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s, number of the step. noise[n,...] or NULL (eta 0) or
- * I32 [n,3] of seed and sample (low, high word): then drawn by Philox(seed, STREAM_STEP, number, sample). */
+/* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as
+ * u + guidance*(c-u); x0 held to +-clip. coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s,
+ * number of the step. noise[n,...] or NULL (eta 0) or I32 [n,3] of seed and sample (low, high word): then
+ * drawn by Philox(seed, STREAM_STEP, number, sample). */
 Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a);
 
 /* ---- losses ------------------------------------------------------------------------------ */
@@ -98,7 +105,8 @@ Tensor *weighted_l1(Graph *g, Tensor *x, Tensor *target, Tensor *weight);
 Tensor *sample_gaussian(Graph *g, Tensor *mean, Tensor *logvar, Tensor *noise);
 /* [1]: sum over i of weight[i] * KL(N(mean[i], exp(logvar[i])) | N(0, 1)), summed over elements, divided by n */
 Tensor *gaussian_kl(Graph *g, Tensor *mean, Tensor *logvar, Tensor *weight);
-/* [1]: sum w[label]*(-log softmax) / sum w[label], label I32[n], -1 = left out; weight[k] or NULL; smoothing as torch; side 0: probabilities[n,k] */
+/* [1]: sum w[label]*(-log softmax) / sum w[label], label I32[n], -1 = left out; weight[k] or NULL;
+ * smoothing as torch; side 0: probabilities[n,k] */
 Tensor *cross_entropy(Graph *g, Tensor *logits, Tensor *label, Tensor *weight, float smoothing);
 
 /* Every op, forward and backward, by name order of host/ops/op_table.c; for tests and tools. */

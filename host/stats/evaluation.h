@@ -1,9 +1,9 @@
 /* evaluation.h - one classifier's results on a test set, and two classifiers' compared.
  *
- * Which interval and which test a metric gets is the table in metrics.c. The main interval is always the patient-cluster bootstrap (percentile). Where some
- * patient has several films (`clustered`), Clopper-Pearson, DeLong and McNemar, which take films as
- * independent, are too sure; the main p is then the permutation's or the bootstrap's, and the other
- * one stands beside it.
+ * Which interval and which test a metric gets is the table in metrics.c. The main interval is always
+ * the patient-cluster bootstrap (percentile). Where some patient has several films (`clustered`),
+ * Clopper-Pearson, DeLong and McNemar, which take films as independent, are too sure; the main p is
+ * then the permutation's or the bootstrap's, and the other one stands beside it.
  *
  * Holm's family is {F1, MCC, kappa, Youden, AUROC, AUPRC}. Balanced accuracy is the same test as
  * Youden's index and shares its adjusted p; the others have none (NaN, null).

@@ -58,8 +58,8 @@ Status json_text_object(json_t **out, size_t *end, const char *text, size_t size
                 error.text);
 }
 
-/* Python writes infinities and NaN, which JSON has not, as bare words. In place they become texts of
- * the same length, which no reader takes for a number. */
+/* Python writes infinities and NaN, which JSON has not, as bare words. In place they become texts
+ * of the same length, which no reader takes for a number. */
 static void quote_words(char *text, size_t size)
 {
     static const struct {

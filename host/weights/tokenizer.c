@@ -326,7 +326,8 @@ static Status read_longest(Tokenizer *t, const Loader *l)
     if (!v || json_is_null(v) || n >= 1e6) return OK;
     if (!(n >= 2) || n != floor(n))
         return FAIL(ERR_INPUT,
-                    "%s/tokenizer_config.json: model_max_length: found %g, expected a whole number of 2 or more",
+                    "%s/tokenizer_config.json: model_max_length: found %g, expected a whole number "
+                    "of 2 or more",
                     l->folder, n);
     t->longest = (int)n;
     return OK;

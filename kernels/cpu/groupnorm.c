@@ -91,7 +91,8 @@ static double act_slope(double z, Act act)
 }
 
 /* Mean and 1 / sqrt(variance + eps) of the group whose first channel is `first`. */
-static void few_stats(const Norm *image, int first, int per, double eps, double *mean, double *scale)
+static void few_stats(const Norm *image, int first, int per, double eps, double *mean,
+                      double *scale)
 {
     double sum = 0, square = 0, count = (double)image->rows * per;
     for (size_t r = 0; r < image->rows; r++)

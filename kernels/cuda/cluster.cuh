@@ -2,7 +2,8 @@
  *
  * An mbarrier counts arrivals and bytes of asynchronous copies; a phase ends when both are in.
  * mbar_wait(b, parity) waits for the end of the phase with that parity (0 first). Initialise by one
- * thread, then mbar_init_fence() and __syncthreads() (or a cluster barrier, when other CTAs use it).
+ * thread, then mbar_init_fence() and __syncthreads() (or a cluster barrier, when other CTAs use
+ * it).
  */
 #pragma once
 #include "mma.cuh"

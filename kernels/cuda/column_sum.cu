@@ -38,7 +38,8 @@ static Status column_sum(float *sum, const T *x, size_t rows, int n, size_t slic
 {
     const int V = Wide<T>::N;
     int wide = n % V == 0 ? V : 1;
-    dim3 grid((unsigned)((n + 32 * wide - 1) / (32 * wide)), (unsigned)((rows + slice - 1) / slice));
+    dim3 grid((unsigned)((n + 32 * wide - 1) / (32 * wide)),
+              (unsigned)((rows + slice - 1) / slice));
     if (wide > 1) column_sum_kernel<T, V><<<grid, 256, 0, s->handle>>>(sum, x, rows, n, slice);
     else column_sum_kernel<T, 1><<<grid, 256, 0, s->handle>>>(sum, x, rows, n, slice);
     return launched("column_sum");

@@ -22,7 +22,7 @@ struct Stream {
 };
 
 /* At least `bytes` of device memory, 256-byte aligned, for the launches that follow until the next
- * call; NULL without memory. Grows in the first run of a graph only, never while one is captured. */
+ * call; NULL without memory. Grows in the first run of a graph only, never during capture. */
 void *stream_scratch(Stream *s, size_t bytes);
 
 /* After a launch: OK, or ERR_DEVICE with the runtime's words. */

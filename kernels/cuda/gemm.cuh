@@ -21,7 +21,10 @@
 struct Divisor {
     unsigned mul, shift;
     int d;
-    DEVICE int of(int n) const { return (int)((__umulhi((unsigned)n, mul) + (unsigned)n) >> shift); }
+    DEVICE int of(int n) const
+    {
+        return (int)((__umulhi((unsigned)n, mul) + (unsigned)n) >> shift);
+    }
 };
 static inline Divisor divisor(int d)
 {

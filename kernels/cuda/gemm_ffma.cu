@@ -23,7 +23,8 @@ static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
     for (int k0 = begin; k0 < end; k0 += SLICE) {
         __syncthreads();
 #pragma unroll
-        for (int i = t; i < SLICE * TILE; i += THREADS) { /* neighbours in memory: neighbours in t */
+        /* neighbours in memory: neighbours in t */
+        for (int i = t; i < SLICE * TILE; i += THREADS) {
             int row = i / SLICE, k = k0 + i % SLICE, along = k0 + i / TILE, across = i % TILE;
             if (PASS == GEMM_DW)
                 a[i / TILE][across] = gemm_a<PASS, float>(g, p, m0 + across, along, end);
@@ -52,7 +53,8 @@ static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
             if (g.splits > 1) g.partial[blockIdx.y * g.part + row + n] = sum[i][j];
             else {
                 float y[1] = {sum[i][j] + (g.bias ? g.bias[n] : 0)};
-                if (PASS == GEMM_FWD) gemm_after<float, 1>(g, y, gemm_pixel(p, m).image, row + n, n);
+                if (PASS == GEMM_FWD)
+                    gemm_after<float, 1>(g, y, gemm_pixel(p, m).image, row + n, n);
                 ((float *)g.out)[row + n] = y[0];
             }
         }

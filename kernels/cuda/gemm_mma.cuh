@@ -7,7 +7,8 @@
 
 /* One stage: every warp its WM x WN. The side with fewer fragments stays in registers. */
 template <class A, class B, class TILE>
-DEVICE void multiply(float (&sum)[TILE::MI][TILE::NI][4], const bf16 *a, const bf16 *b, int m, int n)
+DEVICE void multiply(float (&sum)[TILE::MI][TILE::NI][4], const bf16 *a, const bf16 *b, int m,
+                     int n)
 {
     constexpr int MI = TILE::MI, NI = TILE::NI;
     constexpr bool HOLD_A = 2 * MI <= NI;
@@ -127,7 +128,8 @@ static __global__ void __launch_bounds__(TILE::THREADS, TILE::BLOCKS) gemm_kerne
     const int m0 = blockIdx.x / tiles_n * TILE::BM, n0 = blockIdx.x % tiles_n * TILE::BN;
     const int m = warp / TILE::WARPS_N * TILE::WM, n = warp % TILE::WARPS_N * TILE::WN;
     const int inner = PASS == GEMM_DW ? p.rows : p.k;
-    const int slices = (inner + TILE::BK - 1) / TILE::BK, share = (slices + g.splits - 1) / g.splits;
+    const int slices = (inner + TILE::BK - 1) / TILE::BK,
+              share = (slices + g.splits - 1) / g.splits;
     const int begin = blockIdx.y * share * TILE::BK, ahead = (TILE::STAGES - 1) * TILE::BK;
     const int end = min(slices, (int)(blockIdx.y + 1) * share) * TILE::BK;
     if (m0 >= (PASS == GEMM_DW ? g.m : p.rows)) return;
@@ -174,7 +176,8 @@ template <GemmPass PASS, class TILE, bool THIN> static Status gemm_launch(const 
 }
 
 /* Tile `tile` of GEMM_TILES. */
-template <GemmPass PASS> static Status gemm_by_tile(const Gemm *g, GemmTile tile, bool thin, Stream *s)
+template <GemmPass PASS>
+static Status gemm_by_tile(const Gemm *g, GemmTile tile, bool thin, Stream *s)
 {
 #define RUN(m, n, wm, wn, stages, blocks, rate)                                                    \
     if constexpr (gemm_has_tile(PASS, TILE_##m##x##n, true))                                       \

@@ -16,8 +16,9 @@ template <int BM_, int BN_, int WARPS_M_, int WARPS_N_, int STAGES_, int BLOCKS_
     static constexpr int BLOCKS = BLOCKS_, STAGES = STAGES_, THREADS = 32 * WARPS_M * WARPS_N;
     static constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, MI = WM / 16, NI = WN / 8;
     static constexpr int A = BM * BK, B = BN * BK; /* values of a stage */
-    static constexpr int PITCH = BN + 8;           /* of the result in shared memory: no conflicts */
-    static constexpr int SHARED = (STAGES * (A + B) > BM * PITCH ? STAGES * (A + B) : BM * PITCH) * 2;
+    static constexpr int PITCH = BN + 8; /* of the result in shared memory: no conflicts */
+    static constexpr int SHARED =
+        (STAGES * (A + B) > BM * PITCH ? STAGES * (A + B) : BM * PITCH) * 2;
 };
 
 /* Where chunk `chunk` of row `row` lies, in values; a row has WIDTH chunks. */
@@ -35,8 +36,8 @@ DEVICE void load_chunk(bf16 *to, const void *from, long long offset)
     async_copy16(to, (const bf16 *)from + (offset < 0 ? 0 : offset), offset < 0 ? 0 : 16);
 }
 
-/* Which chunks of rows of WIDTH, DEPTH rows, a thread loads: column `chunk`, rows row, row + ROWS ..
- * Whole eights of rows, where they fit, let one permutation serve all loads of a thread. */
+/* Which chunks of rows of WIDTH, DEPTH rows, a thread loads: column `chunk`, rows row,
+ * row + ROWS ... Whole eights of rows, where they fit, let one permutation serve all loads of a thread. */
 template <int WIDTH, int DEPTH, int THREADS> struct Share {
     static constexpr int FIT = THREADS / WIDTH < DEPTH ? THREADS / WIDTH : DEPTH;
     static constexpr int ROWS = FIT < 8 ? FIT : FIT / 8 * 8, LOADS = (DEPTH + ROWS - 1) / ROWS;
@@ -56,7 +57,8 @@ template <GemmPass PASS, class TILE, bool THIN> struct SourceA {
     typedef Share<WIDTH, TILE::BM, TILE::THREADS> Mine;
     const Gemm &g;
     const Phase &p;
-    int h[Mine::LOADS], w[Mine::LOADS], at[Mine::LOADS], m0; /* of tap (0, 0) of this thread's rows */
+    /* of tap (0, 0) of this thread's rows */
+    int h[Mine::LOADS], w[Mine::LOADS], at[Mine::LOADS], m0;
 
     DEVICE SourceA(const Gemm &g_, const Phase &p_, int m0_) : g(g_), p(p_), m0(m0_)
     {

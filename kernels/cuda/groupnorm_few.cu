@@ -103,7 +103,10 @@ static __global__ void few_dx_kernel(T *dx, float *share_bias, float *share_gain
     }
 }
 
-static unsigned blocks(const Few &f) { return (unsigned)((f.n * f.groups + THREADS - 1) / THREADS); }
+static unsigned blocks(const Few &f)
+{
+    return (unsigned)((f.n * f.groups + THREADS - 1) / THREADS);
+}
 
 template <class T>
 static Status forward(void *y, float *stats, const void *x, const Few &f, Stream *s)

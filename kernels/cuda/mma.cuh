@@ -1,9 +1,9 @@
 /* mma.cuh - tensor-core tiles of one warp (sm_80 and later): ldmatrix and mma.sync.
  *
  * Fragments of m16n8k16, lane l, with row = l / 4 and pair = 2 * (l % 4):
- *   a[0] (row, pair..+1)   a[1] (row+8, pair..+1)   a[2] (row, pair+8..+9)  a[3] (row+8, pair+8..+9)
- *   b[0] (k = pair..+1, n = row)                    b[1] (k = pair+8..+9, n = row)
- *   d[0], d[1] (row, pair..+1)                      d[2], d[3] (row+8, pair..+1)
+ *   a[0] (row, pair..+1)  a[1] (row+8, pair..+1)  a[2] (row, pair+8..+9)  a[3] (row+8, pair+8..+9)
+ *   b[0] (k = pair..+1, n = row)                  b[1] (k = pair+8..+9, n = row)
+ *   d[0], d[1] (row, pair..+1)                    d[2], d[3] (row+8, pair..+1)
  * ldmatrix: lane l gives the address of row l % 8 of 8x8 matrix l / 8; matrix i lands in r[i], as
  * its fragment of a or b; .trans gives the fragment of the transposed matrix.
  */

@@ -3,8 +3,8 @@
  *
  * One pass each, packs of 16 bytes. AdamW moves 28 bytes an element, 8 more with the average, 2
  * more with the bf16 copy; the norm 4. Bound by memory: 0.9 of the copy rate is what to expect.
- * Sums are double: a square of a float is exact there. Blocks of parameters are padded to 16 floats,
- * so that a tail of below four elements is rare.
+ * Sums are double: a square of a float is exact there. Blocks of parameters are padded to 16
+ * floats, so that a tail of below four elements is rare.
  */
 #include "device.cuh"
 #include "kernels_train.h"

@@ -1,6 +1,6 @@
-/* test_exec_cuda.c - the executor on a GPU: recorded runs take new inputs and give the CPU's results,
- * work behind a run belongs to it, a failing node leaves no recording, EQ_COMPARE names the node whose
- * kernel is wrong, EQ_PROFILE counts, feeds keep their order. */
+/* test_exec_cuda.c - the executor on a GPU: recorded runs take new inputs and give the CPU's
+ * results, work behind a run belongs to it, a failing node leaves no recording, EQ_COMPARE names
+ * the node whose kernel is wrong, EQ_PROFILE counts, feeds keep their order. */
 #include "base/random.h"
 #include "exec/exec.h"
 #include "kernels.h"
@@ -66,7 +66,7 @@ static void near(const float *a, const float *b)
     for (int i = 0; i < ROWS * OUT; i++) assert_true(fabsf(a[i] - b[i]) <= 1e-5f);
 }
 
-/* ---- runs ------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 typedef struct {
     Net *net;
@@ -122,7 +122,8 @@ static void without_recordings_all_is_called(void **state)
         net_open(&gpu, "cuda", silu);
         unsetenv(variable[i]);
         Behind behind = {.net = &gpu};
-        require(device_alloc(gpu.d, (void **)&behind.kept, 2 * ROWS * OUT * sizeof(float), "results"));
+        require(
+            device_alloc(gpu.d, (void **)&behind.kept, 2 * ROWS * OUT * sizeof(float), "results"));
         for (uint32_t run = 0; run < RUNS; run++) {
             net_write(&gpu, run);
             require(exec_run_then(gpu.e, keep, &behind));
@@ -139,7 +140,7 @@ static void without_recordings_all_is_called(void **state)
     }
 }
 
-/* ---- nodes that go wrong ---------------------------------------------------------------------- */
+/* ---- nodes that go wrong --------------------------------------------------------------------- */
 
 static Status liar_cpu(const Tensor *y, Stream *s)
 {
@@ -205,7 +206,7 @@ static void a_failure_leaves_no_recording(void **state)
     net_close(&gpu);
 }
 
-/* ---- feeds -------------------------------------------------------------------------------------- */
+/* ---- feeds ----------------------------------------------------------------------------------- */
 
 /* More feeds than there are turns, large ones too: each is seen by what is enqueued behind it. */
 static void feeds_keep_their_order(void **state)

@@ -1,9 +1,9 @@
-/* test_program.c - the whole program on a GPU that tests/hostcuda plays: training, sampling and their
- * failures, against the same commands on the CPU.
+/* test_program.c - the whole program on a GPU that tests/hostcuda plays: training, sampling and
+ * their failures, against the same commands on the CPU.
  *
- * Training in fp32 takes the same losses and gradient norms within 1e-4; a film made from them is the
- * CPU's within a grey level of 255, for rounding to bytes may fall either way. In bf16 losses and
- * norms are within 2 %: rounding of 2^-9 at some dozen nodes in a row.
+ * Training in fp32 takes the same losses and gradient norms within 1e-4; a film made from them is
+ * the CPU's within a grey level of 255, for rounding to bytes may fall either way. In bf16 losses
+ * and norms are within 2 %: rounding of 2^-9 at some dozen nodes in a row.
  * The checker of hostcuda rests, for time: the tests of ops have it on.
  */
 #include "base/file.h"
@@ -32,8 +32,8 @@ __attribute__((format(printf, 2, 3))) static int run(const char *before, const c
     va_start(ap, fmt);
     vsnprintf(arguments, sizeof arguments, fmt, ap);
     va_end(ap);
-    snprintf(line, sizeof line, "cd %s && HOSTCUDA_CHECK=0 %s %s_hostcuda %s 2>&1 >/dev/null", folder, before,
-             PROGRAM, arguments);
+    snprintf(line, sizeof line, "cd %s && HOSTCUDA_CHECK=0 %s %s_hostcuda %s 2>&1 >/dev/null",
+             folder, before, PROGRAM, arguments);
     FILE *p = popen(line, "r");
     assert_non_null(p);
     size_t n = fread(said, 1, sizeof said - 1, p);
@@ -51,11 +51,12 @@ static void expect(int want, int got)
 static int train(const char *before, const char *out, const char *device, const char *precision,
                  int batch)
 {
-    return run(before,
-               "train-ldm %s/configs/tiny.ini --class bacteria --out %s --set study.device=%s --set "
-               "study.precision=%s --set ldm.steps=%d --set ldm.batch=%d --set ldm.warmup=0 --set "
-               "ldm.prior_share=0",
-               SOURCE_DIR, out, device, precision, STEPS, batch);
+    return run(
+        before,
+        "train-ldm %s/configs/tiny.ini --class bacteria --out %s --set study.device=%s --set "
+        "study.precision=%s --set ldm.steps=%d --set ldm.batch=%d --set ldm.warmup=0 --set "
+        "ldm.prior_share=0",
+        SOURCE_DIR, out, device, precision, STEPS, batch);
 }
 
 /* The only row of a run's history: mean loss, validation loss, norm of the last gradient. */
@@ -77,7 +78,8 @@ static void same_training(const char *out, double limit)
     last_row(gpu, out);
     for (int i = 0; i < 3; i++)
         if (!(fabs(cpu[i] - gpu[i]) <= limit * fabs(cpu[i])))
-            fail_msg("%s: number %d of the history is %.9g, on the CPU %.9g", out, i, gpu[i], cpu[i]);
+            fail_msg("%s: number %d of the history is %.9g, on the CPU %.9g", out, i, gpu[i],
+                     cpu[i]);
 }
 
 static void trains_as_the_cpu(void **state)

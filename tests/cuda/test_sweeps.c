@@ -57,7 +57,7 @@ static void fill(Side *s, int k, uint32_t seed, uint32_t step)
     require(device_write(s->device, s->block[k], s->host, s->n * sizeof(float)));
 }
 
-/* Two ranges, so that the norm is a sum of two; the clipping limit is below the norm in some steps. */
+/* Two ranges, so that the norm is a sum of two; the limit is below the norm in some steps. */
 static void step(Side *s, bool adamw, int64_t number, double clip)
 {
     Update *u = &s->update;
@@ -153,7 +153,7 @@ static void updates_agree(void **state)
         }
 }
 
-/* No number in the gradient: the norm says so, and nothing changes but what sweep_restore() is for. */
+/* No number in the gradient: the norm says so; nothing changes but what sweep_restore() is for. */
 static void bad_gradient_changes_nothing(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* conv_after.c - convolutions that go on: with a vector of each image, an activation and a residual;
- * and behind an upsampling they replace. Against the plain formulas in double.
+/* conv_after.c - convolutions that go on: with a vector of each image, an activation and a
+ * residual; and behind an upsampling they replace. Against the plain formulas in double.
  *
  *   test_conv_after [SEED]
  */
@@ -13,8 +13,8 @@ static uint32_t seed;
 static int failed, passed;
 
 /* y[pixel, k] of a convolution in double; up: of x seen twice as large. */
-static double convolved(const Array *x, const Array *w, const ConvShape *s, bool up, int image, int p,
-                        int q, int k)
+static double convolved(const Array *x, const Array *w, const ConvShape *s, bool up, int image,
+                        int p, int q, int k)
 {
     double sum = 0;
     int h = s->h << up, width = s->w << up;
@@ -57,21 +57,22 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     ConvAfter after = {v.device, residual ? r.device : NULL, act};
     Status st;
     if (what == CONV)
-        st = cuda_conv2d_after_fwd(y.device, x.device, w.device, b.device, &after, &s, type, stream);
+        st =
+            cuda_conv2d_after_fwd(y.device, x.device, w.device, b.device, &after, &s, type, stream);
     else if (what == SPLIT) /* small shapes would not choose it */
         st = gemm_conv(GEMM_FWD, y.device, x.device, w.device, b.device, &after, &s,
                        &(GemmPlan){TILE_64x64, 2}, type, stream);
     else if (what == JOINED)
-        st = cuda_conv2d_join_fwd(y.device, x1.device, x2.device, c1, w.device, b.device, &after, &s,
-                                  type, stream);
+        st = cuda_conv2d_join_fwd(y.device, x1.device, x2.device, c1, w.device, b.device, &after,
+                                  &s, type, stream);
     else if (what == LINEAR)
         st = cuda_linear_after_fwd(y.device, x.device, w.device, b.device, &after, (size_t)s.w, s.c,
                                    s.k, type, stream);
     else {
         st = cuda_upsample2_fold(w4.device, w.device, s.c, s.k, type, stream);
         if (!st)
-            st = cuda_upsample2_conv2d_fwd(y.device, x.device, w4.device, b.device, &after, &s, type,
-                                           stream);
+            st = cuda_upsample2_conv2d_fwd(y.device, x.device, w4.device, b.device, &after, &s,
+                                           type, stream);
     }
     bool ok = !st && !cudaStreamSynchronize(cuda_stream_handle(stream));
     if (!ok) printf("%s %s\n", status_message(), cudaGetErrorString(cudaGetLastError()));
@@ -93,8 +94,8 @@ static void run(What what, Dtype type, ConvShape s, Act act, bool residual, Stre
     if (!ok)
         printf("FAILED %s %s: n %d h %d w %d c %d k %d r %d s %d stride %d, act %d, residual %d\n",
                (const char *[]){"conv", "split", "joined", "linear", "upsampled"}[what],
-               type == DTYPE_BF16 ? "bf16" : "f32", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride, act,
-               residual);
+               type == DTYPE_BF16 ? "bf16" : "f32", s.n, s.h, s.w, s.c, s.k, s.r, s.s, s.stride,
+               act, residual);
     failed += !ok;
     passed += ok;
     Array *all[] = {&x, &w, &b, &v, &r, &y, &w4, &x1, &x2};
@@ -110,16 +111,22 @@ int main(int argc, char **argv)
     for (Dtype type = DTYPE_F32; type <= DTYPE_BF16; type++) {
         run(CONV, type, (ConvShape){3, 5, 6, 16, 72, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
         run(SPLIT, type, (ConvShape){3, 5, 6, 8, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
-        run(JOINED, type, (ConvShape){2, 5, 7, 24, 16, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, true, stream);
-        run(JOINED, type, (ConvShape){1, 9, 8, 56, 72, 1, 1, 1, 0, 0, 0, 0}, ACT_NONE, false, stream);
+        run(JOINED, type, (ConvShape){2, 5, 7, 24, 16, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, true,
+            stream);
+        run(JOINED, type, (ConvShape){1, 9, 8, 56, 72, 1, 1, 1, 0, 0, 0, 0}, ACT_NONE, false,
+            stream);
         run(JOINED, type, (ConvShape){2, 5, 4, 5, 6, 3, 3, 2, 1, 1, 1, 1}, ACT_RELU, false, stream);
         run(CONV, type, (ConvShape){2, 5, 7, 40, 8, 3, 3, 2, 1, 1, 1, 1}, ACT_RELU, true, stream);
         run(CONV, type, (ConvShape){2, 5, 4, 32, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, false, stream);
         run(CONV, type, (ConvShape){2, 6, 5, 3, 9, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, true, stream);
-        run(LINEAR, type, (ConvShape){1, 1, 70, 72, 40, 1, 1, 1, 0, 0, 0, 0}, ACT_RELU, true, stream);
-        run(UPSAMPLED, type, (ConvShape){2, 5, 7, 16, 24, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, false, stream);
-        run(UPSAMPLED, type, (ConvShape){2, 3, 4, 72, 8, 3, 3, 1, 1, 1, 1, 1}, ACT_RELU, true, stream);
-        run(UPSAMPLED, type, (ConvShape){1, 4, 3, 3, 5, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, false, stream);
+        run(LINEAR, type, (ConvShape){1, 1, 70, 72, 40, 1, 1, 1, 0, 0, 0, 0}, ACT_RELU, true,
+            stream);
+        run(UPSAMPLED, type, (ConvShape){2, 5, 7, 16, 24, 3, 3, 1, 1, 1, 1, 1}, ACT_NONE, false,
+            stream);
+        run(UPSAMPLED, type, (ConvShape){2, 3, 4, 72, 8, 3, 3, 1, 1, 1, 1, 1}, ACT_RELU, true,
+            stream);
+        run(UPSAMPLED, type, (ConvShape){1, 4, 3, 3, 5, 3, 3, 1, 1, 1, 1, 1}, ACT_SILU, false,
+            stream);
     }
     cuda_stream_free(stream);
     printf("%d passed, %d failed\n", passed, failed);

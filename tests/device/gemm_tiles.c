@@ -106,14 +106,18 @@ int main(int argc, char **argv)
                 int c = pass == GEMM_DX ? n + 8 : pass == GEMM_DW ? n / 8 + 8 : 24;
                 int k = pass == GEMM_FWD ? n + 8 : pass == GEMM_DW ? m + 8 : 24;
                 int w = pass == GEMM_DW ? 9 : m / 9 + 1;
-                run(pass, (ConvShape){1, 9, w, c, k, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1}, stream);
+                run(pass, (ConvShape){1, 9, w, c, k, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1},
+                    stream);
                 run(pass, (ConvShape){2, 7, w + 1, c, k, 3, 2, 2, 0, 1, 1, 0}, (GemmPlan){tile, 3},
                     stream);
             }
             if (gemm_has_tile(pass, tile, true)) {
-                run(pass, (ConvShape){2, 7, 13, 3, 9, 3, 3, 2, 0, 0, 1, 1}, (GemmPlan){tile, 1}, stream);
-                run(pass, (ConvShape){1, 6, 13, 8, 4, 1, 7, 1, 0, 3, 0, 3}, (GemmPlan){tile, 2}, stream);
-                run(pass, (ConvShape){1, 5, 15, 4, 72, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1}, stream);
+                run(pass, (ConvShape){2, 7, 13, 3, 9, 3, 3, 2, 0, 0, 1, 1}, (GemmPlan){tile, 1},
+                    stream);
+                run(pass, (ConvShape){1, 6, 13, 8, 4, 1, 7, 1, 0, 3, 0, 3}, (GemmPlan){tile, 2},
+                    stream);
+                run(pass, (ConvShape){1, 5, 15, 4, 72, 3, 3, 1, 1, 1, 1, 1}, (GemmPlan){tile, 1},
+                    stream);
             }
         }
     HostcudaStats s = hostcuda_ratio(HOSTCUDA_LDMATRIX);

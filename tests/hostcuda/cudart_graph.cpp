@@ -98,7 +98,8 @@ bool any_capture() { return !captures().empty(); }
 cudaError_t unsafe_in_capture()
 {
     for (Capture *c : captures())
-        if (c->mode != cudaStreamCaptureModeRelaxed && thread_mode() != cudaStreamCaptureModeRelaxed)
+        if (c->mode != cudaStreamCaptureModeRelaxed &&
+            thread_mode() != cudaStreamCaptureModeRelaxed)
             return spoil(c, cudaErrorStreamCaptureUnsupported);
     return cudaSuccess;
 }

@@ -230,7 +230,8 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void 
     return cudaLaunchKernel((const void *)kernel, grid, block, arguments, shared, stream);
 }
 
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *host, void **arguments)
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *host,
+                                void **arguments)
 {
     ENTER();
     LaunchConfig c;
@@ -286,7 +287,8 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const voi
         return cudaSuccess;
     int shared = 0, warps = (block_size + 31) / 32;
     cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, current_device());
-    size_t used = align_up(a.sharedSizeBytes + dynamic_shared + 1024, 128); /* 1 KB is the system's */
+    size_t used =
+        align_up(a.sharedSizeBytes + dynamic_shared + 1024, 128); /* 1 KB is the system's */
     int by_shared = (int)((size_t)shared / used);
     int by_registers = 65536 / (warps * (int)align_up((size_t)std::max(a.numRegs, 16) * 32, 256));
     *blocks = std::min({32, 64 / warps, by_shared, by_registers});

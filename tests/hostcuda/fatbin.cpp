@@ -1,7 +1,7 @@
 /* fatbin.cpp - reads the container in which nvcc puts PTX and ELF images.
  *
- * Header: magic, version, 64-bit size of all entries. Entry: 16-bit kind (1 PTX, 2 ELF), 32-bit size
- * of its header at byte 4, 64-bit size of the image at 8, 32-bit architecture at 28.
+ * Header: magic, version, 64-bit size of all entries. Entry: 16-bit kind (1 PTX, 2 ELF), 32-bit
+ * size of its header at byte 4, 64-bit size of the image at 8, 32-bit architecture at 28.
  */
 #include "fatbin.h"
 #include "ptx.h"

@@ -301,7 +301,8 @@ struct Reverse {
     template <class T> static void run(Frame &f, const Inst &i)
     {
         T a = f.get<T>(i.a), r = 0;
-        for (unsigned k = 0; k < 8 * sizeof(T); k++) r |= (T)((a >> k & 1) << (8 * sizeof(T) - 1 - k));
+        for (unsigned k = 0; k < 8 * sizeof(T); k++)
+            r |= (T)((a >> k & 1) << (8 * sizeof(T) - 1 - k));
         f.set<T>(i.d, r);
     }
 };

@@ -162,7 +162,8 @@ void decode_cvt(const Words &w, Inst &i)
 {
     i.d = w.slot(0);
     i.a = w.slot(1);
-    int integral = w.choice({"rni", "rzi", "rmi", "rpi"}), round = w.choice({"rn", "rz", "rm", "rp"});
+    int integral = w.choice({"rni", "rzi", "rmi", "rpi"}),
+        round = w.choice({"rn", "rz", "rm", "rp"});
     i.mode = (uint16_t)((w.has("sat") ? SAT : 0) | (w.has("relu") ? RELU : 0)
                         | (w.has("ftz") ? FTZ : 0)
                         | ROUND * (integral >= 0 ? integral : round >= 0 ? round : 0));

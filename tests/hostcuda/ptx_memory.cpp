@@ -5,8 +5,8 @@ namespace hostcuda {
 
 State state_of(const Words &w)
 {
-    switch (w.choice({"global", "shared", "shared::cta", "shared::cluster", "local", "param", "const",
-                      "param::entry", "param::func"})) {
+    switch (w.choice({"global", "shared", "shared::cta", "shared::cluster", "local", "param",
+                      "const", "param::entry", "param::func"})) {
     case -1: return IN_GENERIC;
     case 0: return IN_GLOBAL;
     case 1:

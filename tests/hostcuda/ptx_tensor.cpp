@@ -21,7 +21,8 @@ void run_stmatrix(Frame &f, const Inst &i)
 void decode_matrix(const Words &w, Inst &i, bool load)
 {
     size_t memory = load ? 1 : 0;
-    if (!w.has("m8n8") || w.type.bits != 16 || w.arg.size() != 2 || state_of(w) != IN_SHARED) return;
+    if (!w.has("m8n8") || w.type.bits != 16 || w.arg.size() != 2 || state_of(w) != IN_SHARED)
+        return;
     w.list_begin(i);
     i.lanes = (uint8_t)w.append(1 - memory);
     i.a = w.slot(memory);
@@ -45,7 +46,7 @@ void decode_movmatrix(const Words &w, Inst &i)
     i.run = w.has("trans") ? run_movmatrix : nullptr;
 }
 
-/* bytes: MmaType; mode: depth; lists: d (4), a, b, c (4); lanes: registers of a, twice those of b */
+/* bytes: MmaType; mode: depth; lists: d (4), a, b, c (4); lanes: registers of a, twice b's */
 void run_mma(Frame &f, const Inst &i)
 {
     const int *slot = f.list(i);
@@ -119,7 +120,8 @@ void run_wgmma(Frame &f, const Inst &i)
 }
 
 /* wgmma.mma_async.sync.aligned.m64n<N>k<8|16>.f32.<type>.<type>
- *   {d}, a-descriptor or {a}, b-descriptor, scale-d, scale-a, scale-b [, transpose-a], transpose-b */
+ *   {d}, a (descriptor or {a}), b (descriptor), scale-d, scale-a, scale-b [, transpose-a],
+ *   transpose-b */
 void decode_wgmma_mma(const Words &w, Inst &i)
 {
     int type = mma_type(w);

@@ -36,8 +36,9 @@ static double number(const json_t *j, const char *key)
     return json_number_value(v);
 }
 
-/* With eta, coefficients are roots of 1 - ab' - s^2 and of multiples of 1 - ab / ab': differences of
- * fp32 numbers up to 1, each off by half a unit there, 2^-24 for two. Ours and torch's: twice. */
+/* With eta, coefficients are roots of 1 - ab' - s^2 and of multiples of 1 - ab / ab': differences
+ * of fp32 numbers up to 1, each off by half a unit there, 2^-24 for two. Ours and torch's: twice
+ * that. */
 static double lost_digits(double root)
 {
     const double square = 2 * 0x1p-24;

@@ -1,5 +1,6 @@
-/* test_autoencoder.c - training of autoencoders of both kinds: the loss falls, a run that was stopped and
- * continued is bit for bit one that was not, what is frozen stays, and the loss is what it says. */
+/* test_autoencoder.c - training of autoencoders of both kinds: the loss falls, a run that was
+ * stopped and continued is bit for bit one that was not, what is frozen stays, and the loss is what
+ * it says. */
 #include "base/csv.h"
 #include "base/random.h"
 #include "models/autoencoder.h"
@@ -65,8 +66,16 @@ static Status train(const Config *c, bool kl, const char *out, long stop_after)
     snprintf(base, sizeof base, "%s", kl ? at("kl") : TINY);
     require(autoencoder_train_check(c, base));
     require(device_open(&d, "cpu", "auto", 2, quiet));
-    AutoencoderJob job = {.config = c, .base = base, .out = whole, .name = "test", .train = path, .val = path + TRAIN,
-                          .n_train = TRAIN, .n_val = FILMS - TRAIN, .identity = "identity", .stop_after = stop_after};
+    AutoencoderJob job = {.config = c,
+                          .base = base,
+                          .out = whole,
+                          .name = "test",
+                          .train = path,
+                          .val = path + TRAIN,
+                          .n_train = TRAIN,
+                          .n_val = FILMS - TRAIN,
+                          .identity = "identity",
+                          .stop_after = stop_after};
     Status s = autoencoder_train(&job, d, quiet);
     device_close(d);
     return s;
@@ -102,7 +111,8 @@ static void same_files(const char *one, const char *other)
 static void continues(bool kl, const char *whole, const char *parts)
 {
     Config c = settings(kl);
-    long stop = 1 + (long)random_below((RandomKey){(uint32_t)time(NULL), STREAM_TEST, kl, 0}, 0, 11);
+    long stop =
+        1 + (long)random_below((RandomKey){(uint32_t)time(NULL), STREAM_TEST, kl, 0}, 0, 11);
     print_message("stopped after step %ld\n", stop);
     require(train(&c, kl, whole, 0));
     assert_int_equal(train(&c, kl, parts, stop), ERR_STOPPED);
@@ -229,7 +239,8 @@ static void frozen_stays(void **state)
 
     strcpy(c.autoencoder.frozen, "encoder,decodr.");
     assert_int_equal(autoencoder_train_check(&c, TINY), ERR_USAGE);
-    assert_non_null(strstr(status_message(), "found decodr., expected the start of a parameter's name"));
+    assert_non_null(
+        strstr(status_message(), "found decodr., expected the start of a parameter's name"));
     strcpy(c.autoencoder.frozen, "encoder,decoder");
     assert_int_equal(autoencoder_train_check(&c, TINY), ERR_USAGE);
     assert_non_null(strstr(status_message(), "leaves nothing to train"));

@@ -2,6 +2,8 @@
 
     python tests/golden/kernels/make.py > tests/golden/kernels/peers.h
 """
+import textwrap
+
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.embeddings import get_timestep_embedding
@@ -13,7 +15,8 @@ torch.manual_seed(5)
 def array(name, t, kind="float"):
     t = t.detach().double().flatten().tolist()
     text = ", ".join(str(int(v)) if kind == "int32_t" else f"{v:.9g}" for v in t)
-    print(f"static const {kind} {name}[{len(t)}] = {{{text}}};")
+    line = f"static const {kind} {name}[{len(t)}] = {{{text}}};"
+    print("\n".join(textwrap.wrap(line, 100, subsequent_indent="    ")))
 
 
 print("/* peers.h - made by make.py with torch %s; not edited by hand. */" % torch.__version__.split("+")[0])

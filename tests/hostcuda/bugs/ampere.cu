@@ -105,8 +105,8 @@ template <bool BUG> __global__ void uninitialised_kernel(float *y, const float *
     y[threadIdx.x] = part[0] + part[1];
 }
 
-/* Rows of 64 bytes; ldmatrix of a column of them is free of conflicts with the swizzle. With the bug
- * the reader forgets it. */
+/* Rows of 64 bytes; ldmatrix of a column of them is free of conflicts with the swizzle. With the
+ * bug the reader forgets it. */
 template <bool BUG> __global__ void swizzle_kernel(float *y, const float *x)
 {
     __shared__ alignas(128) float tile[16][16];

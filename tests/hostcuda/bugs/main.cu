@@ -1,6 +1,6 @@
-/* main.cu - every planted bug must be caught, under each schedule of threads and copies that is tried,
- * by a report or (where nothing but the numbers can tell) by its result; without the bug the same
- * kernel must be clean and right. */
+/* main.cu - every planted bug must be caught, under each schedule of threads and copies that is
+ * tried, by a report or (where nothing but the numbers can tell) by its result; without the bug the
+ * same kernel must be clean and right. */
 #include "bugs.h"
 #include <cstdio>
 #include <cstring>

@@ -131,7 +131,8 @@ static void limits()
     CHECK_THAT(cudaMalloc(&p, 16) == cudaSuccess);
     cudaFree(p);
     CHECK_THAT(cudaMalloc(&p, 16) == cudaErrorMemoryAllocation);
-    CHECK_THAT(cudaGetLastError() == cudaErrorMemoryAllocation && cudaGetLastError() == cudaSuccess);
+    CHECK_THAT(cudaGetLastError() == cudaErrorMemoryAllocation &&
+               cudaGetLastError() == cudaSuccess);
     hostcuda_set_memory(1 << 20);
     CHECK_THAT(cudaMalloc(&p, 2 << 20) == cudaErrorMemoryAllocation);
     hostcuda_set_memory((size_t)16 << 30);

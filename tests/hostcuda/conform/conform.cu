@@ -1,7 +1,7 @@
 /* conform.cu - every wrapper of special instructions, checked word for word.
  *
- * CMake builds test_hostcuda_conform for the simulated GPU and, with `ninja gpu`, conform_gpu for one of
- * sm_90; that exits 4 without a GPU, 77 on another kind.
+ * CMake builds test_hostcuda_conform for the simulated GPU and, with `ninja gpu`, conform_gpu for
+ * one of sm_90; that exits 4 without a GPU, 77 on another kind.
  * All sums are exact in fp32, so a GPU must give the same words; the hashes below are of the words
  * that the simulated GPU gives. `conform words` prints them.
  */
@@ -15,7 +15,8 @@
 static const int WORDS = 4096, SIDE = 32;
 
 struct Maps {
-    CUtensorMap tiled, out, columns; /* of x, of y (floats, SIDE x SIDE), of x as NHWC 2 x 4 x 4 x 32 */
+    /* of x, of y (floats, SIDE x SIDE), of x as NHWC 2 x 4 x 4 x 32 */
+    CUtensorMap tiled, out, columns;
 };
 using Out = unsigned *;
 
@@ -40,7 +41,8 @@ static __global__ void ldmatrix_case(Out y, const float *)
 {
     __shared__ alignas(16) unsigned tile[32 * 4];
     int lane = threadIdx.x;
-    for (int k = 0; k < 4; k++) tile[lane * 4 + k] = (lane * 8 + 2 * k) | (lane * 8 + 2 * k + 1) << 16;
+    for (int k = 0; k < 4; k++)
+        tile[lane * 4 + k] = (lane * 8 + 2 * k) | (lane * 8 + 2 * k + 1) << 16;
     __syncwarp();
     unsigned r[4], s[2];
     Out mine = y + lane * 12;
@@ -141,7 +143,8 @@ static __global__ void __launch_bounds__(384, 1) wgmma_case(Out y, const float *
     registers_grow<232>();
     float r[16];
     for (int k = 0; k < 16; k++) r[k] = number(threadIdx.x + k);
-    uint64_t da = wgmma_matrix(a, 128, 256, SWIZZLE_NONE), db = wgmma_matrix(b, 128, 256, SWIZZLE_NONE);
+    uint64_t da = wgmma_matrix(a, 128, 256, SWIZZLE_NONE),
+             db = wgmma_matrix(b, 128, 256, SWIZZLE_NONE);
     wgmma_fence();
     wgmma_m64n32(r, da, db, 1);
     wgmma_commit();
