@@ -1,6 +1,7 @@
 /* device_count.c - a device that only counts: the bytes that are asked for (device_bytes) and the
- * arithmetic of the nodes that are run (device_flops). Its addresses are not memory: nothing is stored,
- * nothing is computed, what is read are zeros. For plans of runs that this machine could not hold. */
+ * arithmetic of the nodes that are run (device_flops). Its addresses are not memory: nothing is
+ * stored, nothing is computed, what is read are zeros. For plans of runs that this machine could
+ * not hold. */
 #include "exec/device_table.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,7 +76,10 @@ static Status mark(Device *d, int number)
     return OK;
 }
 
-static Status marks_ms(Device *d, float *ms, int n) { return zeros(d, ms, NULL, (size_t)n * sizeof *ms); }
+static Status marks_ms(Device *d, float *ms, int n)
+{
+    return zeros(d, ms, NULL, (size_t)n * sizeof *ms);
+}
 
 const DeviceTable device_count = {.name = "count",
                                   .open = open,

@@ -15,7 +15,7 @@ typedef struct {
     int choice[MOST_STAGES][MOST_SIZES]; /* sizes that a kind may have, ascending */
     int n_choice[MOST_STAGES];
     double rest[MOST_STAGES]; /* work from the stage's start to the end of all, on one rank each */
-    bool by_rest;             /* of stages that could start at once the one with most rest goes first */
+    bool by_rest; /* of stages that could start at once the one with most rest goes first */
     double *free_at;          /* owned: [ranks] */
 } Search;
 
@@ -75,8 +75,9 @@ static void list_choices(Search *s, const Job *j)
     int *n = &s->n_choice[j->kind];
     *n = 0;
     for (int k = 1; k <= s->ranks && *n < MOST_SIZES; k++) {
-        bool fits = j->micro ? j->micro % k == 0
-                             : k == s->ranks || !(k & (k - 1)) || (k % 3 == 0 && !(k / 3 & (k / 3 - 1)));
+        bool fits = j->micro
+                        ? j->micro % k == 0
+                        : k == s->ranks || !(k & (k - 1)) || (k % 3 == 0 && !(k / 3 & (k / 3 - 1)));
         if (fits) s->choice[j->kind][(*n)++] = k;
     }
 }

@@ -41,7 +41,8 @@ static void pass_free(Pass *p)
 static Status record(Pass *p, Trainer *t, bool backward)
 {
     const LdmSettings *set = &t->job->config->ldm;
-    int n = t->batch.n, side = t->data.train.size / ldm_scale(&t->m), c = t->m.unet_config.in_channels;
+    int n = t->batch.n, side = t->data.train.size / ldm_scale(&t->m),
+        c = t->m.unet_config.in_channels;
     int image[] = {n, side, side, c}, tokens[] = {n, t->data.tokens}, pair[] = {n, 2}, one[] = {n};
     int context[] = {n, t->data.tokens, t->data.width};
     Graph *g = p->g = device_graph(t->device);
@@ -184,7 +185,8 @@ static Status record_both(Trainer *t)
     const char *recompute = set->recompute ? NULL : "ldm.recompute";
     TRY(device_memory_advice(record(&t->train, t, true), t->device, "ldm.batch", set->batch,
                             recompute));
-    return device_memory_advice(record(&t->val, t, false), t->device, "ldm.batch", set->batch, NULL);
+    return device_memory_advice(record(&t->val, t, false), t->device, "ldm.batch", set->batch,
+                                NULL);
 }
 
 static Status prepare(Trainer *t)

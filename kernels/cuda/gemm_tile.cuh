@@ -37,7 +37,8 @@ DEVICE void load_chunk(bf16 *to, const void *from, long long offset)
 }
 
 /* Which chunks of rows of WIDTH, DEPTH rows, a thread loads: column `chunk`, rows row,
- * row + ROWS ... Whole eights of rows, where they fit, let one permutation serve all loads of a thread. */
+ * row + ROWS ... Whole eights of rows, where they fit, let one permutation serve all loads of a
+ * thread. */
 template <int WIDTH, int DEPTH, int THREADS> struct Share {
     static constexpr int FIT = THREADS / WIDTH < DEPTH ? THREADS / WIDTH : DEPTH;
     static constexpr int ROWS = FIT < 8 ? FIT : FIT / 8 * 8, LOADS = (DEPTH + ROWS - 1) / ROWS;

@@ -1,6 +1,6 @@
-/* test_schedule.c - plans of stages over ranks: for random studies and numbers of ranks every stage has
- * its place behind what it needs, no rank has two stages at once, and the plan is not longer than
- * what bounds it from above. */
+/* test_schedule.c - plans of stages over ranks: for random studies and numbers of ranks every stage
+ * has its place behind what it needs, no rank has two stages at once, and the plan is not longer
+ * than what bounds it from above. */
 #include "study/schedule.h"
 #include "base/random.h"
 #include <math.h>
@@ -78,8 +78,8 @@ static void plans_are_as_good_as_can_be(void **state)
     make_study(job, 3, 7, 2, 4, 4);
     assert_true(fabs(schedule_make(slot, job, N, 2) - 16) < 1e-9);
     assert_int_not_equal(slot[LDM_A].first, slot[LDM_B].first);
-    /* four ranks: the baselines beside the diffusion models; nothing shorter than ldm, synth, aug on one
-     * rank each, unless these get two */
+    /* four ranks: the baselines beside the diffusion models; nothing shorter than ldm, synth, aug
+     * on one rank each, unless these get two */
     make_study(job, 10, 6, 2, 2, 1);
     assert_true(schedule_make(slot, job, N, 4) <= 10 + 1e-9);
     assert_int_equal(slot[BASELINE_A].n, 1);

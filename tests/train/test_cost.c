@@ -1,5 +1,5 @@
-/* test_cost.c - what a stage is said to cost on a counting device is what it then takes on the CPU: the
- * memory to the byte. And models of real size are measured without their memory or weights. */
+/* test_cost.c - what a stage is said to cost on a counting device is what it then takes on the CPU:
+ * the memory to the byte. And models of real size are measured without their memory or weights. */
 #include "base/csv.h"
 #include "base/random.h"
 #include "sample/synthesis.h"
@@ -200,9 +200,9 @@ static long peak_kib(void)
     return u.ru_maxrss;
 }
 
-/* Stable Diffusion 1.5 at 512 px has 859,520,964 parameters in its UNet, 123,060,480 in the text encoder
- * and 83,653,863 in the autoencoder; a call of the UNet is about 0.8 TFLOP, of Inception-V3 at 299 px
- * about 11 GFLOP. */
+/* Stable Diffusion 1.5 at 512 px has 859,520,964 parameters in its UNet, 123,060,480 in the text
+ * encoder and 83,653,863 in the autoencoder; a call of the UNet is about 0.8 TFLOP, of Inception-V3
+ * at 299 px about 11 GFLOP. */
 static void real_sizes_are_measured_without_their_memory(void **state)
 {
     Place *p = *state;
