@@ -1,6 +1,6 @@
 #!/bin/bash
 # test_layers.sh - the shape of the source tree: includes point downwards only, CUDA headers stay
-# in exec, ops and comm, files are short, headers stand alone. Needs SOURCE_DIR in the
+# in exec, ops and comm, files and lines are short, headers stand alone. Needs SOURCE_DIR in the
 # environment. Plants one violation of each rule in a small tree first, to see that it is found.
 set -u
 : "${SOURCE_DIR:?is not set}"
@@ -8,6 +8,7 @@ set -u
 declare -A level=([base]=0 [data]=1 [config]=1 [weights]=1 [graph]=2 [ops]=3 [exec]=3 [comm]=3
     [models]=4 [train]=5 [sample]=5 [stats]=5 [report]=5 [study]=6 [app]=7)
 most_lines=500
+most_columns=120 # of code 100; tables of documents may be wider
 cuda='cuda|cublas|cudnn|curand|nccl|nvtx|device_types|mma\.h' # how names of its headers start
 
 # "file:line:target" of every include of the kind that $1 opens: '"' or '<'
@@ -61,6 +62,14 @@ check_lengths() {
             print $2 ": has " $1 " lines, at most " most }'
 }
 
+check_columns() {
+    find host kernels include tests docs bench samples *.md \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \
+        -o -name '*.cpp' -o -name '*.md' \) -type f -exec awk -v most=$most_columns '
+        { limit = FILENAME ~ /\.(h|md)$/ || /^ *(\/\*|\*|\/\/)/ ? most : 100 }
+        length > limit && !(FILENAME ~ /md$/ && /^\|/) {
+            print FILENAME ":" FNR ": has " length " columns, at most " limit }' {} + 2>/dev/null
+}
+
 check_headers() {
     local header said
     find host include -name '*.h' | sort | while read -r header; do
@@ -75,6 +84,7 @@ check_tree() (
     check_includes
     check_cuda
     check_lengths
+    check_columns
     check_headers
 )
 
@@ -117,6 +127,9 @@ plant host/models/y.c '#include <cuda_runtime.h>\n' && finds 'CUDA stays in'
 plant host/train/y.c '#include <nccl.h>\n' && finds 'CUDA stays in'
 plant tests/base/y.c "$(yes 'int x;\n' | head -501 | tr -d '\n')"
 finds 'has 501 lines, at most 500'
+wide=$(printf '%0110d' 0)
+plant host/base/y.c "/* $wide */\n// $wide\nint n; // $wide\n" && finds 'host/base/y.c:3: has 120 columns, at most 100'
+plant docs/y.md "| $wide$wide |\n$wide$wide\n" && finds 'docs/y.md:2: has 220 columns, at most 120'
 plant host/base/y.h 'size_t n;\n' && finds 'host/base/y.h: does not compile alone'
 
 found=$(check_tree "$SOURCE_DIR")
