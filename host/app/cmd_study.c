@@ -9,11 +9,14 @@
 static const Option option[] = {
     {"run", "DIR", "run folder; runs/ and CONFIG's name where none is given", NULL},
     {"resume", NULL, "continue the run in DIR; where DIR is missing or empty, start it", NULL},
-    {"stage", "NAME", "only this stage; continues by itself. Jobs of other stages may run beside it", NULL},
-    {"list-stages", NULL, "print the stages, what each needs and whether DIR has it; run nothing", NULL},
+    {"stage", "NAME",
+     "only this stage; continues by itself. Jobs of other stages may run beside it", NULL},
+    {"list-stages", NULL, "print the stages, what each needs and whether DIR has it; run nothing",
+     NULL},
     {"plan", NULL, "print which ranks would do what, with memory and time; run nothing", NULL},
     {"ranks", "N", "with --plan: for so many ranks", "1"},
-    {"speed", "TFLOPS", "of a rank, for the plan's times; measured on one convolution where not given", NULL},
+    {"speed", "TFLOPS",
+     "of a rank, for the plan's times; measured on one convolution where not given", NULL},
     {"link", "GB/S", "with --plan: between two ranks, for the time of their exchange", NULL},
 };
 static const Usage usage = {
@@ -23,10 +26,8 @@ static const Usage usage = {
     .most = 1,
     .help = "Runs the whole study: prepares the films, trains a baseline classifier per disease, "
             "fine-tunes a diffusion model per disease, synthesizes films, trains the classifiers "
-            "again with them and compares.
-"
-            "DIR gets config.ini, metrics.json, report.html, log.jsonl, stages/ and synthetic/.
-"
+            "again with them and compares.\n"
+            "DIR gets config.ini, metrics.json, report.html, log.jsonl, stages/ and synthetic/.\n"
             "Started by mpirun or srun, its ranks share the stages; the result is the same.",
     .option = option,
     .n_option = sizeof option / sizeof *option,

@@ -216,8 +216,8 @@ void plot_forest(Text *t, const char *id, const char *title, const char *descrip
 
 /* ---- time ----------------------------------------------------------------------------- */
 
-static void add_span_row(Text *t, const char *name, const char *label, int row, const TimeSpan *span,
-                         int n, const Axis *x)
+static void add_span_row(Text *t, const char *name, const char *label, int row,
+                         const TimeSpan *span, int n, const Axis *x)
 {
     double at = TOP + (row + .5) * SPAN_LINE, end = x->from;
     text_add(t, "<text class=\"e\" x=\"%d\" y=\"%.1f\">", LABELS - 10, at + 4);
@@ -226,8 +226,8 @@ static void add_span_row(Text *t, const char *name, const char *label, int row, 
     for (int i = 0; i < n; i++) {
         if (span[i].row != row) continue;
         double from = place(x, span[i].from), to = fmax(place(x, span[i].to), from + 1);
-        text_add(t, "<path class=\"bar c%d\" d=\"M%.1f %.1fH%.1fv12H%.1fz\"/>", !span[i].strong, from,
-                 at - 6, to, from);
+        text_add(t, "<path class=\"bar c%d\" d=\"M%.1f %.1fH%.1fv12H%.1fz\"/>", !span[i].strong,
+                 from, at - 6, to, from);
         end = fmax(end, to);
     }
     text_add(t, "<text class=\"b\" x=\"%.1f\" y=\"%.1f\">", end + 4, at + 4);
@@ -253,7 +253,8 @@ void plot_spans(Text *t, const char *id, const char *title, const char *descript
                  place(&x, k * x.step), TOP, bottom, place(&x, k * x.step), bottom + 17,
                  figure(k * x.step, x.decimals).s);
     for (int i = 0; i < n_cut; i++)
-        text_add(t, "<path class=\"zero dashed\" d=\"M%.1f %dV%.1f\"/>", place(&x, cut[i]), TOP, bottom);
+        text_add(t, "<path class=\"zero dashed\" d=\"M%.1f %dV%.1f\"/>", place(&x, cut[i]), TOP,
+                 bottom);
     text_add(t, "</g>\n");
     for (int i = 0; i < n_row; i++) add_span_row(t, name[i], label[i], i, span, n_span, &x);
     snprintf(at, sizeof at, "class=\"m\" x=\"%.1f\" y=\"%.1f\"", (x.from + x.to) / 2, bottom + 35);

@@ -155,8 +155,8 @@ static Status make_films(const Stage *st, Device *d, const int *index, int n)
         int k = n - first < set->batch ? n - first : set->batch;
         s = signal_stop_requested() ? ERR_STOPPED : make_batch(st, sampler, index + first, k);
         if (s == ERR_STOPPED)
-            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d missing films made%s", j->name, first, n,
-                     comm_size(j->comm) > 1 ? " by a rank" : "");
+            s = FAIL(ERR_STOPPED, "%s: stopped with %d of %d missing films made%s", j->name, first,
+                     n, comm_size(j->comm) > 1 ? " by a rank" : "");
         TRY_OR(done, s, s);
         log_progress(st->log, j->name, first + k, n, NULL);
     }

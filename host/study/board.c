@@ -19,7 +19,8 @@ struct Board {
 
 static void write_word(Board *b, const char *word)
 {
-    file_write(b->path, word, strlen(word)); /* where it cannot be written, the others are told by theirs */
+    /* where it cannot be written, the others are told by theirs */
+    file_write(b->path, word, strlen(word));
     atomic_store(&b->told, true);
 }
 

@@ -17,7 +17,10 @@ typedef struct {
     bool torn; /* this rank's failure cannot be told by agreement */
 } Conductor;
 
-static bool same_ranks(const Slot *a, const Slot *b) { return a->first == b->first && a->n == b->n; }
+static bool same_ranks(const Slot *a, const Slot *b)
+{
+    return a->first == b->first && a->n == b->n;
+}
 
 static bool share_ranks(const Slot *a, const Slot *b)
 {

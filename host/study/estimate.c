@@ -45,7 +45,8 @@ static Status measure_classifier(Estimate *e, const Bench *b, int task, bool aug
     Cost predict;
     int train = f->train[0] + f->train[1] + (augmented ? f->made[0] : 0);
     int val = f->val[0] + f->val[1] + (augmented ? f->made[1] : 0);
-    ClassifierJob job = {.config = c, .name = "plan", .out = "", .n_train = train, .n_val = val, .classes = 2};
+    ClassifierJob job = {
+        .config = c, .name = "plan", .out = "", .n_train = train, .n_val = val, .classes = 2};
     TRY(classifier_measure_predict(&predict, c, b->counting));
     TRY(classifier_measure(&e->cost, &job, b->counting));
     e->passes = c->classifier.accumulate;
@@ -80,7 +81,8 @@ static Status measure_ldm(Estimate *e, const Bench *b, int task)
 static Status measure_synthesis(Estimate *e, const Bench *b, int task)
 {
     int n = b->films[task].made[0] + b->films[task].made[1];
-    SynthesisJob job = {.config = b->c, .model = b->c->ldm.base, .name = "plan", .count = n ? n : 1};
+    SynthesisJob job = {
+        .config = b->c, .model = b->c->ldm.base, .name = "plan", .count = n ? n : 1};
     TRY(synthesis_measure(&e->cost, &job, b->counting));
     e->steps = n;
     e->flops = n * e->cost.unit;

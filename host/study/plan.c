@@ -75,7 +75,8 @@ static void add_head(Text *t, const StudyPlan *p)
 {
     text_add(t, "plan for %d rank%s: about %s if all ran at %sFLOP/s a rank (%s)", p->ranks,
              p->ranks == 1 ? "" : "s", time_word(p->end / p->flops_per_s).s,
-             flops_word(p->flops_per_s).s, p->measured ? "one convolution, measured here" : "given");
+             flops_word(p->flops_per_s).s,
+             p->measured ? "one convolution, measured here" : "given");
 }
 
 void study_plan_log(const StudyPlan *p, const Config *c, Log *log)
@@ -133,16 +134,18 @@ void study_plan_print(FILE *to, const StudyPlan *p, const Config *c)
     fprintf(to, "%-12s %7s %9s %9s %9s %6s %9s  %-39s  %s\n", "", "", "", "", "steps or", "passes",
             "", "          memory of a rank", "gradients");
     fprintf(to, "%-12s %7s %9s %9s %9s %6s %9s  %9s %9s %9s %9s  %9s\n", "stage", "ranks", "from",
-            "for", "films", "a rank", "FLOP", "weights", "planned", "optimizer", "at most", "a step");
+            "for", "films", "a rank", "FLOP", "weights", "planned", "optimizer", "at most",
+            "a step");
     for (int k = 0; k < N_STEP; k++) print_step(to, p, order[k]);
-    fprintf(to,
-            "\nsteps of training, or films made or classified; passes: micro-batches of a step that a "
-            "rank runs.\n"
-            "FLOP: of convolutions, matrix products and attention, all ranks together. Memory: of "
-            "tensors on the\n"
-            "device: weights with their gradients, the planned block of activations, optimizer state; "
-            "without the\n"
-            "scratch memory of kernels and libraries. Times are FLOP / speed, and so lower bounds: "
-            "estimates, not\n"
-            "measured.\n");
+    fprintf(
+        to,
+        "\nsteps of training, or films made or classified; passes: micro-batches of a step that a "
+        "rank runs.\n"
+        "FLOP: of convolutions, matrix products and attention, all ranks together. Memory: of "
+        "tensors on the\n"
+        "device: weights with their gradients, the planned block of activations, optimizer state; "
+        "without the\n"
+        "scratch memory of kernels and libraries. Times are FLOP / speed, and so lower bounds: "
+        "estimates, not\n"
+        "measured.\n");
 }

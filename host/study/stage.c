@@ -363,8 +363,9 @@ static Status need(Stage *s, bool checked)
 {
     TRY(stage_read(s, checked));
     if (s->done) return OK;
-    return FAIL(ERR_INPUT, "%s: %s, expected the stage %s to be complete: it comes first", s->record,
-                file_exists(s->record) ? "says that it is not" : "is not there", s->name);
+    return FAIL(ERR_INPUT, "%s: %s, expected the stage %s to be complete: it comes first",
+                s->record, file_exists(s->record) ? "says that it is not" : "is not there",
+                s->name);
 }
 
 Status stage_need(Stage *s, bool checked)

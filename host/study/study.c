@@ -111,8 +111,8 @@ static Status share_plan(Slot *slot, const StudyJob *job, Study *s, const FilmCo
         stage->done = false; /* to be seen by those whose turn it is */
     }
     if (first && !status)
-        status = study_plan_make(&p, job->config, films, device_act(job->device), comm_size(job->world),
-                           done);
+        status = study_plan_make(&p, job->config, films, device_act(job->device),
+                                 comm_size(job->world), done);
     if (first && !status) status = set_speed(&p, job->flops_per_s, job->device);
     TRY(comm_agree(job->world, "the plan", status));
     if (first) study_plan_log(&p, job->config, job->log);

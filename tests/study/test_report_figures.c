@@ -180,7 +180,8 @@ static void timeline_shows_who_ran_when(void **state)
                 "{\"began\":4700,\"ended\":4760,\"rank\":0,\"ranks\":4,\"how\":\"done\"}]");
     page = make_page(f);
     must_hold(page, "4 ranks; they worked on stages 66 % of the time shown."); /* 420 of 640 */
-    must_hold(page, "ldm-0: 20.0 to 100.0, ranks 2\u20133. ldm-0: 100.0 to 160.0, ranks 0\u20133. ");
+    must_hold(page,
+              "ldm-0: 20.0 to 100.0, ranks 2\u20133. ldm-0: 100.0 to 160.0, ranks 0\u20133. ");
     must_hold(page, "idle time was left out");
     must_hold(page, ">ranks 0\u20133</text>");
     bar_after(page, "prepare", "c0", 0, 20. / 160);
