@@ -64,7 +64,12 @@ static Status choose(LoneStage *l)
     return stage_input(&l->stage, "model", job->model);
 }
 
-static Status make_films(LoneStage *l) { return synthesis_run(l->job, l->device, l->log); }
+static Status make_films(LoneStage *l)
+{
+    SynthesisJob *job = l->job;
+    job->comm = l->comm;
+    return synthesis_run(job, l->device, l->log);
+}
 
 static const LoneKind kind = {.name = "synthesize",
                               .output = {"films"},

@@ -1,5 +1,6 @@
 /* lone_stage.c - one stage in a folder of its own; see lone_stage.h. */
 #include "app/lone_stage.h"
+#include "app/ranks.h"
 #include "study/dataset.h"
 #include "study/lock.h"
 #include <stdlib.h>
@@ -9,7 +10,7 @@ Status lone_stage_films(LoneStage *l)
     char *folder = path_join(l->out, "prepare");
     stage_new(&l->data, "prepare", folder);
     free(folder);
-    TRY(dataset_stage(&l->data, l->config, l->log));
+    TRY(comm_rank(l->comm) ? stage_wait(&l->data) : dataset_stage(&l->data, l->config, l->log));
     TRY(dataset_manifest(&l->manifest, &l->data));
     stage_upstream(&l->stage, &l->data, NULL);
     return OK;
@@ -18,7 +19,7 @@ Status lone_stage_films(LoneStage *l)
 static Status work(LoneStage *l, const LoneKind *kind)
 {
     int n = 0;
-    TRY(kind->choose(l));
+    TRY(comm_agree(l->comm, kind->name, kind->choose(l)));
     TRY(stage_begin(&l->stage));
     if (l->stage.done) {
         log_info(l->log, "%s: was complete", l->out);
@@ -28,26 +29,28 @@ static Status work(LoneStage *l, const LoneKind *kind)
         while (kind->output[n]) n++;
         TRY(stage_end(&l->stage, kind->output, n));
     }
-    printf("%s/%s\n", l->out, kind->result);
+    if (!comm_rank(l->comm)) printf("%s/%s\n", l->out, kind->result);
     return OK;
 }
 
 Status lone_stage_run(LoneStage *l, const LoneKind *kind)
 {
-    const StudySettings *study = &l->config->study;
+    Ranks ranks = {0};
     RunLock lock = {0};
     Status s;
     stage_new(&l->stage, kind->name, l->out);
-    TRY_OR(done, s,
-           device_open(&l->device, study->device, study->precision, study->threads, l->log));
-    TRY_OR(done, s, lone_run_open(&lock, l->out, l->log));
-    TRY_OR(done, s, work(l, kind));
+    TRY_OR(done, s, ranks_open(&ranks, l->config, l->log));
+    l->device = ranks.device;
+    l->comm = l->stage.comm = ranks.comm;
+    s = ranks_first(&ranks) ? lone_run_open(&lock, l->out, l->log) : OK;
+    TRY_OR(done, s, comm_agree(ranks.comm, l->out, s));
+    s = work(l, kind);
 done:
-    device_close(l->device);
     stage_free(&l->stage);
     stage_free(&l->data);
     manifest_free(&l->manifest);
     arena_free(&l->arena);
+    s = ranks_close(&ranks, s);
     run_unlock(&lock);
     return s;
 }

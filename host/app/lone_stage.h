@@ -1,9 +1,9 @@
 /* lone_stage.h - the frame of commands that run one stage outside of a study.
  *
- * lone_stage_run() opens the device, takes the folder --out (lock, log.jsonl), lets the command
+ * lone_stage_run() opens ranks and device, takes the folder --out (lock, log.jsonl), lets the command
  * choose its films and note what its result depends on, and then skips, starts or continues the
  * stage by its record OUT/stage.json (study/stage.h). Where the stage is complete, and when it has
- * become so, the path of its result is printed on stdout.
+ * become so, the path of its result is printed on stdout. Several ranks do all this together (ranks.h).
  *
  *   static const LoneKind kind = {.name = "train-ldm", .output = {"model", "history.json"},
  *                                 .result = "model", .choose = choose_films, .work = train};
@@ -14,7 +14,6 @@
 #define LONE_STAGE_H
 #include "base/arena.h"
 #include "data/manifest.h"
-#include "exec/device.h"
 #include "study/stage.h"
 
 typedef struct {
@@ -25,6 +24,7 @@ typedef struct {
     void *job; /* the command's own */
     /* For choose and work: */
     Device *device;
+    Comm *comm;  /* of all ranks, which run the stage together */
     Arena arena; /* lives until the stage ends */
     Stage stage; /* of the command; choose adds its inputs */
     Stage data;  /* after lone_stage_films() */
