@@ -2,6 +2,7 @@
 #include "app/commands.h"
 #include "app/options.h"
 #include "app/ranks.h"
+#include "base/signal.h"
 #include "study/study.h"
 #include <stdlib.h>
 #include <string.h>
@@ -74,8 +75,10 @@ static Status run(const Options *o, const Config *c, const char *folder, Log *lo
 {
     Ranks r = {0};
     double speed;
+    int minutes;
     const char *stage = options_text(o, "stage");
     TRY(number(&speed, o, "speed"));
+    TRY(options_int(&minutes, o, "minutes", 0, 1 << 20));
     Status s = ranks_open(&r, c, log);
     StudyJob job = {.config = c,
                     .run = folder,
@@ -84,6 +87,7 @@ static Status run(const Options *o, const Config *c, const char *folder, Log *lo
                     .world = r.comm,
                     .device = r.device,
                     .log = log};
+    if (minutes) signal_stop_after(60 * (unsigned)minutes);
     if (!s) s = stage ? study_run_stage(&job, stage) : study_run(&job);
     return ranks_close(&r, s);
 }

@@ -29,11 +29,13 @@ void signal_install(void)
     sigaction(SIGINT, &once, NULL);
     sigaction(SIGTERM, &once, NULL);
     sigaction(SIGUSR1, &always, NULL);
+    sigaction(SIGALRM, &always, NULL);
     sigaction(SIGABRT, &bug, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
 }
 
+void signal_stop_after(unsigned seconds) { alarm(seconds); }
 void signal_request_stop(void) { atomic_store(&stop, 1); }
 bool signal_stop_requested(void) { return atomic_load(&stop) != 0; }
 

@@ -14,5 +14,6 @@
 void signal_install(void);
 bool signal_stop_requested(void); /* from any thread */
 void signal_request_stop(void);   /* as if a signal had come */
+void signal_stop_after(unsigned seconds); /* the same, that much later */
 Status signal_check(void);        /* ERR_STOPPED once a stop was requested */
 #endif

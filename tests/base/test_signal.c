@@ -38,6 +38,18 @@ static void first_asks_second_ends(void **state)
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == number[i]);
     }
     assert_int_equal(WEXITSTATUS(child(SIGUSR1, 3)), 41);
+    assert_int_equal(WEXITSTATUS(child(SIGALRM, 2)), 41);
+}
+
+/* Without a signal from outside: at once, and after a time. */
+static void a_program_may_ask_itself(void **state)
+{
+    (void)state;
+    signal_install();
+    signal_stop_after(1);
+    assert_false(signal_stop_requested());
+    sleep(2); /* until the alarm interrupts it */
+    assert_true(signal_stop_requested());
 }
 
 static void pipes_and_limits_do_not_kill(void **state)
@@ -53,6 +65,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_asks_second_ends),
         cmocka_unit_test(pipes_and_limits_do_not_kill),
+        cmocka_unit_test(a_program_may_ask_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
