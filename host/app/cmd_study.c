@@ -14,6 +14,7 @@ static const Option option[] = {
      "only this stage; continues by itself. Jobs of other stages may run beside it", NULL},
     {"list-stages", NULL, "print the stages, what each needs and whether DIR has it; run nothing",
      NULL},
+    {"minutes", "M", "stop cleanly after so long, as by a signal; 0 = no limit", "0"},
     {"plan", NULL, "print which ranks would do what, with memory and time; run nothing", NULL},
     {"ranks", "N", "with --plan: for so many ranks", "1"},
     {"speed", "TFLOPS",
