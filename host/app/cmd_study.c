@@ -93,12 +93,32 @@ static Status run(const Options *o, const Config *c, const char *folder, Log *lo
     return ranks_close(&r, s);
 }
 
+/* What belongs to something else than what is asked for would do nothing. */
+static Status check_options(const Options *o)
+{
+    static const char *const what[] = {"stage", "list-stages", "plan"};
+    static const char *const plans[] = {"ranks", "link"};
+    const char *asked = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (!options_has(o, what[i])) continue;
+        if (asked)
+            return FAIL(ERR_USAGE, "study: found --%s and --%s, expected one of them", asked,
+                        what[i]);
+        asked = what[i];
+    }
+    for (int i = 0; i < 2; i++)
+        if (options_has(o, plans[i]) && !options_has(o, "plan"))
+            return FAIL(ERR_USAGE, "study: found --%s without --plan, expected both", plans[i]);
+    return OK;
+}
+
 Status cmd_study(App *app, int argc, char **argv)
 {
     Options o;
     Config c;
     TRY(options_parse(&o, &usage, argc, argv));
     if (o.helped) return OK;
+    TRY(check_options(&o));
     TRY(options_config(&c, &o));
     const char *given = options_text(&o, "run");
     char *folder = given ? strdup(given) : default_run(o.argument[0]);

@@ -244,6 +244,8 @@ done:
 Status study_list_stages(const char *run)
 {
     Study s = {.run = run};
+    int n;
+    TRY(run_folder_count(&n, run));
     study_open(&s);
     Status status = OK;
     for (int i = 0; i < N_STEP && !status; i++) {

@@ -98,6 +98,9 @@ refuse 2 '--class is "normal", which data.normal is too' a5 "$program" train-cla
 refuse 2 "found synthesis.count = 0 with --class normal" a5 "$program" synthesize "$tiny" --class normal --out a5 \
     --model "$SOURCE_DIR/samples/base" --set synthesis.count=0
 refuse 3 "missing.csv: is a file, expected a run folder" "" "$program" study "$tiny" --run missing.csv
+refuse 3 "missing.csv: is a file, expected a run folder" "" "$program" study "$tiny" --run missing.csv --list-stages
+refuse 2 "found --stage and --plan, expected one of them" a5 "$program" study "$tiny" --run a5 --stage prepare --plan
+refuse 2 "found --ranks without --plan, expected both" a5 "$program" study "$tiny" --run a5 --ranks 2
 refuse 2 '--run is "", expected DIR' a5 "$program" study "$tiny" --run ""
 refuse 2 "data.source is empty" a5 "$program" train-ldm "$tiny" --out a5 --set data.source=
 refuse 3 "absent.safetensors" a5 "$program" study "$tiny" --run a5 --set classifier.weights=absent.safetensors
