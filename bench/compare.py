@@ -6,8 +6,8 @@ Every way of running (ours; PyTorch in each layout, compiled too with --compile)
 own that waits for its turn. Rounds run A-B-B-A. The ratio is the median over the rounds of
 PyTorch's milliseconds by ours, its interval a bootstrap of that median; the way of PyTorch with
 the lowest median time is the one compared with. A round in which other programs took more than 5 % of
-the processors is thrown away, whatever its times, and run again; the table has how many. Exits 1 where a ratio is below 1, its lower end
-below 0.97, or our peak memory above PyTorch's lowest.
+the processors is thrown away, whatever its times, and run again; the table has how many. Exits 1 where a ratio is
+below 1, its lower end below 0.97, or our peak memory above PyTorch's lowest.
 """
 import argparse
 import csv
@@ -153,7 +153,7 @@ def cpu_name():
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("network", nargs="*", default=[], help="unet, inception; none: both")
+    p.add_argument("network", nargs="*", default=list(STEPS), help="unet, inception; none: both")
     p.add_argument("--rounds", type=int, default=11)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--batch", type=int, default=32)
@@ -165,8 +165,10 @@ def main():
     p.add_argument("--compile", action="store_true", help="torch.compile too; takes minutes to start")
     p.add_argument("--out", default=f"bench/results/{cpu_name()}/step.csv")
     o = p.parse_args()
+    for name in set(o.network) - set(STEPS):
+        p.error(f"found network {name}, expected unet or inception")
     rows, good = [], True
-    for network in o.network or ["unet", "inception"]:
+    for network in o.network:
         more, fine = compare(network, o)
         rows, good = rows + more, good and fine
     print(table(rows))

@@ -24,10 +24,10 @@ PROGRAM = os.path.join(HERE, "..", "build", "equipoise")
 PROMPT, SIZE, STEPS, GUIDANCE = "chest x-ray of a child, pneumonia", 512, 4, 7.5
 
 
-def measured(command):
+def measured(command, threads):
     """Seconds, peak MiB and output of a process."""
     begin = time.monotonic()
-    p = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
     out = p.stdout.read()
     _, status, usage = os.wait4(p.pid, 0)
     if status:
@@ -63,9 +63,10 @@ def images(folder, work, o):
     film(image)
     ours = [PROGRAM, "img2img", "--model", folder, "--image", image, "--size", str(SIZE), "--steps", str(STEPS),
             "--strength", "1", "--guidance", str(GUIDANCE), "--prompt", PROMPT, "--out", os.path.join(work, "a.png")]
-    theirs = [sys.executable, __file__, "--peer", folder, image, os.path.join(work, "b.png"), "--threads", str(o.threads)]
+    theirs = [sys.executable, __file__, "--peer", folder, image, os.path.join(work, "b.png"), "--threads",
+              str(o.threads)]
     for way, command in (("ours", ours), ("diffusers", theirs)):
-        seconds, mib, _ = measured(command)
+        seconds, mib, _ = measured(command, o.threads)
         yield "img2img", way, seconds, mib
 
 
