@@ -264,6 +264,7 @@ static void die(void)
 
 static void stop(void)
 {
+    pause_first();
     printf("%d\n", (int)getpid());
     fflush(stdout);
     raise(SIGSTOP);
