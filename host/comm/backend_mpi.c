@@ -1,9 +1,9 @@
 /* backend_mpi.c - collectives between CPU ranks, by MPI.
  *
  * Everything is started without waiting and then asked for, so that a job that fails ends the wait.
- * Data goes in pieces of PIECE bytes per rank: MPI's counts are int, and Open MPI is several times
- * faster on pieces that stay in a cache. Before the first piece the ranks compare what they are
- * about to do: MPI would mix the data of different calls, or fail within itself.
+ * Data goes in pieces of at most PIECE bytes per rank, as MPI's counts are int. Before the first
+ * piece the ranks compare what they are about to do: MPI would mix the data of different calls, or
+ * fail within itself.
  */
 #include "comm/backend.h"
 #if EQ_MPI

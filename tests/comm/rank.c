@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@ typedef struct {
     Device *device;
     CommPlace place;
     int number; /* of the command line */
+    Log *log;
 } Job;
 
 /* Numbers whose sums over ranks are exact in fp32, different for every rank, element and round. */
@@ -181,11 +183,11 @@ static Status every(Comm *c)
     for (int i = 0; i < N_SIZES; i++) {
         size_t n = size[i];
         TRY(all_reduce(c, n));
-        TRY(all_gather(c, n, false));
-        TRY(all_gather(c, n, true));
+        TRY(all_gather(c, 3 * n, false));
+        TRY(all_gather(c, 3 * n, true));
         TRY(reduce_scatter(c, n));
         TRY(all_to_all(c, n));
-        TRY(broadcast(c, n, false));
+        TRY(broadcast(c, 3 * n, false));
         TRY(on_hosts(c, n));
     }
     TRY(agree(c));
@@ -280,12 +282,18 @@ static Status dies(Job *j) { return wait_in_vain(j, die); }
 static Status stalls(Job *j) { return wait_in_vain(j, stop); }
 static Status exits(Job *j) { return wait_in_vain(j, leave); }
 
+/* Signals do not end it. */
+static void sleep_through(void)
+{
+    for (int i = 0; i < 300; i++) usleep(100000);
+}
+
 /* A rank dies while the others make no call. */
 static Status dies_alone(Job *j)
 {
     TRY(comm_barrier(j->comm, "start"));
     if (wrong(j)) die();
-    for (int i = 0; i < 300; i++) usleep(100000); /* signals do not end it */
+    sleep_through();
     return FAIL(ERR_BUG, "not reached");
 }
 
@@ -313,12 +321,37 @@ static Status name(Job *j)
     return FAIL(ERR_BUG, "not reached");
 }
 
+/* Data must not be touched: ranks compare before they move any. */
 static Status length(Job *j)
 {
-    float x[5] = {0};
+    float x[5] = {1, 2, 3, 4, 5};
     TRY(comm_attach(j->comm, j->device));
-    TRY(comm_all_reduce(j->comm, "gradients", x, wrong(j) ? 4 : 5));
+    Status s = comm_all_reduce(j->comm, "gradients", x, wrong(j) ? 4 : 5);
+    for (int i = 0; i < 5; i++) EXPECT(x[i] == (float)(i + 1), "x[%d] became %g", i, x[i]);
+    TRY(s);
     return FAIL(ERR_BUG, "not reached");
+}
+
+static void stop_self(int number)
+{
+    (void)number;
+    raise(SIGSTOP);
+}
+
+/* A rank is stopped within a collective that it has reached: in long ones, one after the other. */
+static Status midway(Job *j)
+{
+    size_t n = 1 << 23;
+    float *x = fill(n, comm_rank(j->comm), 0);
+    struct itimerval soon = {.it_value = {.tv_usec = 300000}};
+    signal(SIGALRM, stop_self);
+    TRY(comm_attach(j->comm, j->device));
+    TRY(comm_barrier(j->comm, "start"));
+    if (wrong(j)) setitimer(ITIMER_REAL, &soon, NULL);
+    Status s = OK;
+    while (!s) s = comm_all_reduce(j->comm, "gradients", x, n);
+    free(x);
+    return s;
 }
 
 static Status root(Job *j)
@@ -368,6 +401,14 @@ static Status slow(Job *j)
     return OK;
 }
 
+/* A rank that is there and never joins. */
+static Status absent(Job *j)
+{
+    if (j->place.rank == j->number) sleep_through();
+    else TRY(comm_open(&j->comm, &j->place, 1, j->log));
+    return FAIL(ERR_BUG, "not reached");
+}
+
 /* For the tests of comm_place(): what it found. */
 static Status place(Job *j)
 {
@@ -398,18 +439,20 @@ static const struct {
     {"ends_early", true, ends_early},
     {"stops", true, stops},
     {"slow", true, slow},
+    {"midway", true, midway},
+    {"absent", false, absent},
 };
 
-static Status run(Job *j, const char *name, Log *log)
+static Status run(Job *j, const char *name)
 {
     TRY(comm_place(&j->place));
-    log_mute(log, j->place.rank > 0);
+    log_mute(j->log, j->place.rank > 0);
     for (size_t i = 0; i < sizeof scenario / sizeof *scenario; i++) {
         if (strcmp(scenario[i].name, name)) continue;
         if (!scenario[i].joins) return scenario[i].run(j);
         const char *limit = getenv("LIMIT");
-        TRY(comm_open(&j->comm, &j->place, limit ? atoi(limit) : 30, log));
-        TRY(device_open(&j->device, "cpu", "fp32", 1, log));
+        TRY(comm_open(&j->comm, &j->place, limit ? atoi(limit) : 30, j->log));
+        TRY(device_open(&j->device, "cpu", "fp32", 1, j->log));
         TRY(scenario[i].run(j));
         if (j->place.rank == 0) puts("ok");
         return OK;
@@ -422,8 +465,8 @@ int main(int argc, char **argv)
     CHECK(argc >= 2);
     signal_install();
     Log *log = log_new(true);
-    Job j = {.number = argc > 2 ? atoi(argv[2]) : 0};
-    Status s = run(&j, argv[1], log);
+    Job j = {.number = argc > 2 ? atoi(argv[2]) : 0, .log = log};
+    Status s = run(&j, argv[1]);
     comm_abort(j.comm, s);
     if (!j.comm) log_mute(log, false);
     Status closed = comm_close(j.comm);

@@ -60,4 +60,13 @@ mpi 'stalls 1' 2
 [ $code = 6 ] || fail "$job: $code"
 within 25000 # the limit is 1 s, and 30 s where it is not heeded
 says "rank 1 $h did not reach all-reduce \"gradients\", in which others have waited for 1 s;.*"
+mpi 'midway 1' 2
+[ $code = 6 ] || fail "$job: $code"
+within 25000
+# but for the moment between two of them
+says "rank (0 $h: all-reduce \"gradients\" has not ended within 1 s; nothing has been heard of rank 1 $h for [0-9]+ s|1 $h did not reach .*)"
+mpi 'absent 1' 2
+[ $code = 6 ] || fail "$job: $code"
+within 15000 # it would end after 30 s
+says "MPI: not all ranks came within 1 s"
 exit $failed
