@@ -15,6 +15,7 @@
 typedef struct {
     Store *store;
     Wire rank[2];
+    int port;
 } Job;
 
 /* The next frame that is no beat; its text or data goes to text. */
@@ -49,13 +50,13 @@ static void say(Wire *w, Frame f, const char *data)
 static Job begin(int seconds)
 {
     Job j = {0};
-    int port = 0, fd;
+    int fd;
     char token[HASH_TEXT], none[8];
     hash_bytes(token, "test", 4);
-    assert_int_equal(store_open(&j.store, 2, seconds, &port, token, &fd), OK);
+    assert_int_equal(store_open(&j.store, 2, seconds, &j.port, token, &fd), OK);
     for (int r = 0; r < 2; r++) {
         Hello own = hello_of(token, r, 2), stores;
-        j.rank[r] = (Wire){.fd = r ? wire_dial("127.0.0.1", port, 5) : fd};
+        j.rank[r] = (Wire){.fd = r ? wire_dial("127.0.0.1", j.port, 5) : fd};
         assert_true(j.rank[r].fd >= 0);
         wire_put_hello(&j.rank[r], &own);
         assert_true(wire_flush(&j.rank[r]));
@@ -167,12 +168,36 @@ static void late_at_a_call_and_at_the_end(void **state)
     wire_close(&one);
 }
 
+/* A rank of another job that dials this port gets no answer, not even where its number is free. */
+static void another_jobs_rank(void **state)
+{
+    (void)state;
+    char token[HASH_TEXT], none[8];
+    Job j = begin(20);
+    hash_bytes(token, "other", 5);
+    Hello own = hello_of(token, 1, 2);
+    Wire w = {.fd = wire_dial("127.0.0.1", j.port, 5)};
+    wire_put_hello(&w, &own);
+    assert_true(wire_flush(&w));
+    poll(&(struct pollfd){w.fd, POLLIN, 0}, 1, 20000);
+    assert_false(wire_read(&w)); /* closed */
+    assert_true(w.in.begin == w.in.end);
+    wire_close(&w);
+    for (int r = 0; r < 2; r++) say(&j.rank[r], barrier, NULL);
+    for (int r = 0; r < 2; r++)
+        assert_int_equal(next(&j.rank[r], none, sizeof none).kind, FRAME_REPLY);
+    for (int r = 0; r < 2; r++) say(&j.rank[r], (Frame){.kind = FRAME_BYE}, NULL);
+    store_close(j.store);
+    for (int r = 0; r < 2; r++) wire_close(&j.rank[r]);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_that_break_the_rules),
         cmocka_unit_test(bytes_that_are_no_frames),
         cmocka_unit_test(torn_frame),
+        cmocka_unit_test(another_jobs_rank),
         cmocka_unit_test(late_at_a_call_and_at_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
