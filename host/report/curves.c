@@ -62,7 +62,8 @@ static Curve roc_curve(const Predictions *p, const Ranking *rank, double thresho
     return c;
 }
 
-/* Steps, as average precision sums them: from each recall to the next at the next precision. */
+/* Steps, as average precision sums them: from each recall to the next at the next precision. At one
+ * recall false alarms lead down; a threshold may lie there. */
 static Curve precision_curve(const Predictions *p, const Ranking *rank, double threshold)
 {
     Curve c = curve_new(2 * rank->n);
@@ -73,10 +74,8 @@ static Curve precision_curve(const Predictions *p, const Ranking *rank, double t
         hit += rank->film[i].label;
         if (!rank->film[i].last) continue;
         double recall = (double)hit / p->n_positives, precision = (double)hit / (i + 1);
-        if (recall > before) {
-            curve_add(&c, before, precision);
-            curve_add(&c, recall, precision);
-        }
+        if (recall > before) curve_add(&c, before, precision);
+        curve_add(&c, recall, precision);
         before = recall;
         if (rank->score[rank->film[i].film] >= threshold) {
             c.x_at = recall;

@@ -153,7 +153,7 @@ Status section_timeline(Text *t, const Run *r)
     cut_gaps(&l);
     double share = busy_share(&l, &ranks);
     html_para(t, NULL,
-              "%d rank%s; they worked on stages %s %% of the time shown. Bars in the second colour "
+              "%d rank%s worked on stages %s %% of the time shown. Bars in the second colour "
               "ended before the stage was complete. Starts that were killed are not shown%s.",
               ranks, ranks == 1 ? "" : "s", figure(100 * share, 0).s,
               l.n_cut ? "; dashed lines are where idle time was left out" : "");

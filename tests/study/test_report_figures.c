@@ -8,19 +8,47 @@
 
 /* ---- curves --------------------------------------------------------------------------- */
 
-/* Area under the drawn line of a class in the plot with this id, in its frame of 0..1 by 0..1. */
-static double drawn_area(const char *page, const char *plot, const char *line)
+/* Behind `what` of the plot with this id. */
+static const char *in_plot(const char *page, const char *plot, const char *what)
 {
-    enum { LEFT = 58, SIDE = 386, BOTTOM = 12 + SIDE };
     char find[64];
     snprintf(find, sizeof find, "aria-labelledby=\"%s-t", plot);
     const char *c = strstr(page, find);
     assert_non_null(c);
-    snprintf(find, sizeof find, "<path class=\"line %s\" d=\"M", line);
-    c = strstr(c, find);
+    c = strstr(c, what);
     assert_non_null(c);
+    return c + strlen(what);
+}
+
+/* The disc of a class's threshold lies on its line, whose pieces run along an axis. */
+static void disc_is_on_steps(const char *page, const char *plot, int class)
+{
+    char what[64];
+    double at_x, at_y, x, y, x_before = 0, y_before = 0;
+    bool on = false;
+    snprintf(what, sizeof what, "<circle class=\"dot c%d\" cx=\"", class);
+    const char *c = in_plot(page, plot, what);
+    assert_int_equal(sscanf(c, "%lf\" cy=\"%lf", &at_x, &at_y), 2);
+    snprintf(what, sizeof what, "<path class=\"line c%d%s\" d=\"", class, class ? " dashed" : "");
+    c = in_plot(page, plot, what);
+    for (int i = 0, n; sscanf(c, "%*[ML]%lf %lf%n", &x, &y, &n) == 2; i++, c += n) {
+        double off = fmax(fmax(fmin(x, x_before) - at_x, at_x - fmax(x, x_before)),
+                          fmax(fmin(y, y_before) - at_y, at_y - fmax(y, y_before)));
+        on |= i && off < .11; /* two roundings to a tenth */
+        x_before = x;
+        y_before = y;
+    }
+    if (!on) fail_msg("%s: the disc at %g, %g is not on line %d", plot, at_x, at_y, class);
+}
+
+/* Area under the drawn line of a class in the plot with this id, in its frame of 0..1 by 0..1. */
+static double drawn_area(const char *page, const char *plot, const char *line)
+{
+    enum { LEFT = 58, SIDE = 386, BOTTOM = 12 + SIDE };
+    char what[64];
+    snprintf(what, sizeof what, "<path class=\"line %s\" d=\"", line);
+    const char *c = in_plot(page, plot, what);
     double area = 0, x, y, x_before = 0, y_before = 0;
-    c += strlen(find) - 1;
     for (int i = 0, n; sscanf(c, "%*[ML]%lf %lf%n", &x, &y, &n) == 2; i++, c += n) {
         if (i) area += (x - x_before) * ((BOTTOM - y) + (BOTTOM - y_before)) / 2;
         else assert_true(fabs(x - LEFT) < .1);
@@ -55,6 +83,7 @@ static void curves_have_the_right_area(void **state)
                auprc = number_of(json_object_get(metrics, "auprc"), "value");
         assert_true(fabs(drawn_area(page, roc, line) - auroc) < 2.5 * unit);
         assert_true(fabs(drawn_area(page, pr, line) - auprc) < (2 + EXAMPLE_TEST / 2) * unit);
+        disc_is_on_steps(page, pr, k);
     }
     json_decref(all);
     free(page);
@@ -179,7 +208,7 @@ static void timeline_shows_who_ran_when(void **state)
                 "[{\"began\":1020,\"ended\":1100,\"rank\":2,\"ranks\":2,\"how\":\"stopped\"},"
                 "{\"began\":4700,\"ended\":4760,\"rank\":0,\"ranks\":4,\"how\":\"done\"}]");
     page = make_page(f);
-    must_hold(page, "4 ranks; they worked on stages 66 % of the time shown."); /* 420 of 640 */
+    must_hold(page, "4 ranks worked on stages 66 % of the time shown."); /* 420 of 640 */
     must_hold(page,
               "ldm-0: 20.0 to 100.0, ranks 2\u20133. ldm-0: 100.0 to 160.0, ranks 0\u20133. ");
     must_hold(page, "idle time was left out");
