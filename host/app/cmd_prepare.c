@@ -10,8 +10,8 @@ static const Option option[] = {
      "256"},
     {"train-share", "S", "of the films, by patients", "0.7"},
     {"val-share", "S", "of the films, by patients", "0.1"},
-    {"pool-share", "S", "of the films, by patients, for models that precede the study's; what is left tests",
-     "0"},
+    {"pool-share", "S",
+     "of the films, by patients, for models that precede the study's; what is left tests", "0"},
     {"train-ratio", "R",
      "normal films per film of each disease in train and val, by leaving out "
      "diseased patients; 0 keeps all",
