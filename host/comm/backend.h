@@ -38,6 +38,9 @@ struct Comm {
     uint64_t agreed_at;      /* seq after it */
 };
 
+#if EQ_CUDA
+extern const CommBackend comm_nccl;
+#endif
 #if EQ_MPI
 extern const CommBackend comm_mpi;
 bool mpi_started(const CommPlace *p);        /* by Open MPI's mpirun, or by srun with PMIx */

@@ -167,8 +167,14 @@ void comm_abort(Comm *c, Status why)
 
 static Status choose_backend(Comm *c, const Device *d)
 {
-    if (device_is_gpu(d))
-        return FAIL(ERR_USAGE, "%d ranks on GPUs: this build moves nothing between GPUs", c->size);
+#if EQ_CUDA
+    if (device_is_gpu(d)) {
+        c->kind = &comm_nccl;
+        return OK;
+    }
+#else
+    (void)d;
+#endif
 #if EQ_MPI
     if (!c->mpi)
         return FAIL(ERR_USAGE,
@@ -184,12 +190,10 @@ static Status choose_backend(Comm *c, const Device *d)
 Status comm_attach(Comm *c, Device *d)
 {
     CHECK(c->world && !c->device);
-    if (c->size > 1) {
-        TRY(comm_agree(c, "device of the ranks", choose_backend(c, d)));
-        TRY(c->kind->attach(c));
-    }
     c->device = d;
-    return OK;
+    if (c->size == 1) return OK;
+    TRY(comm_agree(c, "device of the ranks", choose_backend(c, d)));
+    return c->kind->attach(c);
 }
 
 Status comm_split(Comm **out, Comm *c, int color)

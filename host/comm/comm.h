@@ -49,7 +49,8 @@ Status comm_split(Comm **part, Comm *c, int color);
 int    comm_rank(const Comm *c);                     /* 0 where c is NULL */
 int    comm_size(const Comm *c);                     /* 1 where c is NULL */
 
-/* Device memory. sum: in an order that the library chooses. */
+/* Device memory. sum: in an order that the library chooses. On a GPU only enqueued: where the job fails meanwhile
+ * the memory holds anything, and the next call says so. */
 Status comm_all_reduce(Comm *c, const char *what, float *data, size_t count);
 /* to: [size][bytes], from: [bytes], of every rank in its order; in place where from is its own part of to. */
 Status comm_all_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes);

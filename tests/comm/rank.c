@@ -13,7 +13,6 @@
 
 typedef struct {
     Comm *comm;
-    Device *device;
     CommPlace place;
     int number; /* of the command line */
     Log *log;
@@ -54,10 +53,29 @@ static float *poison(size_t n)
         if (!(cond)) return FAIL(ERR_BUG, __VA_ARGS__);                                            \
     } while (0)
 
+/* The device's copy of an array, which collectives take; and back again, waiting for them. */
+static Device *device;
+
+static void *there(const void *host, size_t bytes)
+{
+    void *p;
+    CHECK(!device_alloc(device, &p, bytes + 1, "an array") && !device_write(device, p, host, bytes));
+    return p;
+}
+
+static Status back(Comm *c, void *host, void *p, size_t bytes)
+{
+    Status s = device_read(device, host, p, bytes);
+    device_release(device, p);
+    if (!s && device_is_gpu(device)) s = comm_barrier(c, "reading"); /* the job may have failed */
+    return s;
+}
+
 static Status all_reduce(Comm *c, size_t n)
 {
-    float *x = fill(n, comm_rank(c), 0);
-    TRY(comm_all_reduce(c, "sums", x, n));
+    float *x = fill(n, comm_rank(c), 0), *d = there(x, n * sizeof *x);
+    TRY(comm_all_reduce(c, "sums", d, n));
+    TRY(back(c, x, d, n * sizeof *x));
     for (size_t i = 0; i < n; i++)
         EXPECT(x[i] == sum(comm_size(c), i, 0), "all-reduce of %zu: [%zu] is %g", n, i, x[i]);
     free(x);
@@ -68,15 +86,18 @@ static Status all_reduce(Comm *c, size_t n)
 static Status all_gather(Comm *c, size_t n, bool in_place)
 {
     int size = comm_size(c), me = comm_rank(c);
-    char *to = (char *)poison(n * (size_t)size), *own = to + n * (size_t)me;
+    char *to = (char *)poison(n * (size_t)size);
     float *x = fill(n, me, 1);
-    if (in_place) memcpy(own, x, n);
-    TRY(comm_all_gather(c, "parts", to, in_place ? own : (char *)x, n));
+    if (in_place) memcpy(to + n * (size_t)me, x, n);
+    char *dx = there(x, n), *dto = there(to, n * (size_t)size);
+    TRY(comm_all_gather(c, "parts", dto, in_place ? dto + n * (size_t)me : dx, n));
+    TRY(back(c, to, dto, n * (size_t)size));
     for (int r = 0; r < size; r++) {
         float *y = fill(n, r, 1);
         EXPECT(!memcmp(to + n * (size_t)r, y, n), "all-gather of %zu: part %d", n, r);
         free(y);
     }
+    device_release(device, dx);
     free(to);
     free(x);
     return OK;
@@ -86,10 +107,13 @@ static Status reduce_scatter(Comm *c, size_t n)
 {
     size_t size = (size_t)comm_size(c), me = (size_t)comm_rank(c);
     float *from = fill(n * size, (int)me, 2), *to = poison(n);
-    TRY(comm_reduce_scatter(c, "shards", to, from, n));
+    float *dfrom = there(from, n * size * sizeof *from), *dto = there(to, n * sizeof *to);
+    TRY(comm_reduce_scatter(c, "shards", dto, dfrom, n));
+    TRY(back(c, to, dto, n * sizeof *to));
     for (size_t i = 0; i < n; i++)
         EXPECT(to[i] == sum((int)size, me * n + i, 2), "reduce-scatter of %zu: [%zu] is %g", n, i,
                to[i]);
+    device_release(device, dfrom);
     free(from);
     free(to);
     return OK;
@@ -98,12 +122,16 @@ static Status reduce_scatter(Comm *c, size_t n)
 static Status all_to_all(Comm *c, size_t n)
 {
     int size = comm_size(c), me = comm_rank(c);
-    float *from = fill(n * (size_t)size, me, 3), *to = poison(n * (size_t)size);
-    TRY(comm_all_to_all(c, "exchange", to, from, n * sizeof *to));
+    size_t all = n * (size_t)size;
+    float *from = fill(all, me, 3), *to = poison(all);
+    float *dfrom = there(from, all * sizeof *from), *dto = there(to, all * sizeof *to);
+    TRY(comm_all_to_all(c, "exchange", dto, dfrom, n * sizeof *to));
+    TRY(back(c, to, dto, all * sizeof *to));
     for (int r = 0; r < size; r++)
         for (size_t i = 0; i < n; i++)
             EXPECT(to[(size_t)r * n + i] == value(r, (size_t)me * n + i, 3),
                    "all-to-all of %zu: part %d [%zu]", n, r, i);
+    device_release(device, dfrom);
     free(from);
     free(to);
     return OK;
@@ -113,8 +141,13 @@ static Status broadcast(Comm *c, size_t n, bool host)
 {
     for (int root = 0; root < comm_size(c); root++) {
         float *x = comm_rank(c) == root ? fill(n, root, 4) : poison(n), *y = fill(n, root, 4);
-        TRY(host ? comm_host_broadcast(c, "weights", x, n, root)
-                 : comm_broadcast(c, "weights", x, n, root));
+        if (host) {
+            TRY(comm_host_broadcast(c, "weights", x, n, root));
+        } else {
+            void *d = there(x, n);
+            TRY(comm_broadcast(c, "weights", d, n, root));
+            TRY(back(c, x, d, n));
+        }
         EXPECT(!memcmp(x, y, n), "broadcast of %zu from %d", n, root);
         free(x);
         free(y);
@@ -196,7 +229,7 @@ static Status every(Comm *c)
 
 static Status collectives(Job *j)
 {
-    TRY(comm_attach(j->comm, j->device));
+    TRY(comm_attach(j->comm, device));
     return every(j->comm);
 }
 
@@ -205,7 +238,7 @@ static Status split(Job *j)
 {
     Comm *half, *alone;
     int me = comm_rank(j->comm), n = comm_size(j->comm);
-    TRY(comm_attach(j->comm, j->device));
+    TRY(comm_attach(j->comm, device));
     TRY(comm_split(&half, j->comm, me % 2));
     EXPECT(comm_rank(half) == me / 2 && comm_size(half) == (n + 1 - me % 2) / 2, "half: %d of %d",
            comm_rank(half), comm_size(half));
@@ -240,14 +273,17 @@ static Status wait_in_vain(Job *j, void (*what)(void))
 {
     float x[5] = {0};
     TRY(comm_barrier(j->comm, "start"));
-    bool device = getenv("OMPI_COMM_WORLD_SIZE") != NULL;
-    if (device) {
-        TRY(comm_attach(j->comm, j->device));
-        TRY(comm_all_reduce(j->comm, "gradients", x, 5));
+    bool moves = device_is_gpu(device) || getenv("OMPI_COMM_WORLD_SIZE");
+    float *d = there(x, sizeof x);
+    if (moves) {
+        TRY(comm_attach(j->comm, device));
+        TRY(comm_all_reduce(j->comm, "gradients", d, 5));
     }
     if (wrong(j)) what();
-    if (device) TRY(comm_all_reduce(j->comm, "gradients", x, 5));
+    if (moves) TRY(comm_all_reduce(j->comm, "gradients", d, 5));
     else TRY(comm_barrier(j->comm, "gradients"));
+    TRY(device_sync(device));
+    TRY(comm_barrier(j->comm, "gradients"));
     return FAIL(ERR_BUG, "not reached");
 }
 
@@ -288,6 +324,10 @@ static void sleep_through(void)
     for (int i = 0; i < 300; i++) usleep(100000);
 }
 
+/* Nothing goes wrong but on the GPUs. */
+static void go_on(void) {}
+static Status gpu_lost(Job *j) { return wait_in_vain(j, go_on); }
+
 /* A rank dies while the others make no call. */
 static Status dies_alone(Job *j)
 {
@@ -324,10 +364,14 @@ static Status name(Job *j)
 /* Data must not be touched: ranks compare before they move any. */
 static Status length(Job *j)
 {
-    float x[5] = {1, 2, 3, 4, 5};
-    TRY(comm_attach(j->comm, j->device));
-    Status s = comm_all_reduce(j->comm, "gradients", x, wrong(j) ? 4 : 5);
-    for (int i = 0; i < 5; i++) EXPECT(x[i] == (float)(i + 1), "x[%d] became %g", i, x[i]);
+    float x[5] = {1, 2, 3, 4, 5}, *d = there(x, sizeof x);
+    TRY(comm_attach(j->comm, device));
+    Status s = comm_all_reduce(j->comm, "gradients", d, wrong(j) ? 4 : 5);
+    if (device_is_gpu(device)) { /* it was only enqueued, and the memory may hold anything */
+        TRY(device_sync(device));
+        return comm_barrier(j->comm, "gradients");
+    }
+    for (int i = 0; i < 5; i++) EXPECT(d[i] == (float)(i + 1), "d[%d] became %g", i, d[i]);
     TRY(s);
     return FAIL(ERR_BUG, "not reached");
 }
@@ -345,7 +389,7 @@ static Status midway(Job *j)
     float *x = fill(n, comm_rank(j->comm), 0);
     struct itimerval soon = {.it_value = {.tv_usec = 300000}};
     signal(SIGALRM, stop_self);
-    TRY(comm_attach(j->comm, j->device));
+    TRY(comm_attach(j->comm, device));
     TRY(comm_barrier(j->comm, "start"));
     if (wrong(j)) setitimer(ITIMER_REAL, &soon, NULL);
     Status s = OK;
@@ -430,6 +474,7 @@ static const struct {
     {"dies_alone", true, dies_alone},
     {"stalls", true, stalls},
     {"exits", true, exits},
+    {"gpu_lost", true, gpu_lost},
     {"fails", true, fails},
     {"agrees", true, agrees},
     {"name", true, name},
@@ -443,6 +488,16 @@ static const struct {
     {"absent", false, absent},
 };
 
+/* GPU="cuda:": the one of the rank's number on this host; "cuda:0" is that. */
+static Status open_device(const Job *j)
+{
+    const char *gpu = getenv("GPU");
+    char which[16] = "cpu";
+    if (gpu && strlen(gpu) == 5) snprintf(which, sizeof which, "%s%d", gpu, j->place.local);
+    else if (gpu) snprintf(which, sizeof which, "%s", gpu);
+    return device_open(&device, which, "fp32", 1, j->log);
+}
+
 static Status run(Job *j, const char *name)
 {
     TRY(comm_place(&j->place));
@@ -452,7 +507,7 @@ static Status run(Job *j, const char *name)
         if (!scenario[i].joins) return scenario[i].run(j);
         const char *limit = getenv("LIMIT");
         TRY(comm_open(&j->comm, &j->place, limit ? atoi(limit) : 30, j->log));
-        TRY(device_open(&j->device, "cpu", "fp32", 1, j->log));
+        TRY(open_device(j));
         TRY(scenario[i].run(j));
         if (j->place.rank == 0) puts("ok");
         return OK;
@@ -472,7 +527,7 @@ int main(int argc, char **argv)
     Status closed = comm_close(j.comm);
     if (!s) s = closed;
     if (s && !status_said()) log_failure(log, status_message(), status_trace_text());
-    device_close(j.device);
+    device_close(device);
     log_free(log);
     return (int)s;
 }
