@@ -2,12 +2,10 @@
  *
  * Activations are NHWC, our weights [k,r,s,c] ("ohwi"); the primitive chooses its own layout of
  * the weights ("any": plain layouts cost up to three quarters of the speed), and a reorder
- * stands between. oneDNN 2 and 3 differ in how descriptors are made: section "versions", the
- * only place that knows.
+ * stands between.
  */
-#include "prims.h"
+#include "dnnl_versions.h"
 #include <omp.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +26,7 @@ typedef struct {
     dnnl_memory_t packed, pad;     /* weights in the primitive's layout; its scratchpad    */
     size_t packed_bytes, pad_bytes;
     size_t rows, c;                   /* of x where it must be gathered, else 0 */
+    size_t apart;                     /* floats of y where we add it to y ourselves, else 0 */
     enum { UNKNOWN, NO, YES } by_row; /* a row or image has the same bits in any number of them */
 } Prim;
 
@@ -51,71 +50,6 @@ static Status failed(dnnl_status_t code, const char *what)
         if (code_) return failed(code_, #call);                                                    \
     } while (0)
 
-/* ---- versions --------------------------------------------------------------------------- */
-
-#if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t Desc;
-typedef const_dnnl_memory_desc_t DescRef;
-#define REF(d) (d)
-#define desc_by_tag dnnl_memory_desc_create_with_tag
-#define desc_by_strides dnnl_memory_desc_create_with_strides
-#define append_sum(ops) dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef)
-static void desc_free(Desc *d)
-{
-    if (*d) dnnl_memory_desc_destroy(*d);
-}
-#else
-typedef dnnl_memory_desc_t Desc;
-typedef const dnnl_memory_desc_t *DescRef;
-#define REF(d) (&(d))
-#define desc_by_tag dnnl_memory_desc_init_by_tag
-#define desc_by_strides dnnl_memory_desc_init_by_strides
-#define append_sum(ops) dnnl_post_ops_append_sum(ops, 1)
-static void desc_free(Desc *d) { (void)d; }
-#endif
-
-static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, Pass pass, const ConvShape *a, DescRef x,
-                               DescRef w, DescRef b, DescRef y, dnnl_primitive_desc_t hint,
-                               dnnl_primitive_attr_t attr, const struct Dnnl *d)
-{
-    const dnnl_dims_t stride = {a->stride, a->stride}, low = {a->top, a->left},
-                      high = {a->bottom, a->right};
-    const dnnl_alg_kind_t how = dnnl_convolution_direct;
-#if DNNL_VERSION_MAJOR >= 3
-    const dnnl_dims_t dense = {0, 0};
-    if (pass == PASS_DX)
-        return dnnl_convolution_backward_data_primitive_desc_create(
-            pd, d->engine, how, x, w, y, stride, dense, low, high, hint, attr);
-    if (pass == PASS_DW)
-        return dnnl_convolution_backward_weights_primitive_desc_create(
-            pd, d->engine, how, x, w, b, y, stride, dense, low, high, hint, attr);
-    return dnnl_convolution_forward_primitive_desc_create(
-        pd, d->engine, dnnl_forward_training, how, x, w, b, y, stride, dense, low, high, attr);
-#else
-    dnnl_convolution_desc_t c;
-    dnnl_status_t code =
-        pass == PASS_DX
-            ? dnnl_convolution_backward_data_desc_init(&c, how, x, w, y, stride, low, high)
-        : pass == PASS_DW
-            ? dnnl_convolution_backward_weights_desc_init(&c, how, x, w, b, y, stride, low, high)
-            : dnnl_convolution_forward_desc_init(&c, dnnl_forward_training, how, x, w, b, y, stride,
-                                                 low, high);
-    return code ? code : dnnl_primitive_desc_create(pd, &c, attr, d->engine, hint);
-#endif
-}
-
-static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, DescRef x, DescRef w, DescRef b,
-                                 DescRef y, dnnl_primitive_attr_t attr, const struct Dnnl *d)
-{
-#if DNNL_VERSION_MAJOR >= 3
-    return dnnl_matmul_primitive_desc_create(pd, d->engine, x, w, b, y, attr);
-#else
-    dnnl_matmul_desc_t m;
-    dnnl_status_t code = dnnl_matmul_desc_init(&m, x, w, b, y);
-    return code ? code : dnnl_primitive_desc_create(pd, &m, attr, d->engine, NULL);
-#endif
-}
-
 /* ---- making ----------------------------------------------------------------------------- */
 
 static void prim_free(Prim *p)
@@ -130,14 +64,19 @@ static void prim_free(Prim *p)
     free(p);
 }
 
+static const char *impl_of(dnnl_primitive_desc_t pd)
+{
+    const char *name = "";
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name);
+    return name;
+}
+
 /* The primitive of pd, whose operands the caller has as own[]. */
 static Status prim_finish(Prim *p, dnnl_primitive_desc_t pd, const Desc own[N_ARG],
                           const struct Dnnl *d)
 {
-    const char *name = "";
     DO(dnnl_primitive_create(&p->run, pd));
-    DO(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name));
-    if (p->key.kind == MATMUL) p->by_row = !strncmp(name, "brg", 3) ? YES : NO;
+    if (p->key.kind == MATMUL) p->by_row = !strncmp(impl_of(pd), "brg", 3) ? YES : NO;
     for (int i = 0; i < N_ARG; i++)
         if (i != B || p->key.bias)
             DO(dnnl_memory_create(&p->arg[i], REF(own[i]), d->engine, DNNL_MEMORY_NONE));
@@ -158,6 +97,10 @@ static Status prim_finish(Prim *p, dnnl_primitive_desc_t pd, const Desc own[N_AR
     dnnl_primitive_desc_destroy(r);
     return code ? failed(code, "reorder of weights") : OK;
 }
+
+/* Whether a primitive that adds into y has summed its own products before: others, those for AVX2 among
+ * them, start from y, and their long sum is one. */
+static bool sums_first(dnnl_primitive_desc_t pd) { return !strncmp(impl_of(pd), "brg", 3); }
 
 static Status conv_make(Prim *p, const ConvShape *a, const struct Dnnl *d)
 {
@@ -181,9 +124,17 @@ static Status conv_make(Prim *p, const ConvShape *a, const struct Dnnl *d)
     DescRef bias = p->key.bias ? REF(own[B]) : NULL;
     if (!code && pass != PASS_FWD)
         code = conv_desc(&forward, PASS_FWD, a, REF(own[X]), REF(any), bias, REF(own[Y]), NULL,
-                         attr, d);
+                         attr, d->engine);
     if (!code)
-        code = conv_desc(&pd, pass, a, REF(own[X]), REF(any), bias, REF(own[Y]), forward, attr, d);
+        code = conv_desc(&pd, pass, a, REF(own[X]), REF(any), bias, REF(own[Y]), forward, attr,
+                         d->engine);
+    if (!code && p->key.add && !sums_first(pd)) {
+        dnnl_primitive_desc_destroy(pd);
+        pd = NULL;
+        code = conv_desc(&pd, pass, a, REF(own[X]), REF(any), bias, REF(own[Y]), NULL, d->attr,
+                         d->engine);
+        p->apart = (size_t)(a->n * rows * columns) * (size_t)a->k;
+    }
     if (p->key.of) {
         p->rows = (size_t)a->n * (size_t)a->h * (size_t)a->w;
         p->c = (size_t)a->c;
@@ -211,7 +162,7 @@ static Status matmul_make(Prim *p, const MatmulShape *a, const struct Dnnl *d)
     if (!code) code = desc_by_tag(&own[Y], 2, y, dnnl_f32, dnnl_ab);
     if (!code)
         code = matmul_desc(&pd, REF(own[X]), REF(own[W]), p->key.bias ? REF(own[B]) : NULL,
-                           REF(own[Y]), p->key.add ? d->adding : d->attr, d);
+                           REF(own[Y]), p->key.add ? d->adding : d->attr, d->engine);
     Status s = code ? failed(code, "matrix product") : prim_finish(p, pd, own, d);
     if (pd) dnnl_primitive_desc_destroy(pd);
     for (int i = 0; i < N_ARG; i++) desc_free(&own[i]);
@@ -317,11 +268,17 @@ static void gather(float *to, const float *x, size_t rows, size_t c, size_t of)
     for (size_t r = 0; r < rows; r++) memcpy(to + r * c, x + r * of, c * sizeof *to);
 }
 
+static void add_to(float *y, const float *x, size_t n)
+{
+#pragma omp parallel for if (n >= PARALLEL_MIN)
+    for (size_t i = 0; i < n; i++) y[i] += x[i];
+}
+
 static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
 {
     bool dx = p->key.kind == PASS_DX, dw = p->key.kind == PASS_DW;
     size_t packed = (p->packed_bytes + 63) / 64 * 64, part = (p->rows * p->c + 15) / 16 * 64;
-    size_t bytes = packed + part + p->pad_bytes + 64;
+    size_t sums = (p->apart + 15) / 16 * 64, bytes = packed + part + sums + p->pad_bytes + 64;
     char *room = stream_scratch(s, bytes);
     if (!room) return FAIL(ERR_SPACE, "no memory for %zu bytes of scratch", bytes);
     for (int i = 0; i < N_ARG; i++)
@@ -332,7 +289,9 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
         gather(x, data[X], p->rows, p->c, (size_t)p->key.of);
         TRY(point_to(p->arg[X], x));
     }
-    TRY(point_to(p->pad, room + packed + part));
+    float *own = (float *)(void *)(room + packed + part);
+    if (sums) TRY(point_to(p->arg[Y], own));
+    TRY(point_to(p->pad, room + packed + part + sums));
 
     dnnl_exec_arg_t from_to[] = {{DNNL_ARG_FROM, dw ? p->packed : p->arg[W]},
                                  {DNNL_ARG_TO, dw ? p->arg[W] : p->packed}};
@@ -346,6 +305,7 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
     DO(dnnl_primitive_execute(p->run, s->dnnl->stream, p->arg[B] ? 5 : 4, arg));
     if (p->reorder && dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));
     DO(dnnl_stream_wait(s->dnnl->stream));
+    if (sums) add_to(data[Y], own, p->apart);
     return OK;
 }
 
