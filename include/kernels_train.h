@@ -78,6 +78,11 @@ typedef struct {
 Status cpu_sgd_nesterov(float *value, const float *grad, float *momentum /* zeros at first */,
                         size_t count, Sgd a, Stream *s);
 
+/* Sums of squares are taken by parts of SQUARES elements, and these in their order: who has the
+ * parts only, in whatever hands, gets the same bits. */
+enum { SQUARES = 16384 };
+/* part[i] = sum of squares of elements i * SQUARES to (i + 1) * SQUARES - 1 */
+Status cpu_squares(double *part, const float *x, size_t count, Stream *s);
 /* *sum = sum of x[i]^2; y += a*x; shadow -= (1-decay) * (shadow - x). */
 Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s);
 Status cpu_axpy(float *y, float a, const float *x, size_t count, Stream *s);
@@ -106,6 +111,11 @@ Status cuda_adamw(float *value, const float *grad, float *m, float *v, float *em
 Status cuda_sgd_nesterov(float *value, const float *grad, float *momentum, float *ema /* or NULL */,
                          void *half, size_t count, const UpdateSet *set, const GradNorm *norm,
                          Stream *s);
+Status cuda_squares(double *part, const float *x, size_t count, Stream *s); /* as cpu_squares() */
+/* norm->square = sum over the n parts, each of which is the sum of `sets` numbers, stride apart; or,
+ * add, += */
+Status cuda_sum_squares(GradNorm *norm, bool add, const double *part, int n, int sets,
+                        size_t stride, Stream *s);
 /* norm->square = sum of x[i]^2, or, add, += */
 Status cuda_sq_norm(GradNorm *norm, bool add, const float *x, size_t count, Stream *s);
 Status cuda_grad_norm(GradNorm *norm, const UpdateSet *set, Stream *s); /* the rest of it */

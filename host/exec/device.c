@@ -175,6 +175,16 @@ Status device_feed(Feed *f, void *to, const void *host, size_t bytes)
     return kind->feed ? kind->feed(f, to, host, bytes) : kind->write(f->device, to, host, bytes);
 }
 
+/* ---- work aside ------------------------------------------------------------------------- */
+
+Status device_aside_begin(Device *d)
+{
+    return d->kind->aside_begin ? d->kind->aside_begin(d) : OK;
+}
+
+Status device_aside_end(Device *d) { return d->kind->aside_end ? d->kind->aside_end(d) : OK; }
+Status device_aside_wait(Device *d) { return d->kind->aside_wait ? d->kind->aside_wait(d) : OK; }
+
 /* ---- recordings ------------------------------------------------------------------------- */
 
 bool device_can_record(const Device *d) { return d->kind->record_begin != NULL; }

@@ -48,6 +48,14 @@ Status device_feed_new(Feed **f, Device *d, size_t most_bytes);
 void   device_feed_free(Feed *f);                     /* accepts NULL */
 Status device_feed(Feed *f, void *to, const void *host, size_t bytes);
 
+/* Work beside the rest: what is enqueued between begin and end starts behind all that was enqueued
+ * before it, in the order of its own kind, and runs while what is enqueued later does, which may not
+ * touch the same memory before device_aside_wait(). Does not nest. Where a device has no such way, it
+ * is work like any other. */
+Status device_aside_begin(Device *d);
+Status device_aside_end(Device *d);
+Status device_aside_wait(Device *d);                  /* what is enqueued next waits for all of it */
+
 /* What is enqueued between begin and end is not run but kept, and run by every replay, with the same
  * addresses. For devices that can; the same calls must have been made once before, unrecorded. */
 typedef struct Recording Recording;

@@ -1,5 +1,5 @@
 /* device_cuda.c - one CUDA GPU: a stream on which everything is enqueued in order, a second one for
- * the batches that are copied ahead, recordings as CUDA graphs. */
+ * the batches that are copied ahead, a third for work aside, recordings as CUDA graphs. */
 #include "exec/device_table.h"
 #if EQ_CUDA
 #include <cuda_runtime_api.h>
@@ -17,6 +17,9 @@
 
 typedef struct {
     cudaStream_t ahead; /* of feeds */
+    Stream *aside, *main; /* owned: of work aside; borrowed: the device's, while that is enqueued */
+    cudaEvent_t turn;     /* where the two wait for one another */
+    bool beside;          /* there is work aside that nothing waits for yet */
     cudaEvent_t *mark;  /* owned: [n_mark] */
     int n_mark;
 } Own;
@@ -68,7 +71,9 @@ static Status open_gpu(Device *d, int index, int threads)
     TRY(failed(cudaGetDeviceProperties(&p, index), "device"));
     snprintf(d->text, sizeof d->text, "cuda:%d, %.100s, sm_%d%d", index, p.name, p.major, p.minor);
     TRY(cuda_stream_new(&d->stream));
-    return failed(cudaStreamCreateWithFlags(&own->ahead, cudaStreamNonBlocking), "stream");
+    TRY(failed(cudaStreamCreateWithFlags(&own->ahead, cudaStreamNonBlocking), "stream"));
+    TRY(cuda_stream_new(&own->aside));
+    return failed(cudaEventCreateWithFlags(&own->turn, cudaEventDisableTiming), "event");
 }
 
 static void close_gpu(Device *d)
@@ -76,6 +81,8 @@ static void close_gpu(Device *d)
     Own *own = d->own;
     for (int i = 0; own && i < own->n_mark; i++) cudaEventDestroy(own->mark[i]);
     if (own && own->ahead) cudaStreamDestroy(own->ahead);
+    if (own && own->turn) cudaEventDestroy(own->turn);
+    if (own) cuda_stream_free(own->aside);
     cuda_stream_free(d->stream);
     if (own) free(own->mark);
     free(own);
@@ -209,6 +216,39 @@ static Status run(const Device *d, const Tensor *node)
     return s;
 }
 
+static Status follow(const Own *own, const Stream *first, const Stream *then)
+{
+    TRY(failed(cudaEventRecord(own->turn, cuda_stream_handle(first)), "event"));
+    return failed(cudaStreamWaitEvent(cuda_stream_handle(then), own->turn, 0), "event");
+}
+
+static Status aside_begin(Device *d)
+{
+    Own *own = d->own;
+    CHECK(!own->main);
+    TRY(follow(own, d->stream, own->aside));
+    own->main = d->stream;
+    d->stream = own->aside;
+    own->beside = true;
+    return OK;
+}
+
+static Status aside_end(Device *d)
+{
+    Own *own = d->own;
+    d->stream = own->main;
+    own->main = NULL;
+    return OK;
+}
+
+static Status aside_wait(Device *d)
+{
+    Own *own = d->own;
+    if (!own->beside) return OK;
+    own->beside = false;
+    return follow(own, own->aside, d->stream);
+}
+
 static Status wait_all(Device *d) { return failed(cudaStreamSynchronize(handle(d)), "wait"); }
 
 struct Recording {
@@ -283,6 +323,9 @@ const DeviceTable device_cuda = {.name = "cuda",
                                  .feed_new = feed_new,
                                  .feed_free = feed_free,
                                  .feed = feed,
+                                 .aside_begin = aside_begin,
+                                 .aside_end = aside_end,
+                                 .aside_wait = aside_wait,
                                  .record_begin = record_begin,
                                  .record_end = record_end,
                                  .replay = replay,

@@ -20,6 +20,10 @@ typedef struct {
     Status (*feed_new)(Feed **f, size_t most_bytes); /* of the current device */
     void (*feed_free)(Feed *f);
     Status (*feed)(Feed *f, void *to, const void *host, size_t bytes);
+    /* NULL: none, in order */
+    Status (*aside_begin)(Device *d);
+    Status (*aside_end)(Device *d);
+    Status (*aside_wait)(Device *d);
     /* NULL: it cannot record */
     Status (*record_begin)(Device *d);
     Status (*record_end)(Device *d, Recording **r);

@@ -104,6 +104,7 @@ Status compare_run(Compare *c, const Tensor *node)
     Host h = {.node.data = NULL};
     Device *d = c->device;
     Status s;
+    if (node->op->joint) return device_run(d, node); /* other ranks' part has no twin here */
     TRY_OR(done, s, device_sync(d));
     TRY_OR(done, s, twin_of(&h.node, d, node, false));
     h.node.dtype = node->dtype == DTYPE_I32 ? DTYPE_I32 : DTYPE_F32;

@@ -61,6 +61,26 @@ Status sweep_sq_norm(Device *d, const Update *u, bool add, const float *x, size_
     return OK;
 }
 
+Status sweep_squares(Device *d, double *part, const float *x, size_t count)
+{
+    ON_GPU(d, cuda_squares(part, x, count, device_stream(d)));
+    return cpu_squares(part, x, count, device_stream(d));
+}
+
+Status sweep_sum_squares(Device *d, const Update *u, bool add, const double *part, int n, int sets,
+                         size_t stride)
+{
+    ON_GPU(d, cuda_sum_squares(u->norm, add, part, n, sets, stride, device_stream(d)));
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        double one = 0;
+        for (int k = 0; k < sets; k++) one += part[(size_t)k * stride + (size_t)i];
+        sum += one;
+    }
+    u->norm->square = add ? u->norm->square + sum : sum;
+    return OK;
+}
+
 Status sweep_norm(Device *d, const Update *u)
 {
     ON_GPU(d, cuda_grad_norm(u->norm, u->set, device_stream(d)));
@@ -108,6 +128,12 @@ Status sweep_add(Device *d, float *y, const float *x, size_t count)
 {
     ON_GPU(d, cuda_axpy(y, 1, x, count, device_stream(d)));
     return cpu_axpy(y, 1, x, count, device_stream(d));
+}
+
+Status sweep_scale(Device *d, float *y, double a, size_t count)
+{
+    ON_GPU(d, cuda_scale_shift_fwd(y, y, (float)a, 0, count, DTYPE_F32, device_stream(d)));
+    return cpu_scale_shift_fwd(y, y, (float)a, 0, count, device_stream(d));
 }
 
 Status sweep_halve(Device *d, void *half, const float *x, size_t count)

@@ -25,6 +25,12 @@ void   update_free(Update *u, Device *d);
 
 Status sweep_begin(Device *d, const Update *u); /* after the caller has filled in the first rows */
 Status sweep_sq_norm(Device *d, const Update *u, bool add, const float *x, size_t count);
+/* The same where several hold parts of x: part[i] (device memory) = sum of squares of the i-th SQUARES
+ * elements (kernels_train.h), then the sum over n parts, each the sum of `sets` numbers, stride apart,
+ * of which all but one are 0. Bits are those of sweep_sq_norm(). */
+Status sweep_squares(Device *d, double *part, const float *x, size_t count);
+Status sweep_sum_squares(Device *d, const Update *u, bool add, const double *part, int n, int sets,
+                         size_t stride);
 Status sweep_norm(Device *d, const Update *u);
 Status sweep_read_norm(Device *d, const Update *u, double *norm); /* waits */
 /* half: bf16 copy of value on a GPU, or NULL. Nothing changes where the norm is not finite. */
@@ -36,5 +42,6 @@ Status sweep_sgd(Device *d, const Update *u, float *value, const float *grad, fl
 Status sweep_restore(Device *d, const Update *u, float *y, const float *x, size_t count);
 
 Status sweep_add(Device *d, float *y, const float *x, size_t count);   /* y += x */
+Status sweep_scale(Device *d, float *y, double a, size_t count);       /* y *= a */
 Status sweep_halve(Device *d, void *half, const float *x, size_t count); /* of a GPU: bf16 of x */
 #endif

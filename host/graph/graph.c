@@ -171,6 +171,18 @@ void graph_pin(Tensor *t, void *data)
     t->pinned = true;
 }
 
+void graph_move_behind(Graph *g, const Tensor *after)
+{
+    if (g->error[0]) return;
+    Tensor *t = g->node[g->n - 1];
+    int at = (after->owner ? after->owner->id : after->id) + 1;
+    while (at < g->n && g->node[at]->owner) at++;
+    CHECK(t->op && !t->owner && at < g->n);
+    memmove(g->node + at + 1, g->node + at, (size_t)(g->n - 1 - at) * sizeof *g->node);
+    g->node[at] = t;
+    for (; at < g->n; at++) g->node[at]->id = at;
+}
+
 void grad_add(Graph *g, Tensor *t, Tensor *contribution)
 {
     if (!t || !t->trainable || !contribution) return;

@@ -36,6 +36,7 @@ typedef struct OpDef {
     void   (*vjp)(Graph *g, Tensor *y, Tensor *dy); /* appends backward nodes; NULL: has none   */
     double (*flops)(const Tensor *y);               /* NULL: bound by memory, not counted       */
     bool   effect;                                  /* updates state: runs always and once      */
+    bool   joint;                                   /* ranks run it together                    */
 } OpDef;
 
 struct Tensor {
@@ -101,6 +102,10 @@ void    grad_add(Graph *g, Tensor *t, Tensor *contribution);   /* t->grad += con
 /* Reverse mode from n outputs y[i] with gradients dy[i] (NULL: ones). Afterwards t->grad is the
  * gradient of each trainable t that they depend on, or NULL where they do not. */
 void    graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy);
+
+/* Lets the newest node stand, and run, right behind `after` and its sides; what stood there gets new
+ * ids. Before graph_finish. */
+void    graph_move_behind(Graph *g, const Tensor *after);
 
 /* Lets node or side `t` be written at `data` (device memory of the caller) instead of planned
  * memory; it counts as an output. */

@@ -8,7 +8,7 @@
 #include "kernels_train.h"
 #include <math.h>
 
-enum { BLOCK = 16384, LANES = 8 };
+enum { LANES = 8 };
 
 SIMD Status cpu_adamw(float *value, const float *grad, float *m, float *v, float *ema, size_t count,
                       Adamw a, Stream *s)
@@ -58,16 +58,25 @@ static inline double block_squares(const float *x, size_t count)
     return sum;
 }
 
-SIMD Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s)
+SIMD Status cpu_squares(double *part, const float *x, size_t count, Stream *s)
 {
-    size_t blocks = (count + BLOCK - 1) / BLOCK;
-    double *part = stream_scratch(s, (blocks + 1) * sizeof *part), total = 0;
-    if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", blocks);
+    (void)s;
+    size_t parts = (count + SQUARES - 1) / SQUARES;
 #pragma omp parallel for
-    for (size_t b = 0; b < blocks; b++)
-        part[b] =
-            block_squares(x + b * BLOCK, count - b * BLOCK < BLOCK ? count - b * BLOCK : BLOCK);
-    for (size_t b = 0; b < blocks; b++) total += part[b];
+    for (size_t b = 0; b < parts; b++) {
+        size_t first = b * SQUARES, left = count - first;
+        part[b] = block_squares(x + first, left < SQUARES ? left : SQUARES);
+    }
+    return OK;
+}
+
+Status cpu_sq_norm(double *sum, const float *x, size_t count, Stream *s)
+{
+    size_t parts = (count + SQUARES - 1) / SQUARES;
+    double *part = stream_scratch(s, (parts + 1) * sizeof *part), total = 0;
+    if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", parts);
+    TRY(cpu_squares(part, x, count, s));
+    for (size_t b = 0; b < parts; b++) total += part[b];
     *sum = total;
     return OK;
 }

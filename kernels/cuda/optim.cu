@@ -9,7 +9,7 @@
 #include "device.cuh"
 #include "kernels_train.h"
 
-static const int THREADS = 256, WIDTH = 4, NORM_BLOCKS = 1024;
+static const int THREADS = 256, WIDTH = 4;
 typedef Pack<float, WIDTH> Four;
 typedef Pack<bf16, WIDTH> Half4;
 
@@ -159,40 +159,59 @@ DEVICE double block_total(double v)
     return sum;
 }
 
-/* part[block] = sum of squares of the block's share */
+/* A block each: part[block] = sum of squares of its SQUARES elements. */
 static __global__ void squares_kernel(double *part, const float *x, size_t count)
 {
     double sum = 0;
-    size_t packs = count / WIDTH, step = (size_t)gridDim.x * THREADS;
-    size_t first = blockIdx.x * (size_t)THREADS + threadIdx.x;
-    for (size_t i = first; i < packs; i += step) {
+    size_t from = (size_t)blockIdx.x * SQUARES, left = count - from;
+    int n = left < SQUARES ? (int)left : SQUARES, packs = n / WIDTH;
+    x += from;
+    for (int i = threadIdx.x; i < packs; i += THREADS) {
         Four p = ((const Four *)x)[i];
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) sum += (double)p.v[k] * (double)p.v[k];
     }
-    size_t i = packs * WIDTH + first;
-    if (i < count) sum += (double)x[i] * (double)x[i];
+    int i = packs * WIDTH + threadIdx.x;
+    if (i < n) sum += (double)x[i] * (double)x[i];
     sum = block_total(sum);
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-static __global__ void total_kernel(GradNorm *norm, bool add, const double *part, int n)
+static __global__ void total_kernel(GradNorm *norm, bool add, const double *part, int n, int sets,
+                                    size_t stride)
 {
     double sum = 0;
-    for (int i = threadIdx.x; i < n; i += THREADS) sum += part[i];
+    for (int i = threadIdx.x; i < n; i += THREADS) {
+        double one = 0;
+        for (int k = 0; k < sets; k++) one += part[k * stride + i];
+        sum += one;
+    }
     sum = block_total(sum);
     if (threadIdx.x == 0) norm->square = add ? norm->square + sum : sum;
 }
 
+Status cuda_squares(double *part, const float *x, size_t count, Stream *s)
+{
+    unsigned blocks = (unsigned)((count + SQUARES - 1) / SQUARES);
+    if (!blocks) return OK;
+    squares_kernel<<<blocks, THREADS, 0, s->handle>>>(part, x, count);
+    return launched("squares");
+}
+
+Status cuda_sum_squares(GradNorm *norm, bool add, const double *part, int n, int sets,
+                        size_t stride, Stream *s)
+{
+    total_kernel<<<1, THREADS, 0, s->handle>>>(norm, add, part, n, sets, stride);
+    return launched("sum_squares");
+}
+
 Status cuda_sq_norm(GradNorm *norm, bool add, const float *x, size_t count, Stream *s)
 {
-    unsigned blocks = sweep_blocks(count / WIDTH, THREADS);
-    if (blocks > NORM_BLOCKS) blocks = NORM_BLOCKS;
-    double *part = (double *)stream_scratch(s, NORM_BLOCKS * sizeof *part);
-    if (!part) return FAIL(ERR_SPACE, "no memory for %d partial sums", NORM_BLOCKS);
-    squares_kernel<<<blocks, THREADS, 0, s->handle>>>(part, x, count);
-    total_kernel<<<1, THREADS, 0, s->handle>>>(norm, add, part, (int)blocks);
-    return launched("sq_norm");
+    size_t parts = (count + SQUARES - 1) / SQUARES;
+    double *part = (double *)stream_scratch(s, parts * sizeof *part);
+    if (!part) return FAIL(ERR_SPACE, "no memory for %zu partial sums", parts);
+    TRY(cuda_squares(part, x, count, s));
+    return cuda_sum_squares(norm, add, part, (int)parts, 1, 0, s);
 }
 
 static __global__ void norm_kernel(GradNorm *norm, const UpdateSet *set)
