@@ -47,8 +47,11 @@ typedef struct {
     float *pixel;        /* owned: BATCHES batches of films in [0, 1] */
     int *label;          /* owned: as many labels */
     Optimizer optimizer;
+    TrainStep train;
     long step;
 } Bench;
+
+static const ReduceSettings ALONE = {.n_micro = 1};
 
 static RandomKey key_of(int batch, int what)
 {
@@ -119,6 +122,18 @@ static Status record_unet(Bench *b, const UnetConfig *c)
     return exec_new(&b->exec, b->device, g, &b->loss, 1);
 }
 
+static Status feed_unet(void *bench, long step, int micro)
+{
+    Bench *b = bench;
+    size_t turn = (size_t)(step % BATCHES);
+    (void)micro;
+    for (int i = 0; i < b->n_feed; i++) {
+        const Supply *f = &b->feed[i];
+        TRY(exec_write(b->exec, f->t, (const char *)f->value + turn * tensor_bytes(f->t)));
+    }
+    return OK;
+}
+
 static Status open_unet(Bench *b)
 {
     UnetConfig c;
@@ -128,36 +143,47 @@ static Status open_unet(Bench *b)
     if (!s) s = record_unet(b, &c);
     if (s || b->forward) return s;
     const LdmSettings *l = &b->config.ldm;
-    return optimizer_new(&b->optimizer,
-                         (OptimizerSettings){.adamw = true,
-                                             .beta1 = l->beta1,
-                                             .beta2 = l->beta2,
-                                             .epsilon = l->epsilon,
-                                             .weight_decay = l->weight_decay,
-                                             .clip_norm = l->clip_norm,
-                                             .ema_decay = l->ema_decay},
-                         (ParamStore *[]){&b->unet_store}, 1);
+    TRY(optimizer_new(&b->optimizer,
+                      (OptimizerSettings){.adamw = true,
+                                          .beta1 = l->beta1,
+                                          .beta2 = l->beta2,
+                                          .epsilon = l->epsilon,
+                                          .weight_decay = l->weight_decay,
+                                          .clip_norm = l->clip_norm,
+                                          .ema_decay = l->ema_decay},
+                      (ParamStore *[]){&b->unet_store}, 1, &ALONE));
+    b->train = (TrainStep){.optimizer = &b->optimizer,
+                           .exec = b->exec,
+                           .loss = b->loss,
+                           .trainer = b,
+                           .feed = feed_unet};
+    return train_step_open(&b->train);
 }
 
 static Status step_unet(Bench *b, float *loss)
 {
-    double norm;
-    size_t turn = (size_t)(b->step % BATCHES);
-    for (int i = 0; i < b->n_feed; i++) {
-        const Supply *f = &b->feed[i];
-        TRY(exec_write(b->exec, f->t, (const char *)f->value + turn * tensor_bytes(f->t)));
-    }
+    double mean, norm;
     if (b->forward) {
+        TRY(feed_unet(b, b->step, 0));
         TRY(exec_run(b->exec));
         return device_sync(b->device);
     }
-    TRY(optimizer_begin(&b->optimizer, b->config.ldm.learning_rate, 1));
-    TRY(exec_run_then(b->exec, optimizer_update, &b->optimizer));
-    TRY(exec_read(b->exec, b->loss, loss));
-    return optimizer_norm(&b->optimizer, &norm);
+    TRY(train_step(&b->train, b->step, b->config.ldm.learning_rate, false, &mean, &norm));
+    *loss = (float)mean;
+    return OK;
 }
 
 /* ---- Inception-V3 ----------------------------------------------------------------------- */
+
+static Status feed_inception(void *bench, long step, int micro)
+{
+    Bench *b = bench;
+    size_t turn = (size_t)(step % BATCHES), n = (size_t)b->batch;
+    (void)micro;
+    return classifier_pass_write(
+        &b->pass, b->pixel + turn * n * (size_t)b->size * (size_t)b->size, b->label + turn * n,
+        (int32_t[]){1, (int32_t)step, 0});
+}
 
 static Status open_inception(Bench *b)
 {
@@ -172,22 +198,24 @@ static Status open_inception(Bench *b)
         b->label[i] = (int)random_below(key_of(0, 1), (uint32_t)i, CLASSES);
     TRY(classifier_net_open(&b->net, b->device, &b->config, CLASSES, true));
     TRY(params_init(&b->net.store, 1));
-    TRY(classifier_pass_open(&b->pass, &b->net, &b->config, b->batch, true,
-                             (const float[CLASSES]){.5f, 7}));
-    return optimizer_new(
+    TRY(optimizer_new(
         &b->optimizer,
         (OptimizerSettings){.momentum = c->momentum, .weight_decay = c->weight_decay},
-        (ParamStore *[]){&b->net.store}, 1);
+        (ParamStore *[]){&b->net.store}, 1, &ALONE));
+    TRY(classifier_pass_open(&b->pass, &b->net, &b->config, b->batch, &b->optimizer,
+                             (const float[CLASSES]){.5f, 7}));
+    b->train = classifier_step(&b->pass, &b->optimizer);
+    b->train.trainer = b;
+    b->train.feed = feed_inception;
+    return train_step_open(&b->train);
 }
 
 static Status step_inception(Bench *b, float *loss)
 {
-    double norm;
-    size_t turn = (size_t)(b->step % BATCHES), n = (size_t)b->batch;
-    int32_t rng[3] = {1, (int32_t)b->step, 0};
-    return classifier_pass_train(&b->pass, &b->optimizer, b->config.classifier.learning_rate,
-                                 b->pixel + turn * n * (size_t)b->size * (size_t)b->size,
-                                 b->label + turn * n, rng, loss, &norm);
+    double mean, norm;
+    TRY(train_step(&b->train, b->step, b->config.classifier.learning_rate, false, &mean, &norm));
+    *loss = (float)mean;
+    return OK;
 }
 
 /* ---- rounds ----------------------------------------------------------------------------- */
@@ -271,6 +299,7 @@ static Status run_rounds(Bench *b, const Case *c)
 
 static void bench_close(Bench *b)
 {
+    train_step_close(&b->train);
     optimizer_free(&b->optimizer);
     exec_free(b->exec);
     graph_free(b->graph);

@@ -43,8 +43,8 @@ static Status choose_films(LoneStage *l)
         return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
     job->identity = l->identity;
     job->name = arena_printf(a, "autoencoder %s", l->label ? l->label : "all");
-    TRY(train_need_batch(job->name, job->n_train, "autoencoder.batch",
-                         l->config->autoencoder.batch));
+    TRY(train_need_batch(job->name, job->n_train, "autoencoder", l->config->autoencoder.batch,
+                         l->config->autoencoder.accumulate));
     stage_text(&l->stage, "class", l->label ? l->label : "all");
     stage_setting(&l->stage, l->config, "study.seed data.size autoencoder");
     if (l->config->autoencoder.perceptual_weight > 0)

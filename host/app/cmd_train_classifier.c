@@ -49,7 +49,8 @@ static Status choose_films(LoneStage *l)
     job->val = val;
     job->identity = l->identity;
     job->name = arena_printf(a, "classifier %s", l->label ? l->label : "patients");
-    TRY(train_need_batch(job->name, job->n_train, "classifier.batch", c->classifier.batch));
+    TRY(train_need_batch(job->name, job->n_train, "classifier", c->classifier.batch,
+                         c->classifier.accumulate));
     stage_text(&l->stage, "class", l->label ? l->label : "patients");
     stage_setting(&l->stage, c, "study.seed data.normal data.size classifier augment");
     return stage_input(&l->stage, "first weights", c->classifier.weights);

@@ -89,6 +89,7 @@ Status reduction_new(Reduction *r, Device *d, const ReduceSettings *set, const c
                      .n_span = n_span,
                      .span = calloc((size_t)n_span + 1, sizeof *span)};
     CHECK(r->span);
+    r->set.sharded &= ranks > 1;
     r->first = rank * r->n_local;
     if (n_span) memcpy(r->span, span, (size_t)n_span * sizeof *span);
     for (int k = 0; k < ranks; k++) {
@@ -215,8 +216,16 @@ Status reduction_gather(Reduction *r, const Bucket *b, float *to, const float *p
 {
     size_t bytes = b->shard * sizeof *to;
     if (!ragged(r, b)) return comm_all_gather(r->set.comm, r->what, to, part, bytes);
-    TRY(comm_all_gather(r->set.comm, r->what, r->out, part, bytes));
+    float *own = r->out + b->shard * (size_t)r->rank;
+    TRY(device_copy(r->device, own, part, reduction_own(r, b) * sizeof *to));
+    TRY(comm_all_gather(r->set.comm, r->what, r->out, own, bytes));
     return device_copy(r->device, to, r->out, b->count * sizeof *to);
+}
+
+Status reduction_gathered(Reduction *r, const Bucket *b, const float **whole, const float *part)
+{
+    *whole = r->in;
+    return reduction_gather(r, b, r->in, part);
 }
 
 static Status sum_fixed(Reduction *r, const Bucket *b, int under)

@@ -76,11 +76,13 @@ void reduction_last(Reduction *r);
 Status reduction_finish(Reduction *r);
 void reduction_drop(Reduction *r);
 
-/* Of the calling rank, of its shard of a bucket: floats. */
+/* How many floats this rank's shard of a bucket holds: b->shard, or less at the end. */
 size_t reduction_own(const Reduction *r, const Bucket *b);
-/* All ranks' shards to everyone. part: this rank's shard, of b->shard floats, device memory. to: where
- * the b->count floats of the bucket go; part may lie there, in its own place. */
+/* All ranks' shards to everyone, in device memory. part: this rank's. to: where the b->count floats of
+ * the bucket go; part may lie there, in its own place. */
 Status reduction_gather(Reduction *r, const Bucket *b, float *to, const float *part);
+/* The same to memory of the Reduction's, valid until its next use. */
+Status reduction_gathered(Reduction *r, const Bucket *b, const float **whole, const float *part);
 
 /* Whether `ranks` can share n_micro micro-batches equally: ERR_USAGE with the nearest numbers that can,
  * naming the setting section.accumulate. */

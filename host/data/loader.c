@@ -1,6 +1,6 @@
 /* loader.c - a ring of batches: threads fill them by ticket, the caller empties them in order.
  *
- * Ticket t is batch t % n_batch of epoch t / n_batch and lives in slot t % n_slot. A thread takes
+ * Ticket t is the loader's own batch t % n_own of epoch t / n_own and lives in slot t % n_slot. A thread takes
  * the next ticket when its slot has been given back. The cache is one pointer per item, set
  * once by whoever decoded it first.
  */
@@ -30,7 +30,7 @@ typedef struct {
 struct Loader {
     LoaderSettings set;
     LoaderItem *item; /* owned: [n] */
-    int n, n_batch, n_slot, n_started;
+    int n, n_own, n_slot, n_started; /* n_own: batches of an epoch that are this loader's */
     _Atomic(Cached *) *cached; /* owned: [n] */
     atomic_size_t cache_used;
     Slot *slot;                /* owned: [n_slot] */
@@ -115,11 +115,23 @@ static bool augments(const Augment *a)
            a->contrast > 0 || a->flip;
 }
 
+/* Where batch k of an epoch's own stands among all of them. */
+static int batch_of(const Loader *l, int k)
+{
+    const LoaderSettings *s = &l->set;
+    return k / s->each * s->group + s->from + k % s->each;
+}
+
+static int batch_of_ticket(const Loader *l, uint64_t ticket)
+{
+    return batch_of(l, (int)(ticket % (uint64_t)l->n_own));
+}
+
 static Status fill(Loader *l, Slot *slot, float *scratch)
 {
     size_t n = (size_t)l->set.size * (size_t)l->set.size;
-    uint32_t epoch = (uint32_t)(slot->ticket / (uint64_t)l->n_batch);
-    int first = (int)(slot->ticket % (uint64_t)l->n_batch) * l->set.batch;
+    uint32_t epoch = (uint32_t)(slot->ticket / (uint64_t)l->n_own);
+    int first = batch_of_ticket(l, slot->ticket) * l->set.batch;
     bool augment = augments(&l->set.augment);
     slot->n = l->n - first < l->set.batch ? l->n - first : l->set.batch;
     for (int b = 0; b < l->set.batch; b++) {
@@ -197,8 +209,8 @@ Status loader_next(Loader *l, Batch *b)
                  .label = slot->label,
                  .item = slot->item,
                  .n = slot->n,
-                 .epoch = (uint32_t)(slot->ticket / (uint64_t)l->n_batch),
-                 .index = (int)(slot->ticket % (uint64_t)l->n_batch)};
+                 .epoch = (uint32_t)(slot->ticket / (uint64_t)l->n_own),
+                 .index = batch_of_ticket(l, slot->ticket)};
     return OK;
 }
 
@@ -239,6 +251,13 @@ static Status slots_alloc(Loader *l)
     return OK;
 }
 
+static int count_own(const Loader *l)
+{
+    int n_batch = (l->n + l->set.batch - 1) / l->set.batch, n = 0;
+    while (batch_of(l, n) < n_batch) n++;
+    return n;
+}
+
 Status loader_open(Loader **out, const LoaderItem *item, int n, const LoaderSettings *s)
 {
     CHECK(n > 0 && s->batch > 0 && s->size > 0 && s->n_threads > 0 && s->first_batch >= 0);
@@ -247,16 +266,19 @@ Status loader_open(Loader **out, const LoaderItem *item, int n, const LoaderSett
     CHECK(l);
     l->set = *s;
     l->n = n;
-    l->n_batch = (n + s->batch - 1) / s->batch;
+    if (!l->set.group) l->set.group = l->set.each = 1;
+    CHECK(l->set.each > 0 && l->set.from >= 0 && l->set.from + l->set.each <= l->set.group);
+    l->n_own = count_own(l);
     l->n_slot = s->n_threads + 2; /* one with the caller, one ready, one with each thread */
     l->item = malloc((size_t)n * sizeof *l->item);
     l->cached = calloc((size_t)n, sizeof *l->cached);
     l->slot = calloc((size_t)l->n_slot, sizeof *l->slot);
     l->thread = calloc((size_t)s->n_threads, sizeof *l->thread);
-    CHECK(l->item && l->cached && l->slot && l->thread && s->first_batch < l->n_batch);
+    CHECK(l->item && l->cached && l->slot && l->thread && s->first_batch <= l->n_own);
     memcpy(l->item, item, (size_t)n * sizeof *item);
-    l->next = l->taken = (uint64_t)s->first_epoch * (uint64_t)l->n_batch + (uint64_t)s->first_batch;
-    l->end = s->n_epochs ? (uint64_t)s->n_epochs * (uint64_t)l->n_batch : UINT64_MAX;
+    l->next = l->taken = (uint64_t)s->first_epoch * (uint64_t)l->n_own + (uint64_t)s->first_batch;
+    l->end = s->n_epochs ? (uint64_t)s->n_epochs * (uint64_t)l->n_own : UINT64_MAX;
+    CHECK(l->n_own || s->n_epochs); /* else there is nothing to wait for */
     if (l->next > l->end) l->next = l->taken = l->end;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);

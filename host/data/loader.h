@@ -5,6 +5,9 @@
  * batch is filled up with black films of label -1. Shuffled, position i of epoch e shows item
  * random_permute({seed, STREAM_SHUFFLE, e}, i); else item i.
  *
+ * Several loaders may share the batches: an epoch's come in groups of `group`, the last one perhaps
+ * smaller, and each loader gives (and decodes) its own `each` of a group, from the `from`-th on.
+ *
  * Films are decoded once and kept while they fit in cache_bytes (one byte a pixel for films that
  * are prepared at this size, else four); a film of another size is fitted (image_fit). Not
  * thread-safe for its caller. A film that cannot be read fails the batch that it belongs to.
@@ -27,8 +30,9 @@ typedef struct {
     Augment augment; /* {0}: none */
     uint32_t seed;
     size_t cache_bytes;
-    uint32_t first_epoch; /* where to start; first_batch counts within the epoch */
+    uint32_t first_epoch; /* where to start; first_batch counts this loader's own of the epoch */
     int first_batch;
+    int group, from, each; /* of which batches; all 0: of all */
     uint32_t n_epochs; /* ends before epoch n_epochs; 0: never */
 } LoaderSettings;
 

@@ -205,6 +205,12 @@ bool device_is_gpu(const Device *d) { return d->kind != &device_cpu && d->kind !
 Dtype device_act(const Device *d) { return d->act; }
 const char *device_text(const Device *d) { return d->text; }
 
+const char *device_bits(const Device *d)
+{
+    const char *kind = strstr(d->text, ", "); /* behind "cuda:0" */
+    return device_is_gpu(d) && kind ? kind + 2 : d->text;
+}
+
 Graph *device_graph(const Device *d)
 {
     Graph *g = graph_new();

@@ -79,6 +79,7 @@ Status device_memory_advice(Status s, const Device *d, const char *batch_setting
                             const char *recompute);
 
 const char *device_text(const Device *d);             /* "CPU, 2 threads, AVX-512" */
+const char *device_bits(const Device *d);             /* of it what decides last bits: not which GPU */
 
 int device_gpus(void); /* how many can be used here */
 /* The GPUs of this machine, a line each; one line that says why there are none. */

@@ -64,7 +64,7 @@ static Status predict(Predictions *p, const FilmSet *set, const char *weights, c
     float *probability = malloc((size_t)set->n * 2 * sizeof *probability);
     uint8_t *label = malloc((size_t)set->n);
     double *score = malloc((size_t)set->n * sizeof *score);
-    PredictJob job = {s->config, weights, 2, set->film, set->n};
+    PredictJob job = {s->config, weights, 2, set->film, set->n, NULL};
     Status status;
     CHECK(probability && label && score);
     TRY_OR(done, status, classifier_predict(&job, s->device, s->log, probability, NULL, NULL));

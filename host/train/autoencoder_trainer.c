@@ -5,6 +5,7 @@
  */
 #include "train/autoencoder_trainer.h"
 #include "base/random.h"
+#include "comm/share.h"
 #include "data/loader.h"
 #include "exec/exec.h"
 #include "models/autoencoder.h"
@@ -85,6 +86,7 @@ static Status record(Pass *p, Trainer *t, bool backward)
     if (backward) {
         graph_backward(g, 1, &p->loss, NULL);
         params_pin_grads(g);
+        reduction_place(&t->loop.optimizer.sum, g);
     }
     params_bind(g);
     Tensor *keep[] = {p->loss, p->l1};
@@ -93,36 +95,34 @@ static Status record(Pass *p, Trainer *t, bool backward)
 }
 
 /* The first n films of the batch count. */
-static Status run_pass(Pass *p, Trainer *t, const float *pixel, int n, float *loss, float *l1)
+static Status write_batch(Pass *p, Trainer *t, const float *pixel, int n)
 {
-    bool training = p == &t->train;
     size_t values = tensor_count(p->film);
     for (size_t i = 0; i < values; i++) t->film[i] = pixel[i / 3];
     for (int i = 0; i < t->set->batch; i++) t->weight[i] = i < n;
     TRY(exec_write(p->e, p->film, t->film));
     TRY(exec_write(p->e, p->weight, t->weight));
-    if (p->noise) TRY(exec_write(p->e, p->noise, t->noise));
-    TRY(training ? exec_run_then(p->e, optimizer_update, &t->loop.optimizer) : exec_run(p->e));
-    TRY(exec_read(p->e, p->loss, loss));
-    return exec_read(p->e, p->l1, l1);
+    return p->noise ? exec_write(p->e, p->noise, t->noise) : OK;
 }
 
-static void draw_noise(Trainer *t, long step)
+static void draw_noise(Trainer *t, long step, int micro)
 {
     if (!t->noise) return;
     size_t per = tensor_count(t->train.noise) / (size_t)t->set->batch;
     for (int i = 0; i < t->set->batch; i++)
         random_normals(t->noise + (size_t)i * per, per,
                        (RandomKey){(uint32_t)t->job->config->study.seed, STREAM_LATENT,
-                                   (uint32_t)step, (uint64_t)i});
+                                   (uint32_t)step, (uint64_t)(micro * t->set->batch + i)});
 }
 
 /* ---- films -------------------------------------------------------------------------------- */
 
-/* The training films from step on, or the validation films once, in order. */
+/* This rank's batches: of the training films from step on, or of the validation films once, in
+ * order. */
 static Status open_loader(Loader **l, const Trainer *t, bool train, long step)
 {
     const AutoencoderJob *job = t->job;
+    const Reduction *sum = &t->loop.optimizer.sum;
     int n = train ? job->n_train : job->n_val;
     LoaderItem *item = calloc((size_t)n, sizeof *item);
     CHECK(item);
@@ -135,10 +135,33 @@ static Status open_loader(Loader **l, const Trainer *t, bool train, long step)
                           .seed = (uint32_t)job->config->study.seed,
                           .cache_bytes = train ? CACHE_BYTES : 0,
                           .first_epoch = train ? (uint32_t)(step / t->per_epoch) : 0,
-                          .first_batch = train ? (int)(step % t->per_epoch) : 0,
+                          .first_batch = train ? (int)(step % t->per_epoch) * sum->n_local : 0,
+                          .group = train ? sum->set.n_micro : sum->ranks,
+                          .from = train ? sum->first : sum->rank,
+                          .each = train ? sum->n_local : 1,
                           .n_epochs = train ? 0 : 1};
     Status s = loader_open(l, item, n, &set);
     free(item);
+    return s;
+}
+
+/* part[batch]: loss and L1, of this rank's batches of validation films. */
+static Status validate_batches(Trainer *t, float (*part)[2])
+{
+    Loader *l = NULL;
+    Batch b;
+    Status s;
+    TRY(open_loader(&l, t, false, 0));
+    for (;;) {
+        TRY_OR(done, s, loader_next(l, &b));
+        if (!b.n) break;
+        TRY_OR(done, s, write_batch(&t->val, t, b.pixel, b.n));
+        TRY_OR(done, s, exec_run(t->val.e));
+        TRY_OR(done, s, exec_read(t->val.e, t->val.loss, &part[b.index][0]));
+        TRY_OR(done, s, exec_read(t->val.e, t->val.l1, &part[b.index][1]));
+    }
+done:
+    loader_close(l);
     return s;
 }
 
@@ -147,24 +170,19 @@ static Status open_loader(Loader **l, const Trainer *t, bool train, long step)
 static Status validate(void *trainer, double *mean)
 {
     Trainer *t = trainer;
-    Loader *l = NULL;
-    Status s = OK;
+    int n = t->job->n_val, each = t->set->batch, n_batch = (n + each - 1) / each;
     double sum[2] = {0};
     mean[0] = mean[1] = NAN;
-    if (!t->job->n_val) return OK;
+    if (!n) return OK;
+    float(*part)[2] = calloc((size_t)n_batch, sizeof *part);
+    CHECK(part);
     if (t->noise) memset(t->noise, 0, tensor_bytes(t->val.noise));
-    TRY(open_loader(&l, t, false, 0));
-    for (;;) {
-        Batch b;
-        float part[2];
-        TRY_OR(done, s, loader_next(l, &b));
-        if (!b.n) break;
-        TRY_OR(done, s, run_pass(&t->val, t, b.pixel, b.n, &part[0], &part[1]));
-        for (int k = 0; k < 2; k++) sum[k] += (double)part[k] * t->set->batch;
-    }
-    for (int k = 0; k < 2; k++) mean[k] = sum[k] / t->job->n_val;
-done:
-    loader_close(l);
+    Status s = share_gather(t->job->comm, "validation", validate_batches(t, part), part,
+                            sizeof *part, n_batch);
+    for (int b = 0; b < n_batch; b++)
+        for (int k = 0; k < 2; k++) sum[k] += (double)part[b][k] * each;
+    for (int k = 0; k < 2; k++) mean[k] = sum[k] / n;
+    free(part);
     return s;
 }
 
@@ -176,17 +194,15 @@ static Status start(void *trainer, long step)
     return open_loader(&t->loader, t, true, step);
 }
 
-static Status step_gradients(void *trainer, long step, double *loss)
+static Status feed(void *trainer, long step, int micro)
 {
     Trainer *t = trainer;
     Batch b;
-    float whole, l1;
     do TRY(loader_next(t->loader, &b));
-    while (b.n < t->set->batch); /* the epoch's leftovers */
-    draw_noise(t, step);
-    TRY(run_pass(&t->train, t, b.pixel, b.n, &whole, &l1));
-    *loss = whole;
-    return OK;
+    while (b.index / t->set->accumulate >= t->per_epoch); /* the epoch's leftovers */
+    CHECK(b.index == (step - 1) % t->per_epoch * t->set->accumulate + micro);
+    draw_noise(t, step, micro);
+    return write_batch(&t->train, t, b.pixel, b.n);
 }
 
 static Status open_loop(Trainer *t)
@@ -196,10 +212,8 @@ static Status open_loop(Trainer *t)
     t->loop = (TrainLoop){LOOP_COMMON(job, set),
                           .section = "autoencoder",
                           .column = {"step", "loss", "val_loss", "val_l1", "rate", "grad_norm"},
-                          .micro = 1,
                           .trainer = t,
                           .start = start,
-                          .step = step_gradients,
                           .validate = validate};
     return train_loop_open(&t->loop, t->device, t->log, (ParamStore *[]){&t->store}, 1);
 }
@@ -281,12 +295,15 @@ static Status open_store(Trainer *t)
 static Status prepare(Trainer *t)
 {
     const AutoencoderSettings *set = t->set;
-    TRY(train_need_batch(t->job->name, t->job->n_train, "autoencoder.batch", set->batch));
-    t->per_epoch = t->job->n_train / set->batch;
+    TRY(reduction_check(set->accumulate, comm_size(t->job->comm), "autoencoder"));
+    TRY(train_need_batch(t->job->name, t->job->n_train, "autoencoder", set->batch,
+                         set->accumulate));
+    t->per_epoch = t->job->n_train / (set->batch * set->accumulate);
     TRY(autoencoder_config_read(&t->config, t->job->base));
     TRY(open_store(t));
     if (set->perceptual_weight > 0)
         TRY(perceptual_open(&t->perceptual, t->device, set->perceptual_weights));
+    TRY(open_loop(t));
     TRY(device_memory_advice(record(&t->train, t, true), t->device, "autoencoder.batch", set->batch,
                             set->recompute || !t->config.is_kl ? NULL : "autoencoder.recompute"));
     TRY(device_memory_advice(record(&t->val, t, false), t->device, "autoencoder.batch", set->batch,
@@ -295,18 +312,23 @@ static Status prepare(Trainer *t)
     t->weight = malloc(tensor_bytes(t->train.weight));
     if (t->train.noise) t->noise = malloc(tensor_bytes(t->train.noise));
     CHECK(t->film && t->weight && (t->noise || !t->train.noise));
-    return open_loop(t);
+    return train_loop_step(
+        &t->loop,
+        (TrainStep){.exec = t->train.e, .loss = t->train.loss, .trainer = t, .feed = feed});
 }
 
+/* Ranks give rank 0 their parts of the averages, which writes. */
 static Status save_model(Trainer *t)
 {
-    const float *from = t->loop.optimizer.ema[0] ? t->loop.optimizer.ema[0] : t->store.value;
-    float *host = malloc(t->store.count * sizeof *host);
-    if (!host) return FAIL(ERR_SPACE, "no memory for the weights");
-    Status s = device_read(t->device, host, from, t->store.count * sizeof *host);
-    if (!s) s = autoencoder_save(t->model, t->job->base, &t->store, host);
+    bool average = t->loop.optimizer.ema[0], writes = !comm_rank(t->job->comm);
+    float *host = writes ? malloc(t->store.count * sizeof *host) : NULL;
+    Status s = writes && !host ? FAIL(ERR_SPACE, "no memory for the weights") : OK;
+    s = comm_agree(t->job->comm, "the model", s);
+    if (!s && average) s = optimizer_averages(&t->loop.optimizer, 0, host);
+    else if (!s && writes) s = params_read(&t->store, host);
+    if (!s && writes) s = autoencoder_save(t->model, t->job->base, &t->store, host);
     free(host);
-    return s;
+    return comm_agree(t->job->comm, "the model", s);
 }
 
 static void trainer_close(Trainer *t)
@@ -330,9 +352,11 @@ Status autoencoder_train(const AutoencoderJob *job, Device *d, Log *log)
                  .device = d,
                  .log = log,
                  .model = path_join(job->out, "model")};
-    Status s = OK;
-    if (dir_exists(t.model)) goto done;
-    TRY_OR(done, s, prepare(&t));
+    Status s;
+    bool there = !comm_rank(job->comm) && dir_exists(t.model);
+    TRY_OR(done, s, comm_host_broadcast(job->comm, "the model", &there, sizeof there, 0));
+    if (there) goto done;
+    TRY_OR(done, s, comm_agree(job->comm, "the autoencoder", prepare(&t)));
     TRY_OR(done, s, train_loop(&t.loop));
     TRY_OR(done, s, save_model(&t));
     train_loop_done(&t.loop);

@@ -16,8 +16,8 @@
 #ifndef AUTOENCODER_TRAINER_H
 #define AUTOENCODER_TRAINER_H
 #include "base/log.h"
+#include "comm/comm.h"
 #include "config/config.h"
-#include "exec/device.h"
 
 typedef struct {
     const Config *config; /* [study] seed, [data] size, loader_threads, [autoencoder] */
@@ -29,6 +29,7 @@ typedef struct {
     const char *identity; /* hash over everything the result depends on */
     long stop_after; /* tests: as if a stop was requested after this many steps; 0 = never */
     int minutes;     /* stop cleanly after so many minutes; 0 = no limit */
+    Comm *comm;      /* attached to the device; its ranks train together, as in ldm_trainer.h */
 } AutoencoderJob;
 
 /* Whether this base, the perceptual weights and these settings (frozen too) fit, found from configs

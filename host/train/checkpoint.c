@@ -12,28 +12,68 @@ static const char STATE[] = "state.safetensors", MANIFEST[] = "MANIFEST.json";
 
 /* ---- writing -------------------------------------------------------------------------- */
 
-static Status write_state(const char *path, Device *d, const CheckpointBlock *block, int n,
-                          const char *info)
+/* Where the parts of blocks go: on rank 0 to a file, until that fails; elsewhere nowhere. */
+typedef struct {
+    SafeWriter writer;
+    bool writes;
+    Status failed;
+    Device *device;
+    float *buffer; /* owned: [CHUNK] */
+} Sink;
+
+static Status write_part(Sink *k, const float *part, size_t count)
 {
-    SafeWriter w;
+    for (size_t at = 0; at < count; at += CHUNK) {
+        size_t m = count - at < CHUNK ? count - at : CHUNK;
+        if (part) TRY(device_read(k->device, k->buffer, part + at, m * sizeof *part));
+        else memset(k->buffer, 0, m * sizeof *part);
+        TRY(st_write_f32(&k->writer, k->buffer, m));
+    }
+    return OK;
+}
+
+/* A failure to write is kept: other ranks are not to wait for this one. */
+static Status take_part(void *to, const float *part, size_t count)
+{
+    Sink *k = to;
+    if (k->writes && !k->failed) k->failed = write_part(k, part, count);
+    return OK;
+}
+
+static void sink_open(Sink *k, const char *path, const CheckpointBlock *block, int n,
+                      const char *info)
+{
     SafeSpec spec[32];
     CHECK(n <= 32);
     for (int i = 0; i < n; i++)
         spec[i] = (SafeSpec){
             .name = block[i].name, .dtype = SAFE_F32, .ndim = 1, .dim = {(int64_t)block[i].count}};
-    TRY(st_write_begin(&w, path, n, spec, 1, &(SafeMeta){"info", info}));
-    float *buffer = malloc(CHUNK * sizeof *buffer);
-    CHECK(buffer);
-    Status s = OK;
-    for (int i = 0; i < n && !s; i++)
-        for (size_t at = 0; at < block[i].count && !s; at += CHUNK) {
-            size_t m = block[i].count - at < CHUNK ? block[i].count - at : CHUNK;
-            s = device_read(d, buffer, block[i].data + at, m * sizeof *buffer);
-            if (!s) s = st_write_f32(&w, buffer, m);
-        }
-    free(buffer);
-    if (s) st_write_abandon(&w);
-    else s = st_write_commit(&w);
+    k->failed = st_write_begin(&k->writer, path, n, spec, 1, &(SafeMeta){"info", info});
+    k->buffer = malloc(CHUNK * sizeof *k->buffer);
+    CHECK(k->buffer);
+}
+
+/* Fails at once where ranks cannot gather; else k->failed tells. */
+static Status visit_blocks(Sink *k, const CheckpointBlock *block, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const CheckpointBlock *b = &block[i];
+        if (b->keeper) TRY(optimizer_visit(b->keeper, b->store, b->data, b->rest, take_part, k));
+        else TRY(take_part(k, b->data, b->count));
+    }
+    return OK;
+}
+
+static Status write_state(const char *path, Device *d, bool writes, const CheckpointBlock *block,
+                          int n, const char *info)
+{
+    Sink k = {.writes = writes, .device = d};
+    if (writes) sink_open(&k, path, block, n, info);
+    Status s = visit_blocks(&k, block, n);
+    if (!s) s = k.failed;
+    if (writes && s) st_write_abandon(&k.writer);
+    else if (writes) s = st_write_commit(&k.writer);
+    free(k.buffer);
     return s;
 }
 
@@ -119,31 +159,41 @@ static void remove_older(const char *dir, Log *log)
     dir_list_free(&list);
 }
 
-Status checkpoint_save(const char *dir, long step, Device *d, const CheckpointBlock *block, int n,
-                       const char *info, Log *log)
+/* Files are rank 0's; the others help to gather the blocks. A failure leaves nothing behind. */
+static Status save(const char *dir, const char *final, const char *temp, bool writes, Device *d,
+                   const CheckpointBlock *block, int n, const char *info, Log *log)
 {
-    char *final = step_dir(dir, step), *temp = malloc(strlen(final) + 32);
-    CHECK(temp);
-    sprintf(temp, "%s.tmp-%ld", final, (long)getpid());
-    char *state = path_join(temp, STATE), *manifest = path_join(temp, MANIFEST);
-    Status s = OK;
-    if (verifies(final)) goto done; /* the same step again, after a resume */
-    TRY_OR(failed, s, dir_remove(final));
-    TRY_OR(failed, s, dir_make(temp));
-    TRY_OR(failed, s, write_state(state, d, block, n, info));
-    TRY_OR(failed, s, write_manifest(manifest, state));
-    TRY_OR(failed, s, dir_rename(temp, final));
-    remove_older(dir, log);
-failed:
-    if (s) {
-        char message[1024];
+    char *state = path_join(temp, STATE), *manifest = path_join(temp, MANIFEST), message[1024];
+    Status made = OK, s;
+    if (writes) made = dir_remove(final);
+    if (writes && !made) made = dir_make(temp);
+    s = write_state(state, d, writes && !made, block, n, info);
+    if (made) s = made;
+    if (writes && !s) s = write_manifest(manifest, state);
+    if (writes && !s) s = dir_rename(temp, final);
+    if (writes && !s) remove_older(dir, log);
+    if (writes && s) {
         snprintf(message, sizeof message, "%s", status_message());
         dir_remove(temp);
         status_set(s, message);
     }
-done:
     free(state);
     free(manifest);
+    return s;
+}
+
+Status checkpoint_save(const char *dir, long step, Device *d, Comm *comm,
+                       const CheckpointBlock *block, int n, const char *info, Log *log)
+{
+    char *final = step_dir(dir, step), *temp = malloc(strlen(final) + 32);
+    CHECK(temp);
+    sprintf(temp, "%s.tmp-%ld", final, (long)getpid());
+    bool first = comm_rank(comm) == 0;
+    int there = first && verifies(final); /* the same step again, after a resume */
+    Status s = comm_host_broadcast(comm, "the checkpoint's state", &there, sizeof there, 0);
+    if (!s && !there)
+        s = comm_agree(comm, "a checkpoint",
+                       save(dir, final, temp, first, d, block, n, info, log));
     free(temp);
     free(final);
     return s;
@@ -160,15 +210,37 @@ static Status read_info(char **info, const char *state)
     return OK;
 }
 
-Status checkpoint_find(Checkpoint *c, const char *dir, Log *log)
+static Status find(Checkpoint *c, const char *dir, Log *log)
 {
-    Status s = OK;
-    *c = (Checkpoint){0};
     c->folder = newest(dir, &c->step, log);
     if (!c->folder) return OK;
     char *state = path_join(c->folder, STATE);
-    s = read_info(&c->info, state);
+    Status s = read_info(&c->info, state);
     free(state);
+    return s;
+}
+
+/* Heap text of rank 0. */
+static Status share_text(Comm *comm, char **text)
+{
+    size_t n = *text ? strlen(*text) + 1 : 0;
+    TRY(comm_host_broadcast(comm, "a checkpoint's name", &n, sizeof n, 0));
+    if (!*text) *text = malloc(n);
+    CHECK(*text);
+    return comm_host_broadcast(comm, "a checkpoint's name", *text, n, 0);
+}
+
+Status checkpoint_find(Checkpoint *c, const char *dir, Comm *comm, Log *log)
+{
+    Status s = OK;
+    *c = (Checkpoint){.step = -1};
+    if (comm_rank(comm) == 0) s = find(c, dir, log);
+    TRY_OR(failed, s, comm_agree(comm, "checkpoints", s));
+    TRY_OR(failed, s, comm_host_broadcast(comm, "a checkpoint's step", &c->step, sizeof c->step, 0));
+    if (c->step < 0) return OK;
+    TRY_OR(failed, s, share_text(comm, &c->folder));
+    TRY_OR(failed, s, share_text(comm, &c->info));
+failed:
     if (s) checkpoint_free(c);
     return s;
 }
@@ -180,19 +252,32 @@ void checkpoint_free(Checkpoint *c)
     *c = (Checkpoint){0};
 }
 
-static Status read_block(float *buffer, const SafeFile *f, Device *d, const CheckpointBlock *b)
+/* Floats from..from+count-1 of the block. */
+static Status read_part(float *buffer, const SafeFile *f, const SafeTensor *t, Device *d,
+                        float *data, size_t from, size_t count)
 {
-    const SafeTensor *t;
-    TRY(st_expect(&t, f, b->name, 1, &(int64_t){(int64_t)b->count}));
-    for (size_t at = 0; at < b->count; at += CHUNK) {
-        size_t m = b->count - at < CHUNK ? b->count - at : CHUNK;
-        TRY(st_read_f32_part(f, t, at, m, buffer));
-        TRY(device_write(d, b->data + at, buffer, m * sizeof *buffer));
+    for (size_t at = 0; at < count; at += CHUNK) {
+        size_t m = count - at < CHUNK ? count - at : CHUNK;
+        TRY(st_read_f32_part(f, t, from + at, m, buffer));
+        TRY(device_write(d, data + at, buffer, m * sizeof *buffer));
     }
     return OK;
 }
 
-Status checkpoint_load(const Checkpoint *c, Device *d, const CheckpointBlock *block, int n)
+static Status read_block(float *buffer, const SafeFile *f, Device *d, const CheckpointBlock *b)
+{
+    const SafeTensor *t;
+    TRY(st_expect(&t, f, b->name, 1, &(int64_t){(int64_t)b->count}));
+    if (!b->keeper) return read_part(buffer, f, t, d, b->data, 0, b->count);
+    for (int i = 0; i < b->keeper->n_piece; i++) {
+        Piece p = b->keeper->piece[i];
+        if (p.store == b->store)
+            TRY(read_part(buffer, f, t, d, b->data + p.state, p.at, p.count));
+    }
+    return OK;
+}
+
+static Status load(const Checkpoint *c, Device *d, const CheckpointBlock *block, int n)
 {
     SafeFile f = {0};
     char *state = path_join(c->folder, STATE);
@@ -206,6 +291,12 @@ done:
     free(buffer);
     free(state);
     return s;
+}
+
+Status checkpoint_load(const Checkpoint *c, Device *d, Comm *comm, const CheckpointBlock *block,
+                       int n)
+{
+    return comm_agree(comm, "the checkpoint", load(c, d, block, n));
 }
 
 void checkpoint_remove_all(const char *dir) { dir_remove(dir); }

@@ -8,17 +8,26 @@
 #ifndef CHECKPOINT_H
 #define CHECKPOINT_H
 #include "base/log.h"
-#include "exec/device.h"
+#include "train/optimizer.h"
 
 typedef struct {
     const char *name;
-    float *data; /* device memory, borrowed */
-    size_t count;
+    float *data;  /* device memory, borrowed: the block, or this rank's pieces of it */
+    size_t count; /* of the whole block, as it is in files */
+    /* Where ranks keep pieces: whose they are, of which store, and what is elsewhere in the block
+     * (optimizer_visit). */
+    Optimizer *keeper;
+    int store;
+    const float *rest;
 } CheckpointBlock;
 
+/* Blocks of several ranks are the same in files as those of one: a checkpoint does not tell how many
+ * saved it. All ranks of comm (NULL: alone) call these together and get the same Status; rank 0
+ * writes, and looks for what there is. */
+
 /* info: numbers and texts of the run, in JSON: the caller's own. */
-Status checkpoint_save(const char *dir, long step, Device *d, const CheckpointBlock *block, int n,
-                       const char *info, Log *log);
+Status checkpoint_save(const char *dir, long step, Device *d, Comm *comm,
+                       const CheckpointBlock *block, int n, const char *info, Log *log);
 
 /* A checkpoint that verifies. */
 typedef struct {
@@ -28,9 +37,10 @@ typedef struct {
 
 /* The newest one of dir, which need not exist. Reads the file once, for its hash, and its header.
  */
-Status checkpoint_find(Checkpoint *c, const char *dir, Log *log);
+Status checkpoint_find(Checkpoint *c, const char *dir, Comm *comm, Log *log);
 /* Blocks must agree in name and count with what was saved. */
-Status checkpoint_load(const Checkpoint *c, Device *d, const CheckpointBlock *block, int n);
+Status checkpoint_load(const Checkpoint *c, Device *d, Comm *comm, const CheckpointBlock *block,
+                       int n);
 void checkpoint_free(Checkpoint *c); /* accepts {0} */
 
 void checkpoint_remove_all(const char *dir);

@@ -32,6 +32,7 @@ typedef struct {
     float *best;         /* owned: device block of the best epoch's values */
     Loader *loader;
     Optimizer optimizer;
+    TrainStep step;
     History history;
     RunState run;
     long per_epoch; /* steps */
@@ -59,15 +60,16 @@ static double rate_of(const Trainer *t, long step)
                  t->per_epoch * set->epochs, 0);
 }
 
-static Status train_step(Trainer *t, long step, const Batch *b)
+static Status feed(void *trainer, long step, int micro)
 {
-    double norm;
-    float loss;
-    int32_t rng[3] = {(int32_t)t->job->seed, (int32_t)step, 0};
-    TRY(classifier_pass_train(&t->train, &t->optimizer, rate_of(t, step), b->pixel, b->label, rng,
-                              &loss, &norm));
-    if (isfinite(norm)) t->run.number[SUM_LOSS] += loss;
-    return run_state_gradient(&t->run, BAD_STEPS, step, norm, t->job->name, "classifier", t->log);
+    Trainer *t = trainer;
+    const ClassifierSettings *set = &t->job->config->classifier;
+    int32_t rng[3] = {(int32_t)t->job->seed, (int32_t)step, micro * set->batch};
+    Batch b;
+    do TRY(loader_next(t->loader, &b));
+    while (b.index / set->accumulate >= t->per_epoch); /* the epoch's leftovers */
+    CHECK(b.index == (step - 1) % t->per_epoch * set->accumulate + micro);
+    return classifier_pass_write(&t->train, b.pixel, b.label, rng);
 }
 
 /* Weighted cross-entropy and mean recall over the validation films. */
@@ -78,7 +80,8 @@ static Status validate(Trainer *t, double *loss, double *balanced)
     float *p = calloc((size_t)job->n_val * k + 1, sizeof *p);
     double *hit = calloc(2 * k, sizeof *hit), sum = 0, weight = 0, recalls = 0;
     CHECK(p && hit);
-    Status s = classifier_scan(&t->eval, job->config, job->val, job->n_val, p, NULL, NULL, NULL);
+    Status s = classifier_scan(&t->eval, job->config, job->comm, job->val, job->n_val, p, NULL,
+                               NULL, "validation");
     for (int i = 0; !s && i < job->n_val; i++) {
         size_t label = (size_t)job->val[i].label, top = 0;
         const float *row = p + (size_t)i * k;
@@ -102,7 +105,7 @@ static Status validate(Trainer *t, double *loss, double *balanced)
     *balanced = present ? recalls / present : NAN;
     free(hit);
     free(p);
-    return s;
+    return s ? comm_agree(job->comm, "validation", s) : OK;
 }
 
 /* After an epoch: validation, best weights, learning rate, early stopping. */
@@ -142,6 +145,28 @@ static Status end_epoch(Trainer *t, long epoch, bool *stop)
     return OK;
 }
 
+/* All ranks come to it, each with the same numbers. */
+static Status stop_early(Trainer *t, long step)
+{
+    TRY(run_state_save(&t->run, step, t->log));
+    return comm_agree(t->job->comm, "the end",
+                      FAIL(ERR_STOPPED, "%s: stopped at step %ld, its state is kept", t->job->name,
+                           step));
+}
+
+static Status take_step(Trainer *t, long step)
+{
+    const ClassifierJob *job = t->job;
+    double loss, norm;
+    bool wished = run_state_must_stop(&t->run, step - 1, job->stop_after, job->minutes);
+    Status s = train_step(&t->step, step, rate_of(t, step), wished, &loss, &norm);
+    if (s == ERR_STOPPED) return stop_early(t, step - 1);
+    TRY(s);
+    if (isfinite(norm)) t->run.number[SUM_LOSS] += loss;
+    s = run_state_gradient(&t->run, BAD_STEPS, step, norm, job->name, "classifier", t->log);
+    return s ? comm_agree(job->comm, "the gradient", s) : OK;
+}
+
 static Status loop(Trainer *t)
 {
     const ClassifierJob *job = t->job;
@@ -154,17 +179,11 @@ static Status loop(Trainer *t)
     if (step && step % t->per_epoch == 0) /* an early stop may have been due when it was saved */
         stop = saved_epoch >= set->epochs ||
                (set->patience && (double)saved_epoch - number[BEST_EPOCH] >= set->patience);
-    if (!stop) TRY(classifier_loader(&t->loader, job, step, t->per_epoch));
+    if (!stop)
+        TRY(comm_agree(job->comm, "the films",
+                       classifier_loader(&t->loader, job, &t->optimizer.sum, step, t->per_epoch)));
     while (!stop) {
-        Batch b;
-        if (run_state_must_stop(&t->run, step, job->stop_after, job->minutes)) {
-            TRY(run_state_save(&t->run, step, t->log));
-            return FAIL(ERR_STOPPED, "%s: stopped at step %ld, its state is kept", job->name, step);
-        }
-        TRY(loader_next(t->loader, &b));
-        CHECK(b.n > 0);
-        if (b.n < job->config->classifier.batch) continue; /* the epoch's leftovers */
-        TRY(train_step(t, ++step, &b));
+        TRY(take_step(t, ++step));
         if (step % t->per_epoch) continue;
         TRY(end_epoch(t, step / t->per_epoch, &stop));
         TRY(run_state_save(&t->run, step, t->log));
@@ -175,27 +194,32 @@ static Status loop(Trainer *t)
 
 static Status open_passes(Trainer *t)
 {
-    const Config *c = t->job->config;
+    const ClassifierJob *job = t->job;
+    const Config *c = job->config;
     const ClassifierSettings *set = &c->classifier;
-    TRY(device_memory_advice(
-        classifier_pass_open(&t->train, &t->net, c, set->batch, true, t->class_weight), t->device,
-        "classifier.batch", set->batch, NULL));
-    return device_memory_advice(classifier_pass_open(&t->eval, &t->net, c, set->batch, false, NULL),
-                                t->device, "classifier.batch", set->batch, NULL);
+    TRY(device_memory_advice(classifier_pass_open(&t->train, &t->net, c, set->batch, &t->optimizer,
+                                                  t->class_weight),
+                             t->device, "classifier.batch", set->batch, NULL));
+    TRY(device_memory_advice(classifier_pass_open(&t->eval, &t->net, c, set->batch, NULL, NULL),
+                            t->device, "classifier.batch", set->batch, NULL));
+    t->step = classifier_step(&t->train, &t->optimizer);
+    t->step.trainer = t;
+    t->step.feed = feed;
+    return train_step_open(&t->step);
 }
 
 static Status open_optimizer(Trainer *t)
 {
     const ClassifierSettings *set = &t->job->config->classifier;
-    bool adamw = !strcmp(set->optimizer, "adamw");
-    OptimizerSettings o = {.adamw = adamw,
+    ReduceSettings shared = train_share(t->job->config, set->accumulate, t->job->comm);
+    OptimizerSettings o = {.adamw = !strcmp(set->optimizer, "adamw"),
                            .beta1 = set->beta1,
                            .beta2 = set->beta2,
                            .epsilon = 1e-8,
                            .momentum = set->momentum,
                            .weight_decay = set->weight_decay,
                            .clip_norm = set->clip_norm};
-    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->net.store}, 1));
+    TRY(optimizer_new(&t->optimizer, o, (ParamStore *[]){&t->net.store}, 1, &shared));
     return device_alloc(t->device, (void **)&t->best, t->net.store.count * sizeof(float),
                         "best weights");
 }
@@ -205,14 +229,15 @@ static Status open_trainer(Trainer *t)
     const ClassifierJob *job = t->job;
     const Config *c = job->config;
     const ClassifierSettings *set = &c->classifier;
-    TRY(train_need_batch(job->name, job->n_train, "classifier.batch", set->batch));
-    t->per_epoch = job->n_train / set->batch;
+    TRY(reduction_check(set->accumulate, comm_size(job->comm), "classifier"));
+    TRY(train_need_batch(job->name, job->n_train, "classifier", set->batch, set->accumulate));
+    t->per_epoch = job->n_train / (set->batch * set->accumulate);
     if (set->class_weights) t->class_weight = balanced_weights(job);
     TRY(classifier_net_open(&t->net, t->device, c, job->classes, true));
     TRY(params_init(&t->net.store, job->seed));
     TRY(classifier_net_start(&t->net, c));
-    TRY(open_passes(t));
     TRY(open_optimizer(t));
+    TRY(open_passes(t));
     history_init(&t->history, sizeof COLUMNS / sizeof *COLUMNS, COLUMNS);
     run_state_init(&t->run, t->checkpoints, job->identity, t->device, &t->optimizer, &t->history);
     run_state_block(&t->run, "best", t->best, t->net.store.count);
@@ -240,6 +265,7 @@ static void trainer_close(Trainer *t)
 {
     loader_close(t->loader);
     history_free(&t->history);
+    train_step_close(&t->step);
     optimizer_free(&t->optimizer);
     device_release(t->device, t->best);
     classifier_pass_close(&t->train);
@@ -250,6 +276,19 @@ static void trainer_close(Trainer *t)
     free(t->model);
 }
 
+/* Rank 0 writes what all have. */
+static Status save_result(Trainer *t)
+{
+    if (comm_rank(t->job->comm)) return OK;
+    char *history = path_join(t->job->out, "history.json");
+    Status s = history_write(&t->history, history);
+    free(history);
+    TRY(s);
+    TRY(save_model(t));
+    checkpoint_remove_all(t->checkpoints);
+    return OK;
+}
+
 Status classifier_train(const ClassifierJob *job, Device *d, Log *log)
 {
     Trainer t = {.job = job,
@@ -257,15 +296,13 @@ Status classifier_train(const ClassifierJob *job, Device *d, Log *log)
                  .log = log,
                  .checkpoints = path_join(job->out, "checkpoints"),
                  .model = path_join(job->out, "model.safetensors")};
-    Status s = OK;
-    if (file_exists(t.model)) goto done;
-    TRY_OR(done, s, open_trainer(&t));
+    Status s;
+    bool there = !comm_rank(job->comm) && file_exists(t.model);
+    TRY_OR(done, s, comm_host_broadcast(job->comm, "the model", &there, sizeof there, 0));
+    if (there) goto done;
+    TRY_OR(done, s, comm_agree(job->comm, "the classifier", open_trainer(&t)));
     TRY_OR(done, s, loop(&t));
-    char *history = path_join(job->out, "history.json");
-    s = history_write(&t.history, history);
-    free(history);
-    if (!s) s = save_model(&t);
-    if (!s) checkpoint_remove_all(t.checkpoints);
+    s = comm_agree(job->comm, "the model", save_result(&t));
 done:
     trainer_close(&t);
     return s;
@@ -282,13 +319,13 @@ Status classifier_measure(Cost *cost, const ClassifierJob *job, Device *d)
     TRY_OR(done, s, classifier_net_open(&t.net, d, c, job->classes, true));
     TRY_OR(done, s, classifier_net_freeze(&t.net, c));
     cost->parameters = device_bytes(d);
-    TRY_OR(done, s, open_passes(&t));
-    cost->activations = device_bytes(d) - cost->parameters;
     TRY_OR(done, s, open_optimizer(&t));
+    cost->optimizer = device_bytes(d) - cost->parameters;
+    TRY_OR(done, s, open_passes(&t));
+    cost->activations = device_bytes(d) - cost->parameters - cost->optimizer;
     cost->unit = exec_flops(t.train.e);
     cost->validation = exec_flops(t.eval.e) * ceil((double)job->n_val / c->classifier.batch);
     cost->gradients = t.net.store.count_param * sizeof(float);
-    cost->optimizer = device_bytes(d) - cost->parameters - cost->activations;
     cost->peak = device_peak(d);
 done:
     trainer_close(&t);

@@ -7,12 +7,15 @@
  *
  * Loss: cross-entropy with class weights n / (classes * n_class), plus aux_weight times the
  * auxiliary head's. Films go in as 2p - 1, three equal channels, augmented as [augment] says.
+ *
+ * The ranks of `comm` (attached to the device; NULL: alone) train together, as in ldm_trainer.h, and
+ * share the films that are predicted.
  */
 #ifndef CLASSIFIER_H
 #define CLASSIFIER_H
 #include "base/log.h"
+#include "comm/comm.h"
 #include "config/config.h"
-#include "exec/device.h"
 #include "train/cost.h"
 
 typedef struct {
@@ -30,6 +33,7 @@ typedef struct {
     const char *identity;
     long stop_after; /* tests: as if a stop was requested after this many steps; 0 = never */
     int minutes;     /* stop cleanly after so many minutes; 0 = no limit */
+    Comm *comm;
 } ClassifierJob;
 
 /* What classifier_train would refuse in classifier.weights, found in a moment from its header. */
@@ -49,6 +53,7 @@ typedef struct {
     int classes;
     const ClassifierFilm *film;
     int n;
+    Comm *comm;
 } PredictJob;
 Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *probability,
                           float **features, int *width);
@@ -58,5 +63,5 @@ Status classifier_measure_predict(Cost *cost, const Config *config, Device *coun
 
 /* Pooled features only, of weights with any number of classes (the pretrained trunk). */
 Status classifier_features(const Config *config, const char *weights, const char *const *path,
-                           int n, Device *d, Log *log, float **features, int *width);
+                           int n, Comm *comm, Device *d, Log *log, float **features, int *width);
 #endif

@@ -1,5 +1,6 @@
 /* classifier_net.c - recording, running and loading Inception-V3. */
 #include "train/classifier_net.h"
+#include "comm/share.h"
 #include "ops/ops.h"
 #include <math.h>
 #include <stdlib.h>
@@ -78,7 +79,7 @@ Status classifier_size(size_t *floats, const Config *c)
 }
 
 Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,
-                            bool train, const float *class_weight)
+                            Optimizer *train, const float *class_weight)
 {
     int size = c->data.size, classes = n->config.num_classes;
     *p = (ClassifierPass){
@@ -94,7 +95,7 @@ Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c
     if (train) p->rng = graph_leaf(g, KIND_INPUT, DTYPE_I32, "rng", 1, (int[]){3});
     if (class_weight)
         p->class_weight = graph_leaf(g, KIND_INPUT, DTYPE_F32, "class_weight", 1, &classes);
-    InceptionOut out = inception_v3(g, &n->store, &n->config, p->image, p->rng, train);
+    InceptionOut out = inception_v3(g, &n->store, &n->config, p->image, p->rng, train != NULL);
     float smoothing = train ? (float)c->classifier.label_smoothing : 0;
     p->loss = cross_entropy(g, out.logits, p->label, p->class_weight, smoothing);
     p->probability = p->loss ? p->loss->side[0] : NULL;
@@ -107,16 +108,13 @@ Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c
     if (train) {
         graph_backward(g, 1, &p->loss, NULL);
         params_pin_grads(g);
+        reduction_place(&train->sum, g);
     }
     params_bind(g);
     Tensor *keep[] = {p->loss, p->probability, p->features};
     int n_keep = train ? 1 : 3;
     graph_finish(g, keep, n_keep);
     TRY(exec_new(&p->e, n->device, g, keep, n_keep));
-    if (train) {
-        size_t bytes = (n->store.count - n->store.count_param) * sizeof *p->averages;
-        TRY(device_alloc(n->device, (void **)&p->averages, bytes, "running averages"));
-    }
     return class_weight ? exec_write(p->e, p->class_weight, class_weight) : OK;
 }
 
@@ -125,12 +123,11 @@ void classifier_pass_close(ClassifierPass *p)
     exec_free(p->e);
     graph_free(p->g);
     free(p->three);
-    if (p->net) device_release(p->net->device, p->averages);
     *p = (ClassifierPass){0};
 }
 
-static Status write_batch(ClassifierPass *p, const float *pixel, const int *label,
-                          const int32_t *rng)
+Status classifier_pass_write(ClassifierPass *p, const float *pixel, const int *label,
+                             const int32_t *rng)
 {
     size_t pixels = (size_t)p->batch * (size_t)p->size * (size_t)p->size;
 #pragma omp parallel for
@@ -143,35 +140,13 @@ static Status write_batch(ClassifierPass *p, const float *pixel, const int *labe
     return p->rng ? exec_write(p->e, p->rng, rng) : OK;
 }
 
-Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
-                           const int32_t *rng)
+TrainStep classifier_step(ClassifierPass *p, Optimizer *o)
 {
-    TRY(write_batch(p, pixel, label, rng));
-    return exec_run(p->e);
-}
-
-/* The update, and the running averages as they were where there was none. */
-static Status finish_step(void *pass)
-{
-    const ClassifierPass *p = pass;
-    const ParamStore *s = &p->net->store;
-    TRY(optimizer_update(p->optimizer));
-    return sweep_restore(s->device, &p->optimizer->update, s->value + s->count_param, p->averages,
-                         s->count - s->count_param);
-}
-
-Status classifier_pass_train(ClassifierPass *p, Optimizer *o, double rate, const float *pixel,
-                             const int *label, const int32_t rng[3], float *loss, double *norm)
-{
-    const ParamStore *s = &p->net->store;
-    p->optimizer = o;
-    TRY(optimizer_begin(o, rate, 1));
-    TRY(device_copy(s->device, p->averages, s->value + s->count_param,
-                    (s->count - s->count_param) * sizeof *p->averages));
-    TRY(write_batch(p, pixel, label, rng));
-    TRY(exec_run_then(p->e, finish_step, p));
-    TRY(exec_read(p->e, p->loss, loss));
-    return optimizer_norm(o, norm);
+    return (TrainStep){.comm = o->sum.set.comm,
+                       .optimizer = o,
+                       .exec = p->e,
+                       .loss = p->loss,
+                       .averages = &p->net->store};
 }
 
 static LoaderItem *items_of(const ClassifierFilm *film, int n)
@@ -183,7 +158,8 @@ static LoaderItem *items_of(const ClassifierFilm *film, int n)
     return item;
 }
 
-Status classifier_loader(Loader **l, const ClassifierJob *job, long step, long per_epoch)
+Status classifier_loader(Loader **l, const ClassifierJob *job, const Reduction *sum, long step,
+                         long per_epoch)
 {
     const Config *c = job->config;
     const AugmentSettings *a = &c->augment;
@@ -201,80 +177,120 @@ Status classifier_loader(Loader **l, const ClassifierJob *job, long step, long p
                           .seed = job->seed,
                           .cache_bytes = CACHE_BYTES,
                           .first_epoch = (uint32_t)(step / per_epoch),
-                          .first_batch = (int)(step % per_epoch)};
+                          .first_batch = (int)(step % per_epoch) * sum->n_local,
+                          .group = sum->set.n_micro,
+                          .from = sum->first,
+                          .each = sum->n_local};
     Status s = loader_open(l, item, job->n_train, &set);
     free(item);
     return s;
 }
 
-Status classifier_scan(ClassifierPass *p, const Config *c, const ClassifierFilm *film, int n,
-                       float *probability, float *features, Log *log, const char *what)
+/* What a scan reads: [batches][batch][k] and, or NULL, [batches][batch][width]. */
+typedef struct {
+    float *probability, *features;
+    size_t n_probability, n_features; /* floats of a batch */
+} Scan;
+
+static Status scan_batch(ClassifierPass *p, const Batch *b, const Scan *to)
 {
-    if (!n) return OK;
-    size_t k = tensor_count(p->probability) / (size_t)p->batch,
-           width = tensor_count(p->features) / (size_t)p->batch;
-    float *row = malloc((size_t)p->batch * k * sizeof *row),
-          *feature = malloc((size_t)p->batch * width * sizeof *feature);
-    LoaderItem *item = items_of(film, n);
+    size_t at = (size_t)b->index;
+    TRY(classifier_pass_write(p, b->pixel, b->label, NULL));
+    TRY(exec_run(p->e));
+    TRY(exec_read(p->e, p->probability, to->probability + at * to->n_probability));
+    if (!to->features) return OK;
+    return exec_read(p->e, p->features, to->features + at * to->n_features);
+}
+
+/* This rank's batches. */
+static Status scan_own(ClassifierPass *p, const Config *c, Comm *comm, const ClassifierFilm *film,
+                       int n, const Scan *to, Log *log, const char *what)
+{
     Loader *l = NULL;
-    CHECK(row && feature);
+    LoaderItem *item = items_of(film, n);
     LoaderSettings set = {.size = c->data.size,
                           .batch = p->batch,
                           .n_threads = c->data.loader_threads,
-                          .n_epochs = 1};
+                          .n_epochs = 1,
+                          .group = comm_size(comm),
+                          .from = comm_rank(comm),
+                          .each = 1};
     Status s = loader_open(&l, item, n, &set);
-    for (int first = 0; first < n && !s; first += p->batch) {
+    while (!s) {
         Batch b;
         TRY_OR(done, s, loader_next(l, &b));
-        TRY_OR(done, s, classifier_pass_run(p, b.pixel, b.label, NULL));
-        TRY_OR(done, s, exec_read(p->e, p->probability, row));
-        if (probability)
-            memcpy(probability + (size_t)first * k, row, (size_t)b.n * k * sizeof *row);
-        if (features) {
-            TRY_OR(done, s, exec_read(p->e, p->features, feature));
-            memcpy(features + (size_t)first * width, feature,
-                   (size_t)b.n * width * sizeof *feature);
-        }
-        if (log) log_progress(log, what, first + b.n, n, NULL);
+        if (!b.n) break;
+        TRY_OR(done, s, scan_batch(p, &b, to));
+        if (log) log_progress(log, what, b.index * p->batch + b.n, n, NULL);
     }
     if (log) log_progress_end(log);
 done:
     loader_close(l);
     free(item);
-    free(row);
-    free(feature);
+    return s;
+}
+
+Status classifier_scan(ClassifierPass *p, const Config *c, Comm *comm, const ClassifierFilm *film,
+                       int n, float *probability, float *features, Log *log, const char *what)
+{
+    if (!n) return OK;
+    size_t batch = (size_t)p->batch, n_batch = ((size_t)n + batch - 1) / batch;
+    Scan to = {.n_probability = tensor_count(p->probability),
+               .n_features = tensor_count(p->features)};
+    to.probability = malloc(n_batch * to.n_probability * sizeof *to.probability);
+    if (features) to.features = malloc(n_batch * to.n_features * sizeof *to.features);
+    CHECK(to.probability && (to.features || !features));
+    Status s = share_gather(comm, what, scan_own(p, c, comm, film, n, &to, log, what),
+                            to.probability, to.n_probability * sizeof *to.probability,
+                            (int)n_batch);
+    if (!s && features)
+        s = share_gather(comm, what, OK, to.features, to.n_features * sizeof *to.features,
+                         (int)n_batch);
+    if (!s && probability)
+        memcpy(probability, to.probability,
+               (size_t)n * (to.n_probability / batch) * sizeof *probability);
+    if (!s && features)
+        memcpy(features, to.features, (size_t)n * (to.n_features / batch) * sizeof *features);
+    free(to.probability);
+    free(to.features);
     return s;
 }
 
 /* ---- prediction with finished weights -------------------------------------------------------- */
 
-static Status predict(const Config *c, const char *weights, int classes, const ClassifierFilm *film,
-                      int n, Device *d, Log *log, float *probability, float **features, int *width)
+typedef struct {
+    ClassifierNet net;
+    ClassifierPass pass;
+} Predictor; /* starts as {0} */
+
+static Status open_predictor(Predictor *p, const PredictJob *job, const char *skip, Device *d)
 {
-    ClassifierNet net = {0};
-    ClassifierPass pass = {0};
-    Config plain = *c;
-    const ParamFile how = {.skip = probability ? "AuxLogits." : "fc.,AuxLogits."};
-    Status s = OK;
+    Config plain = *job->config;
     plain.classifier.aux_weight = 0;
+    TRY(classifier_net_open(&p->net, d, &plain, job->classes, false));
+    TRY(params_load(&p->net.store, job->weights, &(ParamFile){.skip = skip}));
+    return classifier_pass_open(&p->pass, &p->net, &plain, SCAN_BATCH, NULL, NULL);
+}
+
+static Status predict(const PredictJob *job, Device *d, Log *log, float *probability,
+                      float **features, int *width)
+{
+    Predictor p = {0};
     float *found = NULL;
-    TRY_OR(done, s, classifier_net_open(&net, d, &plain, classes, false));
-    TRY_OR(done, s, params_load(&net.store, weights, &how));
-    TRY_OR(done, s, classifier_pass_open(&pass, &net, &plain, SCAN_BATCH, false, NULL));
-    if (features) {
-        *width = (int)(tensor_count(pass.features) / SCAN_BATCH);
-        found = malloc((size_t)n * (size_t)*width * sizeof *found + 1);
+    const char *skip = probability ? "AuxLogits." : "fc.,AuxLogits.";
+    Status s = comm_agree(job->comm, "the classifier", open_predictor(&p, job, skip, d));
+    if (!s && features) {
+        *width = (int)(tensor_count(p.pass.features) / SCAN_BATCH);
+        found = malloc((size_t)job->n * (size_t)*width * sizeof *found + 1);
         CHECK(found);
     }
-    TRY_OR(done, s, classifier_scan(&pass, &plain, film, n, probability, found, log, "predicting"));
-    if (features) {
-        *features = found;
-        found = NULL;
-    }
-done:
-    free(found);
-    classifier_pass_close(&pass);
-    params_free(&net.store);
+    if (!s)
+        s = classifier_scan(&p.pass, job->config, job->comm, job->film, job->n, probability, found,
+                            log, "predicting");
+    if (!s && features) *features = found;
+    else free(found);
+    classifier_pass_close(&p.pass);
+    params_free(&p.net.store);
     return s;
 }
 
@@ -282,8 +298,7 @@ Status classifier_predict(const PredictJob *job, Device *d, Log *log, float *pro
                           float **features, int *width)
 {
     CHECK(probability);
-    return predict(job->config, job->weights, job->classes, job->film, job->n, d, log, probability,
-                   features, width);
+    return predict(job, d, log, probability, features, width);
 }
 
 Status classifier_measure_predict(Cost *cost, const Config *c, Device *d)
@@ -297,7 +312,7 @@ Status classifier_measure_predict(Cost *cost, const Config *c, Device *d)
     device_peak_restart(d);
     TRY_OR(done, s, classifier_net_open(&net, d, &plain, 2, false));
     cost->parameters = device_bytes(d);
-    TRY_OR(done, s, classifier_pass_open(&pass, &net, &plain, SCAN_BATCH, false, NULL));
+    TRY_OR(done, s, classifier_pass_open(&pass, &net, &plain, SCAN_BATCH, NULL, NULL));
     cost->activations = device_bytes(d) - cost->parameters;
     cost->unit = exec_flops(pass.e) / SCAN_BATCH;
     cost->peak = device_peak(d);
@@ -308,12 +323,14 @@ done:
 }
 
 Status classifier_features(const Config *c, const char *weights, const char *const *path, int n,
-                           Device *d, Log *log, float **features, int *width)
+                           Comm *comm, Device *d, Log *log, float **features, int *width)
 {
     ClassifierFilm *film = calloc((size_t)n + 1, sizeof *film);
     CHECK(film);
     for (int i = 0; i < n; i++) film[i].path = path[i];
-    Status s = predict(c, weights, 2, film, n, d, log, NULL, features, width);
+    PredictJob job = {
+        .config = c, .weights = weights, .classes = 2, .film = film, .n = n, .comm = comm};
+    Status s = predict(&job, d, log, NULL, features, width);
     free(film);
     return s;
 }

@@ -6,7 +6,7 @@
 #include "exec/exec.h"
 #include "models/inception_v3.h"
 #include "train/classifier.h"
-#include "train/optimizer.h"
+#include "train/step.h"
 
 typedef struct {
     Device *device;
@@ -29,28 +29,27 @@ typedef struct {
     Tensor *loss, *probability, *features;      /* kept */
     float *three;                               /* owned: [batch, size, size, 3] host buffer */
     ClassifierNet *net;                         /* borrowed */
-    float *averages; /* owned, in training: device copy of the running averages */
-    Optimizer *optimizer; /* borrowed: of the training steps; NULL before the first */
     int batch, size;
 } ClassifierPass; /* starts as {0} */
 
-/* class_weight: [classes] or NULL. */
+/* train: whose updates the pass is for; NULL: a pass of evaluation. class_weight: [classes] or NULL.
+ */
 Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,
-                            bool train, const float *class_weight);
+                            Optimizer *train, const float *class_weight);
 void classifier_pass_close(ClassifierPass *p);
 /* pixel [batch, size, size] in [0, 1]; label [batch]; rng[3], NULL in evaluation. */
-Status classifier_pass_run(ClassifierPass *p, const float *pixel, const int *label,
-                           const int32_t *rng);
-/* One update. Where the gradient is not finite, as *norm tells, nothing has changed: neither
- * parameters nor the running averages that the forward pass moves. */
-Status classifier_pass_train(ClassifierPass *p, Optimizer *o, double rate, const float *pixel,
-                             const int *label, const int32_t rng[3], float *loss, double *norm);
+Status classifier_pass_write(ClassifierPass *p, const float *pixel, const int *label,
+                             const int32_t *rng);
+/* A step with this pass; feed is still to be filled in. Where the gradient is not finite, a step
+ * changes nothing: neither parameters nor the running averages that the forward pass moves. */
+TrainStep classifier_step(ClassifierPass *p, Optimizer *o);
 
 /* Every film once, in order: probabilities [n, classes] and, where not NULL, features [n, width].
- */
-Status classifier_scan(ClassifierPass *p, const Config *c, const ClassifierFilm *film, int n,
-                       float *probability, float *features, Log *log, const char *what);
+ * The ranks of comm share the films, and all get all. */
+Status classifier_scan(ClassifierPass *p, const Config *c, Comm *comm, const ClassifierFilm *film,
+                       int n, float *probability, float *features, Log *log, const char *what);
 
-/* The training order, from `step` on. */
-Status classifier_loader(Loader **l, const ClassifierJob *job, long step, long per_epoch);
+/* The training order, from `step` on: this rank's micro-batches, as `sum` shares them out. */
+Status classifier_loader(Loader **l, const ClassifierJob *job, const Reduction *sum, long step,
+                         long per_epoch);
 #endif

@@ -1,6 +1,7 @@
 /* ldm_data.c - caches of latents and prompts, and the draws of a step. */
 #include "train/ldm_data.h"
 #include "base/random.h"
+#include "comm/share.h"
 #include "data/film.h"
 #include "weights/safetensors.h"
 #include <math.h>
@@ -81,63 +82,99 @@ static void cache_write(const LdmFilms *f, const char *path, const char *identit
     if (s) log_warn(log, "latents are not kept, going on without: %s", status_message());
 }
 
-static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size,
-                           const char *what, const char *cache, const char *identity, Log *log)
+/* The latents as rank 0 finds them in the cache, on all ranks; *found tells. */
+static Status share_cache(LdmFilms *f, bool *found, const char *cache, const char *identity,
+                          Comm *comm)
 {
-    *f = (LdmFilms){.n = n,
-                    .size = size,
-                    .channels = (size_t)m->vae_config.latent_channels,
-                    .per = ldm_latent_count(m, film_square(size))};
-    f->latent = need((size_t)n * f->per, sizeof *f->latent);
-    f->first_prompt = need((size_t)n, sizeof *f->first_prompt);
-    f->n_prompt = need((size_t)n, sizeof *f->n_prompt);
-    for (int i = 0; i < n; i++) film_prompts(d, f, i, film[i].prompts);
-    if (cache_read(f, cache, identity)) return OK;
-    size_t pixels = (size_t)size * (size_t)size;
+    *found = comm_rank(comm) == 0 && cache_read(f, cache, identity);
+    TRY(comm_host_broadcast(comm, "cached latents", found, sizeof *found, 0));
+    if (!*found) return OK;
+    return share_broadcast(comm, "cached latents", f->latent,
+                           (size_t)f->n * f->per * sizeof *f->latent);
+}
+
+/* Films first..first+k-1; grey: room for them. */
+static Status encode_some(LdmFilms *f, Ldm *m, const LdmFilm *film, int first, int k, float *grey)
+{
+    size_t pixels = (size_t)f->size * (size_t)f->size;
+    for (int i = 0; i < k; i++)
+        TRY(film_read(grey + (size_t)i * pixels, film[first + i].path, f->size));
+    return ldm_encode(m, grey, k, film_square(f->size), f->latent + (size_t)first * f->per);
+}
+
+static Status encode_all(LdmFilms *f, Ldm *m, const LdmFilm *film, const char *what, Comm *comm,
+                         Log *log)
+{
+    size_t pixels = (size_t)f->size * (size_t)f->size;
     float *grey = need(ENCODE_BATCH * pixels, sizeof *grey);
+    int n = f->n, n_batch = (n + ENCODE_BATCH - 1) / ENCODE_BATCH;
     Status s = OK;
-    for (int first = 0; first < n && !s; first += ENCODE_BATCH) {
-        int k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
-        for (int i = 0; i < k && !s; i++)
-            s = film_read(grey + (size_t)i * pixels, film[first + i].path, size);
-        if (!s) s = ldm_encode(m, grey, k, film_square(size), f->latent + (size_t)first * f->per);
+    for (int b = 0; b < n_batch && !s; b++) {
+        int first = b * ENCODE_BATCH, k = n - first < ENCODE_BATCH ? n - first : ENCODE_BATCH;
+        if (!share_mine(comm, b)) continue;
+        s = encode_some(f, m, film, first, k, grey);
         log_progress(log, what, first + k, n, NULL);
     }
     log_progress_end(log);
     free(grey);
-    if (!s && n) cache_write(f, cache, identity, log);
-    return s;
+    return share_gather(comm, what, s, f->latent, ENCODE_BATCH * f->per * sizeof *f->latent,
+                        n_batch);
+}
+
+static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film, int n, int size,
+                           const char *what, const char *cache, const char *identity, Comm *comm,
+                           Log *log)
+{
+    bool found;
+    *f = (LdmFilms){.n = n,
+                    .size = size,
+                    .channels = (size_t)m->vae_config.latent_channels,
+                    .per = ldm_latent_count(m, film_square(size))};
+    f->latent = need(((size_t)n + ENCODE_BATCH) * f->per, sizeof *f->latent);
+    f->first_prompt = need((size_t)n, sizeof *f->first_prompt);
+    f->n_prompt = need((size_t)n, sizeof *f->n_prompt);
+    for (int i = 0; i < n; i++) film_prompts(d, f, i, film[i].prompts);
+    TRY(share_cache(f, &found, cache, identity, comm));
+    if (found) return OK;
+    TRY(encode_all(f, m, film, what, comm, log));
+    if (n && !comm_rank(comm)) cache_write(f, cache, identity, log);
+    return OK;
+}
+
+/* Token ids of all prompts and, where wanted, what the text encoder makes of them. */
+static Status read_prompts(LdmData *d, Ldm *m, bool embed, Log *log)
+{
+    size_t tokens = (size_t)d->n_prompt * (size_t)d->tokens;
+    TRY(ldm_check_prompts(m, (const char *const *)d->prompt, d->n_prompt, log));
+    d->ids = need(tokens, sizeof *d->ids);
+    TRY(ldm_tokenize(m, (const char *const *)d->prompt, d->n_prompt, d->ids));
+    if (!embed) return OK;
+    d->context = need(tokens * (size_t)d->width, sizeof *d->context);
+    return ldm_embed(m, d->ids, d->n_prompt, d->context);
 }
 
 Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior,
                      int n_prior, const LdmFilm *val, int n_val, int size, bool standardise,
-                     bool embed, const char *cache, const char *identity, Log *log)
+                     bool embed, const char *cache, const char *identity, Comm *comm, Log *log)
 {
     *d = (LdmData){.tokens = ldm_tokens(m), .width = m->text_config.hidden_size};
     Status s = OK;
     prompt_index(d, "", 0);
     TRY_OR(done, s,
            encode_films(d, &d->train, m, train, n_train, size, "encoding training films", cache,
-                        identity, log));
+                        identity, comm, log));
     TRY_OR(done, s,
            encode_films(d, &d->prior, m, prior, n_prior, size, "encoding prior films", NULL,
-                        identity, log));
+                        identity, comm, log));
     TRY_OR(done, s,
            encode_films(d, &d->val, m, val, n_val, size, "encoding validation films", NULL,
-                        identity, log));
+                        identity, comm, log));
     if (standardise && !m->vae_config.standardised) {
         ldm_standardise(m, d->train.latent, n_train, size);
         ldm_restandardise(m, d->prior.latent, n_prior, size);
         ldm_restandardise(m, d->val.latent, n_val, size);
     }
-    TRY_OR(done, s, ldm_check_prompts(m, (const char *const *)d->prompt, d->n_prompt, log));
-    d->ids = need((size_t)d->n_prompt * (size_t)d->tokens, sizeof *d->ids);
-    TRY_OR(done, s, ldm_tokenize(m, (const char *const *)d->prompt, d->n_prompt, d->ids));
-    if (embed) {
-        d->context =
-            need((size_t)d->n_prompt * (size_t)d->tokens * (size_t)d->width, sizeof *d->context);
-        TRY_OR(done, s, ldm_embed(m, d->ids, d->n_prompt, d->context));
-    }
+    s = comm_agree(comm, "prompts", read_prompts(d, m, embed, log));
 done:
     if (s) ldm_data_close(d);
     return s;

@@ -1,5 +1,6 @@
 /* ldm_trainer.c - the training loop of a latent diffusion model. */
 #include "train/ldm_trainer.h"
+#include "comm/share.h"
 #include "exec/exec.h"
 #include "models/lora.h"
 #include "ops/ops.h"
@@ -67,14 +68,14 @@ static Status record(Pass *p, Trainer *t, bool backward)
     if (backward) {
         graph_backward(g, 1, &p->loss, NULL);
         params_pin_grads(g);
+        reduction_place(&t->loop.optimizer.sum, g);
     }
     params_bind(g);
     graph_finish(g, &p->loss, 1);
     return exec_new(&p->e, t->device, g, &p->loss, 1);
 }
 
-/* update: the optimizer whose update belongs behind it, or NULL. Enqueued only. */
-static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update)
+static Status write_batch(Pass *p, const LdmBatch *b)
 {
     TRY(exec_write(p->e, p->latent, b->latent));
     TRY(exec_write(p->e, p->noise, b->noise));
@@ -82,9 +83,16 @@ static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update)
     TRY(exec_write(p->e, p->mix, b->mix));
     TRY(exec_write(p->e, p->target, b->target));
     TRY(exec_write(p->e, p->weight, b->weight));
-    if (p->ids) TRY(exec_write(p->e, p->ids, b->ids));
-    else TRY(exec_write(p->e, p->context, b->context));
-    return update ? exec_run_then(p->e, optimizer_update, update) : exec_run(p->e);
+    return p->ids ? exec_write(p->e, p->ids, b->ids) : exec_write(p->e, p->context, b->context);
+}
+
+static Status validate_batch(Trainer *t, int first, float *loss)
+{
+    ldm_batch_validation(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
+                         (uint32_t)t->job->config->study.seed, first);
+    TRY(write_batch(&t->val, &t->batch));
+    TRY(exec_run(t->val.e));
+    return exec_read(t->val.e, t->val.loss, loss);
 }
 
 /* Mean loss over the validation films, each with the same noise and time every time; NaN without
@@ -92,22 +100,24 @@ static Status run_pass(Pass *p, const LdmBatch *b, Optimizer *update)
 static Status validate(void *trainer, double *loss)
 {
     Trainer *t = trainer;
+    int n = t->data.val.n, each = t->batch.n, n_batch = (n + each - 1) / each;
     double sum = 0;
-    float part;
+    float *part = calloc((size_t)n_batch + 1, sizeof *part);
+    CHECK(part);
+    Status s = OK;
     t->ahead_step = 0;
-    for (int first = 0; first < t->data.val.n; first += t->batch.n) {
-        ldm_batch_validation(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
-                             (uint32_t)t->job->config->study.seed, first);
-        TRY(run_pass(&t->val, &t->batch, NULL));
-        TRY(exec_read(t->val.e, t->val.loss, &part));
-        sum += (double)part * t->batch.n;
-    }
-    *loss = t->data.val.n ? sum / t->data.val.n : NAN;
-    return OK;
+    for (int b = 0; b < n_batch && !s; b++)
+        if (share_mine(t->job->comm, b)) s = validate_batch(t, b * each, &part[b]);
+    s = share_gather(t->job->comm, "validation", s, part, sizeof *part, n_batch);
+    for (int b = 0; b < n_batch; b++) sum += (double)part[b] * each;
+    *loss = n ? sum / n : NAN;
+    free(part);
+    return s;
 }
 
-static void draw_batch(Trainer *t, long step, int micro)
+static void draw_batch(void *trainer, long step, int micro)
 {
+    Trainer *t = trainer;
     if (t->ahead_step == step && t->ahead_micro == micro) return;
     ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
                    (uint32_t)t->job->config->study.seed, step, micro);
@@ -115,22 +125,11 @@ static void draw_batch(Trainer *t, long step, int micro)
     t->ahead_micro = micro;
 }
 
-static Status step_gradients(void *trainer, long step, double *loss)
+static Status feed(void *trainer, long step, int micro)
 {
     Trainer *t = trainer;
-    const LdmSettings *set = &t->job->config->ldm;
-    *loss = 0;
-    for (int micro = 0; micro < set->accumulate; micro++) {
-        float part;
-        bool last = micro + 1 == set->accumulate;
-        draw_batch(t, step, micro);
-        TRY(run_pass(&t->train, &t->batch, last ? &t->loop.optimizer : NULL));
-        if (device_is_gpu(t->device)) draw_batch(t, last ? step + 1 : step, last ? 0 : micro + 1);
-        TRY(exec_read(t->train.e, t->train.loss, &part));
-        *loss += part / (double)set->accumulate;
-        if (!last) TRY(optimizer_accumulate(&t->loop.optimizer));
-    }
-    return OK;
+    draw_batch(t, step, micro);
+    return write_batch(&t->train, &t->batch);
 }
 
 static Status open_loop(Trainer *t)
@@ -140,34 +139,39 @@ static Status open_loop(Trainer *t)
     t->loop = (TrainLoop){LOOP_COMMON(job, set),
                           .section = "ldm",
                           .column = {"step", "loss", "val_loss", "rate", "grad_norm"},
-                          .micro = set->accumulate,
                           .trainer = t,
-                          .step = step_gradients,
                           .validate = validate};
     ParamStore *unet = set->lora_rank ? &t->m.lora : &t->m.unet;
     return train_loop_open(&t->loop, t->device, t->log, (ParamStore *[]){unet, &t->m.text},
                            set->train_text_encoder ? 2 : 1);
 }
 
+static Status write_model(Trainer *t, float *const average[2])
+{
+    if (!t->m.unet.adapter) return ldm_save(&t->m, t->model, average[0], average[1]);
+    TRY(lora_save(&t->m.lora, average[0], t->lora));
+    TRY(lora_merge_adapter(&t->m.unet, average[0]));
+    return ldm_save(&t->m, t->model, NULL, NULL);
+}
+
+/* Ranks give rank 0 their parts of the averages, which writes. */
 static Status save_model(Trainer *t)
 {
-    bool average = !strcmp(t->job->config->synthesis.weights, "ema") && t->loop.optimizer.ema[0];
+    Optimizer *o = &t->loop.optimizer;
+    bool average = !strcmp(t->job->config->synthesis.weights, "ema") && o->ema[0];
+    bool writes = !comm_rank(t->job->comm);
     float *block[2] = {NULL, NULL};
     Status s = OK;
-    for (int k = 0; k < t->loop.optimizer.n_store && average; k++) {
-        block[k] = malloc(t->loop.optimizer.store[k]->count * sizeof(float));
+    for (int k = 0; k < o->n_store && average && writes && !s; k++) {
+        block[k] = malloc(o->store[k]->count * sizeof(float));
         if (!block[k]) s = FAIL(ERR_SPACE, "no memory for the averaged weights");
-        if (!s)
-            s = device_read(t->device, block[k], t->loop.optimizer.ema[k],
-                            t->loop.optimizer.store[k]->count * sizeof(float));
     }
-    if (!s && t->m.unet.adapter) s = lora_save(&t->m.lora, block[0], t->lora);
-    if (!s && t->m.unet.adapter) s = lora_merge_adapter(&t->m.unet, block[0]);
-    if (!s && t->m.unet.adapter) s = ldm_save(&t->m, t->model, NULL, NULL);
-    else if (!s) s = ldm_save(&t->m, t->model, block[0], block[1]);
+    s = comm_agree(t->job->comm, "the model", s);
+    for (int k = 0; k < o->n_store && average && !s; k++) s = optimizer_averages(o, k, block[k]);
+    if (writes && !s) s = write_model(t, block);
     free(block[0]);
     free(block[1]);
-    return s;
+    return comm_agree(t->job->comm, "the model", s);
 }
 
 static LdmUse use_of(const Config *c)
@@ -189,20 +193,45 @@ static Status record_both(Trainer *t)
                                 NULL);
 }
 
-static Status prepare(Trainer *t)
+static Status open_model(Trainer *t)
 {
     const Config *c = t->job->config;
-    bool random = !strcmp(c->ldm.init, "random"), text = c->ldm.train_text_encoder;
+    if (!t->job->n_train) return FAIL(ERR_INPUT, "%s: no training films", t->job->name);
+    TRY(reduction_check(c->ldm.accumulate, comm_size(t->job->comm), "ldm"));
     TRY(ldm_open(&t->m, t->device, t->job->base, use_of(c)));
     if (strcmp(c->ldm.prediction, "auto"))
         t->m.schedule.prediction =
             !strcmp(c->ldm.prediction, "epsilon") ? PREDICT_NOISE : PREDICT_VELOCITY;
-    TRY(ldm_data_open(&t->data, &t->m, t->job->train, t->job->n_train, t->job->prior,
-                      c->ldm.prior_share > 0 ? t->job->n_prior : 0, t->job->val, t->job->n_val,
-                      c->data.size, random, !text, t->latents, t->job->identity, t->log));
-    ldm_batch_new(&t->batch, &t->data, c->ldm.batch);
+    return OK;
+}
+
+static Status open_step(Trainer *t)
+{
+    return train_loop_step(&t->loop, (TrainStep){.exec = t->train.e,
+                                                 .loss = t->train.loss,
+                                                 .trainer = t,
+                                                 .feed = feed,
+                                                 .ahead = draw_batch});
+}
+
+static Status open_passes(Trainer *t)
+{
+    ldm_batch_new(&t->batch, &t->data, t->job->config->ldm.batch);
+    TRY(open_loop(t));
     TRY(record_both(t));
-    return open_loop(t);
+    return open_step(t);
+}
+
+static Status prepare(Trainer *t)
+{
+    const LdmJob *job = t->job;
+    const Config *c = job->config;
+    TRY(comm_agree(job->comm, "the base model", open_model(t)));
+    TRY(ldm_data_open(&t->data, &t->m, job->train, job->n_train, job->prior,
+                      c->ldm.prior_share > 0 ? job->n_prior : 0, job->val, job->n_val, c->data.size,
+                      !strcmp(c->ldm.init, "random"), !c->ldm.train_text_encoder, t->latents,
+                      job->identity, job->comm, t->log));
+    return comm_agree(job->comm, "the passes", open_passes(t));
 }
 
 static void trainer_close(Trainer *t)
@@ -226,17 +255,15 @@ Status ldm_train(const LdmJob *job, Device *d, Log *log)
                  .model = path_join(job->out, "model"),
                  .latents = path_join(job->out, "latents.safetensors"),
                  .lora = path_join(job->out, "pytorch_lora_weights.safetensors")};
-    Status s = OK;
-    if (dir_exists(t.model)) goto done;
-    if (!job->n_train) {
-        s = FAIL(ERR_INPUT, "%s: no training films", job->name);
-        goto done;
-    }
+    Status s;
+    bool there = !comm_rank(job->comm) && dir_exists(t.model);
+    TRY_OR(done, s, comm_host_broadcast(job->comm, "the model", &there, sizeof there, 0));
+    if (there) goto done;
     TRY_OR(done, s, prepare(&t));
     TRY_OR(done, s, train_loop(&t.loop));
     TRY_OR(done, s, save_model(&t));
     train_loop_done(&t.loop);
-    unlink(t.latents);
+    if (!comm_rank(job->comm)) unlink(t.latents);
 done:
     trainer_close(&t);
     return s;
@@ -257,14 +284,15 @@ Status ldm_measure(Cost *cost, const LdmJob *job, Device *d)
     TRY_OR(done, s,
            ldm_data_measure(&t.data, &t.m, n, job->config->data.size, !set->train_text_encoder,
                             &cost->once));
-    TRY_OR(done, s, record_both(&t));
-    cost->activations = device_bytes(d) - cost->parameters;
     TRY_OR(done, s, open_loop(&t));
+    cost->optimizer = device_bytes(d) - cost->parameters;
+    TRY_OR(done, s, record_both(&t));
+    TRY_OR(done, s, open_step(&t));
+    cost->activations = device_bytes(d) - cost->parameters - cost->optimizer;
     cost->unit = exec_flops(t.train.e);
     cost->validation = exec_flops(t.val.e) * ceil((double)job->n_val / set->batch);
     for (int k = 0; k < t.loop.optimizer.n_store; k++)
         cost->gradients += t.loop.optimizer.store[k]->count_param * sizeof(float);
-    cost->optimizer = device_bytes(d) - cost->parameters - cost->activations;
     cost->peak = device_peak(d);
 done:
     trainer_close(&t);

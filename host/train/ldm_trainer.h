@@ -9,6 +9,9 @@
  * pytorch_lora_weights.safetensors then has those, as diffusers' load_lora_weights reads them, and
  * model/ the weights with them merged.
  *
+ * The ranks of `comm` train one model together (step.h) and get the same Status, but where one of
+ * them fails on its own; rank 0 writes.
+ *
  * Objective: mean over samples of w(t) * |prediction - target|^2 per element; target = noise or v,
  * w = min-SNR. AdamW, EMA, clipping, accumulation as in [ldm].
  */
@@ -30,6 +33,7 @@ typedef struct {
                              identity is refused */
     long stop_after;      /* tests: act as if a stop was requested after this step; 0 = never */
     int minutes;          /* stop cleanly after so many minutes; 0 = no limit */
+    Comm *comm;           /* attached to the device; NULL: alone */
 } LdmJob;
 
 Status ldm_train(const LdmJob *job, Device *d, Log *log);

@@ -17,14 +17,6 @@ static double rate_at(const TrainLoop *l, long step)
     return lr_at(shape, l->learning_rate, 0, step, l->steps, l->warmup);
 }
 
-static Status update(TrainLoop *l, long step, double *loss, double *norm)
-{
-    TRY(optimizer_begin(&l->optimizer, rate_at(l, step), l->micro));
-    TRY(l->step(l->trainer, step, loss));
-    TRY(optimizer_norm(&l->optimizer, norm));
-    return run_state_gradient(&l->run, BAD_STEPS, step, *norm, l->name, l->section, l->log);
-}
-
 /* The history's row at `step`: the mean loss since the last row, and the validation losses where
  * they are due. */
 static Status note(TrainLoop *l, long step, double loss, double norm)
@@ -51,29 +43,51 @@ static Status note(TrainLoop *l, long step, double loss, double norm)
     return OK;
 }
 
+/* All ranks come to it, each with the same numbers. */
+static Status stop(TrainLoop *l, long step)
+{
+    TRY(run_state_save(&l->run, step, l->log));
+    return comm_agree(l->shared.comm, "the end",
+                      FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept", l->name,
+                           step, l->steps));
+}
+
+static Status take_step(TrainLoop *l, long step)
+{
+    double loss, norm;
+    bool wished = run_state_must_stop(&l->run, step - 1, l->stop_after, l->minutes);
+    Status s = train_step(&l->step, step, rate_at(l, step), wished, &loss, &norm);
+    if (s == ERR_STOPPED) return stop(l, step - 1);
+    TRY(s);
+    s = run_state_gradient(&l->run, BAD_STEPS, step, norm, l->name, l->section, l->log);
+    if (s) return comm_agree(l->shared.comm, "the gradient", s);
+    return note(l, step, loss, norm);
+}
+
+Status train_loop_step(TrainLoop *l, TrainStep step)
+{
+    l->step = step;
+    l->step.comm = l->shared.comm;
+    l->step.optimizer = &l->optimizer;
+    return train_step_open(&l->step);
+}
+
 Status train_loop(TrainLoop *l)
 {
+    Comm *comm = l->shared.comm;
     long step;
     TRY(run_state_resume(&l->run, &step, l->log));
-    if (l->start) TRY(l->start(l->trainer, step));
+    if (l->start) TRY(comm_agree(comm, "training", l->start(l->trainer, step)));
     while (step < l->steps) {
-        double loss = NAN, norm = NAN;
-        if (run_state_must_stop(&l->run, step, l->stop_after, l->minutes)) {
-            TRY(run_state_save(&l->run, step, l->log));
-            return FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept", l->name,
-                        step, l->steps);
-        }
-        step++;
-        TRY(update(l, step, &loss, &norm));
-        TRY(note(l, step, loss, norm));
+        TRY(take_step(l, ++step));
         if (step % l->checkpoint_every == 0 && step < l->steps && !l->run.number[BAD_STEPS])
             TRY(run_state_save(&l->run, step, l->log));
     }
     log_progress_end(l->log);
     char *history = path_join(l->out, "history.json");
-    Status s = history_write(&l->history, history);
+    Status s = comm_rank(comm) ? OK : history_write(&l->history, history);
     free(history);
-    return s;
+    return comm_agree(comm, "the history", s);
 }
 
 Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *store, int n_store)
@@ -82,7 +96,8 @@ Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *sto
     while (n < LOOP_COLUMNS && l->column[n]) n++;
     l->log = log;
     l->checkpoints = path_join(l->out, "checkpoints");
-    TRY(optimizer_new(&l->optimizer, l->adamw, store, n_store));
+    TRY(reduction_check(l->shared.n_micro, comm_size(l->shared.comm), l->section));
+    TRY(optimizer_new(&l->optimizer, l->adamw, store, n_store, &l->shared));
     history_init(&l->history, n, l->column);
     run_state_init(&l->run, l->checkpoints, l->identity, d, &l->optimizer, &l->history);
     return OK;
@@ -90,12 +105,13 @@ Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *sto
 
 void train_loop_done(const TrainLoop *l)
 {
-    checkpoint_remove_all(l->checkpoints);
+    if (!comm_rank(l->shared.comm)) checkpoint_remove_all(l->checkpoints);
 }
 
 void train_loop_close(TrainLoop *l)
 {
     history_free(&l->history);
+    train_step_close(&l->step);
     optimizer_free(&l->optimizer);
     free(l->checkpoints);
 }

@@ -1,13 +1,18 @@
 /* loop.h - the loop of a trainer that counts in steps: resume, step, validate, checkpoint, stop.
  *
- * The trainer fills a TrainLoop, train_loop_open() makes the optimizer, history and run state, and
- * train_loop() runs what is left of the steps and writes history.json. The history has the columns
- * step, loss (mean since the last row), the validation losses, rate, grad_norm: a row every ten
- * steps and wherever validation is due, that is every validate_every steps and at the end.
+ * The trainer fills a TrainLoop; train_loop_open() makes the optimizer, history and run state; the
+ * trainer records its pass, with reduction_place() of optimizer.sum, and tells train_loop_step() how
+ * it is fed; train_loop() runs what is left of the steps and writes history.json. The history has the
+ * columns step, loss (mean since the last row), the validation losses, rate, grad_norm: a row every
+ * ten steps and wherever validation is due, that is every validate_every steps and at the end.
+ *
+ * All ranks of shared.comm make the same calls and get the same Status, but where one of them fails
+ * on its own; rank 0 writes.
  */
 #ifndef LOOP_H
 #define LOOP_H
 #include "train/run_state.h"
+#include "train/step.h"
 
 enum { LOOP_COLUMNS = 6 };
 typedef struct {
@@ -20,18 +25,17 @@ typedef struct {
     double learning_rate;
     const char *schedule; /* "constant", "cosine" or "linear" */
     OptimizerSettings adamw;
+    ReduceSettings shared;
     const char *section;              /* of the settings: "ldm" */
     const char *column[LOOP_COLUMNS]; /* of the history, static; NULL behind the last */
-    int micro;     /* batches a step: gradients of all but the last are accumulated by `step` */
-    void *trainer; /* what the functions get */
+    void *trainer;                    /* what the functions get */
     Status (*start)(void *trainer, long step); /* before the first step of this run; or NULL */
-    /* Step number `step`, from 1: its gradients into the stores, behind the last of them
-     * optimizer_update() of the loop's optimizer, its loss. */
-    Status (*step)(void *trainer, long step, double *loss);
-    Status (*validate)(void *trainer, double *loss); /* losses, NaN without films */
+    /* Losses, NaN without films; the same on all ranks. */
+    Status (*validate)(void *trainer, double *loss);
     /* The loop's own: */
     Log *log;
     Optimizer optimizer;
+    TrainStep step;
     History history;
     RunState run;
     char *checkpoints; /* owned: OUT/checkpoints */
@@ -44,6 +48,7 @@ typedef struct {
     .warmup = (set)->warmup, .validate_every = (set)->validate_every,                              \
     .checkpoint_every = (set)->checkpoint_every, .learning_rate = (set)->learning_rate,            \
     .schedule = (set)->schedule,                                                                   \
+    .shared = train_share((job)->config, (set)->accumulate, (job)->comm),                          \
     .adamw = {.adamw = true,                                                                       \
               .beta1 = (set)->beta1,                                                               \
               .beta2 = (set)->beta2,                                                               \
@@ -53,6 +58,8 @@ typedef struct {
               .ema_decay = (set)->ema_decay}
 
 Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *store, int n_store);
+/* step: exec, loss, trainer, feed and, perhaps, ahead. */
+Status train_loop_step(TrainLoop *l, TrainStep step);
 /* ERR_STOPPED: stopped before the end, its state is kept. */
 Status train_loop(TrainLoop *l);
 /* When the result is whole: the checkpoints are not needed any more. */

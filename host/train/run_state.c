@@ -21,7 +21,7 @@ static double now_s(void)
 void run_state_block(RunState *r, const char *name, float *data, size_t count)
 {
     CHECK(r->n_block < MAX_BLOCKS);
-    if (data) r->block[r->n_block++] = (CheckpointBlock){name, data, count};
+    if (data) r->block[r->n_block++] = (CheckpointBlock){.name = name, .data = data, .count = count};
 }
 
 void run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o,
@@ -30,14 +30,22 @@ void run_state_init(RunState *r, const char *dir, const char *identity, Device *
     *r = (RunState){.dir = dir,
                     .identity = identity,
                     .device = d,
+                    .comm = o->sum.set.comm,
                     .optimizer = o,
                     .history = h,
                     .saved_step = -1,
                     .began_s = now_s()};
     for (int k = 0; k < o->n_store; k++) {
-        float *data[4] = {o->store[k]->value, o->m[k], o->v[k], o->ema[k]};
-        for (int i = 0; i < 4; i++)
-            run_state_block(r, BLOCK_NAMES[k][i], data[i], o->store[k]->count);
+        const ParamStore *s = o->store[k];
+        float *data[4] = {s->value, o->m[k], o->v[k], o->ema[k]};
+        for (int i = 0; i < 4; i++) {
+            run_state_block(r, BLOCK_NAMES[k][i], data[i], s->count);
+            if (!data[i] || !i || !o->sum.set.sharded) continue;
+            CheckpointBlock *b = &r->block[r->n_block - 1];
+            b->keeper = o;
+            b->store = k;
+            b->rest = data[i] == o->ema[k] ? s->value : NULL;
+        }
     }
 }
 
@@ -52,11 +60,11 @@ static Status check_same(RunState *r, const char *info)
                  "%s: checkpoint of a run with other settings or films (%.12s, this is %.12s); "
                  "start it in another folder",
                  r->dir, identity ? identity : "none", r->identity);
-    else if (!device || strcmp(device, device_text(r->device)))
+    else if (!device || strcmp(device, device_bits(r->device)))
         s = FAIL(ERR_USAGE,
                  "%s: checkpoint was made on %s, this is %s: the last bits would differ; continue "
                  "there, or start in another folder",
-                 r->dir, device ? device : "unknown", device_text(r->device));
+                 r->dir, device ? device : "unknown", device_bits(r->device));
     json_t *numbers = json_object_get(root, "numbers");
     for (size_t i = 0; !s && i < MAX_NUMBERS; i++) {
         json_t *v = json_array_get(numbers, i);
@@ -71,10 +79,10 @@ Status run_state_resume(RunState *r, long *step, Log *log)
     Checkpoint c;
     Status s;
     *step = 0;
-    TRY(checkpoint_find(&c, r->dir, log));
+    TRY(checkpoint_find(&c, r->dir, r->comm, log));
     if (c.step < 0) return OK;
-    TRY_OR(done, s, check_same(r, c.info));
-    TRY_OR(done, s, checkpoint_load(&c, r->device, r->block, r->n_block));
+    TRY_OR(done, s, comm_agree(r->comm, "the checkpoint's run", check_same(r, c.info)));
+    TRY_OR(done, s, checkpoint_load(&c, r->device, r->comm, r->block, r->n_block));
     for (int k = 0; k < r->optimizer->n_store; k++)
         TRY_OR(done, s, params_refresh(r->optimizer->store[k]));
     TRY_OR(done, s, history_parse(r->history, c.info));
@@ -91,13 +99,13 @@ Status run_state_save(RunState *r, long step, Log *log)
     Text info = {0};
     char *history = history_text(r->history);
     text_add(&info, "{\"identity\": \"%s\", \"device\": \"%s\", \"numbers\": [", r->identity,
-             device_text(r->device));
+             device_bits(r->device));
     for (int i = 0; i < MAX_NUMBERS; i++) {
         if (isfinite(r->number[i])) text_add(&info, "%s%.17g", i ? ", " : "", r->number[i]);
         else text_add(&info, "%snull", i ? ", " : "");
     }
     text_add(&info, "],\n\"history\": %s}", history);
-    Status s = checkpoint_save(r->dir, step, r->device, r->block, r->n_block, info.s, log);
+    Status s = checkpoint_save(r->dir, step, r->device, r->comm, r->block, r->n_block, info.s, log);
     free(history);
     free(info.s);
     if (s == ERR_SPACE) {
@@ -132,9 +140,15 @@ bool run_state_must_stop(const RunState *r, long step, long stop_after, int minu
            (minutes && now_s() - r->began_s > 60.0 * minutes);
 }
 
-Status train_need_batch(const char *name, int n_train, const char *setting, int batch)
+Status train_need_batch(const char *name, int n_train, const char *section, int batch,
+                        int accumulate)
 {
-    if (n_train >= batch) return OK;
-    return FAIL(ERR_USAGE, "%s: found %d training films, expected at least %s = %d", name, n_train,
-                setting, batch);
+    if (n_train / batch >= accumulate) return OK;
+    if (accumulate == 1)
+        return FAIL(ERR_USAGE, "%s: found %d training films, expected at least %s.batch = %d", name,
+                    n_train, section, batch);
+    return FAIL(ERR_USAGE,
+                "%s: found %d training films, expected at least %s.batch = %d times "
+                "%s.accumulate = %d",
+                name, n_train, section, batch, section, accumulate);
 }

@@ -1,7 +1,8 @@
 /* run_state.h - what every trainer does around its steps: resume, checkpoint, stop.
  *
- * A run is identified by a hash over all that its result depends on, and by the device it runs on
- * (thread count and instruction set decide the last bits). A checkpoint of another is refused.
+ * A run is identified by a hash over all that its result depends on, and by the device that each rank
+ * runs on (thread count and instruction set decide the last bits), not by the number of ranks. A
+ * checkpoint of another is refused. All ranks of the optimizer's Comm call these together.
  */
 #ifndef RUN_STATE_H
 #define RUN_STATE_H
@@ -14,6 +15,7 @@ typedef struct {
     const char *dir; /* of the checkpoints */
     const char *identity;
     Device *device;
+    Comm *comm; /* borrowed; NULL: alone */
     Optimizer *optimizer;
     History *history;
     CheckpointBlock block[MAX_BLOCKS];
@@ -43,6 +45,7 @@ Status run_state_gradient(RunState *r, int counter, long step, double norm, cons
 /* True if the run must stop after `step`: a signal, the time limit, or stop_after (0 = never). */
 bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
 
-/* For trainers of full batches only: there are films for one. setting: "classifier.batch". */
-Status train_need_batch(const char *name, int n_train, const char *setting, int batch);
+/* For trainers of full batches only: there are films for a step. section: "classifier". */
+Status train_need_batch(const char *name, int n_train, const char *section, int batch,
+                        int accumulate);
 #endif

@@ -22,8 +22,16 @@ typedef struct {
     ClassifierNet net;
     ClassifierPass pass;
     Optimizer optimizer;
+    TrainStep step;
     float *pixel;
 } Fixture;
+
+static Status feed(void *fixture, long step, int micro)
+{
+    Fixture *f = fixture;
+    (void)step, (void)micro;
+    return classifier_pass_write(&f->pass, f->pixel, (int[BATCH]){0, 1, 0}, (int32_t[3]){1, 2, 0});
+}
 
 static void require(Status s)
 {
@@ -42,9 +50,13 @@ static int open_fixture(void **state)
     require(device_open(&f->device, "cpu", "auto", 2, f->log));
     require(classifier_net_open(&f->net, f->device, &f->config, 2, true));
     require(params_init(&f->net.store, seed));
-    require(classifier_pass_open(&f->pass, &f->net, &f->config, BATCH, true, NULL));
     require(optimizer_new(&f->optimizer, (OptimizerSettings){.momentum = .9, .clip_norm = 1},
-                          (ParamStore *[]){&f->net.store}, 1));
+                          (ParamStore *[]){&f->net.store}, 1, &(ReduceSettings){.n_micro = 1}));
+    require(classifier_pass_open(&f->pass, &f->net, &f->config, BATCH, &f->optimizer, NULL));
+    f->step = classifier_step(&f->pass, &f->optimizer);
+    f->step.trainer = f;
+    f->step.feed = feed;
+    require(train_step_open(&f->step));
     for (int i = 0; i < PIXELS; i++)
         f->pixel[i] = (float)random_uniform((RandomKey){seed, STREAM_TEST, 0, 0}, (uint32_t)i);
     *state = f;
@@ -54,6 +66,7 @@ static int open_fixture(void **state)
 static int close_fixture(void **state)
 {
     Fixture *f = *state;
+    train_step_close(&f->step);
     optimizer_free(&f->optimizer);
     classifier_pass_close(&f->pass);
     params_free(&f->net.store);
@@ -67,12 +80,11 @@ static int close_fixture(void **state)
 /* One step with the first pixel as given; the parameters and averages afterwards, heap. */
 static float *step(Fixture *f, float first, bool good)
 {
-    double norm;
-    float loss, *after = malloc(f->net.store.count * sizeof *after);
+    double norm, loss;
+    float *after = malloc(f->net.store.count * sizeof *after);
     assert_non_null(after);
     f->pixel[0] = first;
-    require(classifier_pass_train(&f->pass, &f->optimizer, .01, f->pixel, (int[BATCH]){0, 1, 0},
-                                  (int32_t[3]){1, 2, 0}, &loss, &norm));
+    require(train_step(&f->step, 1, .01, false, &loss, &norm));
     assert_int_equal(isfinite(norm) != 0, good);
     require(params_read(&f->net.store, after));
     return after;

@@ -149,7 +149,7 @@ static void classifier_takes_what_was_said(void **state)
 
     char *weights = path_join(out, "model.safetensors");
     float probability[2 * FILMS];
-    PredictJob predict = {&p->config, weights, 2, p->labelled, FILMS};
+    PredictJob predict = {&p->config, weights, 2, p->labelled, FILMS, NULL};
     device_peak_restart(p->cpu);
     require(classifier_predict(&predict, p->cpu, p->log, probability, NULL, NULL));
     require(classifier_measure_predict(&cost, &p->config, p->counting));

@@ -1,0 +1,32 @@
+/* share.c - results of shared work; see share.h. */
+#include "comm/share.h"
+#include <stdlib.h>
+#include <string.h>
+
+Status share_gather(Comm *c, const char *what, Status mine, void *all, size_t bytes, int n)
+{
+    int ranks = comm_size(c);
+    char *at = all, *own = malloc(bytes + 1), *round = malloc((size_t)ranks * bytes + 1);
+    CHECK(own && round);
+    Status s = comm_agree(c, what, mine);
+    for (int first = 0; first < n && ranks > 1 && !s; first += ranks) {
+        int k = n - first < ranks ? n - first : ranks;
+        if (comm_rank(c) < k) memcpy(own, at + (size_t)comm_rank(c) * bytes, bytes);
+        else memset(own, 0, bytes);
+        s = comm_host_gather(c, what, round, own, bytes);
+        if (!s) memcpy(at, round, (size_t)k * bytes);
+        at += (size_t)k * bytes;
+    }
+    free(own);
+    free(round);
+    return s;
+}
+
+Status share_broadcast(Comm *c, const char *what, void *data, size_t bytes)
+{
+    const size_t most = (size_t)1 << 28;
+    for (size_t at = 0; at < bytes; at += most)
+        TRY(comm_host_broadcast(c, what, (char *)data + at, bytes - at < most ? bytes - at : most,
+                                0));
+    return OK;
+}

@@ -1,0 +1,47 @@
+/* step.h - one step of training: this rank's micro-batches, the sum over all, the update.
+ *
+ * A step's micro-batches are numbered over all ranks; what is drawn for one depends on its number
+ * only. With parallel.reduction = fixed a step therefore comes to the same bits whether one rank has
+ * all of them or several share them.
+ *
+ * Running averages (state): each micro-batch starts from those at the step's start, and the new ones
+ * are the mean over the micro-batches of what each has made of them.
+ *
+ * Ranks agree before the pass in which they first need one another, so that they leave together
+ * where one has no batch, or is asked to stop: the step then has not been.
+ */
+#ifndef STEP_H
+#define STEP_H
+#include "config/config.h"
+#include "exec/exec.h"
+#include "train/optimizer.h"
+
+typedef struct {
+    /* Filled by the trainer: */
+    Comm *comm;       /* NULL: alone */
+    Optimizer *optimizer;
+    Exec *exec;       /* of the pass with its gradients */
+    const Tensor *loss; /* of a micro-batch */
+    bool joint;       /* ranks need one another in every pass */
+    ParamStore *averages; /* whose state the pass moves; NULL: none */
+    void *trainer;    /* what the functions get */
+    /* Writes a micro-batch into the pass's inputs. */
+    Status (*feed)(void *trainer, long step, int micro);
+    /* Or NULL: what can be done for a later micro-batch while the device works. */
+    void (*ahead)(void *trainer, long step, int micro);
+    /* The step's own: */
+    Reduction state; /* of the averages */
+    float *start;    /* owned: device copy of the averages at the step's start */
+    float *losses;   /* owned: device block [micro-batches of all ranks] */
+} TrainStep;         /* starts as {0} */
+
+Status train_step_open(TrainStep *t);
+void train_step_close(TrainStep *t);
+
+/* Number `step`, from 1. stop: this rank is asked to stop. ERR_STOPPED: one was; nothing has changed.
+ * *loss: mean over the micro-batches; *norm as of optimizer_norm(). */
+Status train_step(TrainStep *t, long step, double rate, bool stop, double *loss, double *norm);
+
+/* From a trainer's `accumulate` and [parallel]. */
+ReduceSettings train_share(const Config *c, int accumulate, Comm *comm);
+#endif
