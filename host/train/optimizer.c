@@ -21,53 +21,40 @@ static bool next_range(const ParamStore *s, int *at, Range *r)
     return true;
 }
 
-/* The spans of the reduction, store by store. */
+/* The spans, store by store. */
 static Status open_sum(Optimizer *o, const ReduceSettings *shared)
 {
     Span *span = NULL;
     Range r;
     int n = 0;
     for (int k = 0; k < o->n_store; k++)
-        for (int at = 0; next_range(o->store[k], &at, &r);) {
+        for (int at = 0; next_range(o->store[k], &at, &r); n++) {
             span = realloc(span, (size_t)(n + 1) * sizeof *span);
-            CHECK(span);
-            span[n++] = (Span){o->store[k]->grad + r.first, r.count};
+            o->span = realloc(o->span, (size_t)(n + 1) * sizeof *o->span);
+            CHECK(span && o->span);
+            span[n] = (Span){o->store[k]->grad + r.first, r.count};
+            o->span[n] = (Piece){k, r.first, r.count, r.first};
         }
     Status s = reduction_new(&o->sum, o->store[0]->device, shared, "gradients", span, n);
     free(span);
     return s;
 }
 
-/* The store that a span lies in, and where. */
-static size_t place_of(const Optimizer *o, int span, int *store)
-{
-    const float *data = o->sum.span[span].data;
-    for (*store = 0; *store < o->n_store; ++*store) {
-        const ParamStore *s = o->store[*store];
-        if (data >= s->grad && data < s->grad + s->count) return (size_t)(data - s->grad);
-    }
-    CHECK(!"a span of no store");
-    return 0;
-}
-
 static void open_pieces(Optimizer *o)
 {
     bool sharded = o->sum.set.sharded;
-    int n = sharded ? o->sum.n_bucket : o->sum.n_span;
-    o->piece = calloc((size_t)n + 1, sizeof *o->piece);
+    o->n_piece = sharded ? o->sum.n_bucket : o->sum.n_span;
+    o->piece = calloc((size_t)o->n_piece + 1, sizeof *o->piece);
     CHECK(o->piece);
-    for (int i = 0; i < n; i++) {
-        const Bucket *b = sharded ? &o->sum.bucket[i] : NULL;
-        int store, span = b ? b->span : i;
-        size_t at = place_of(o, span, &store);
-        Piece p = {store, at, o->sum.span[span].count, at};
-        if (b) {
-            p.at += b->first + b->shard * (size_t)o->sum.rank;
-            p.count = reduction_own(&o->sum, b);
-            p.state = o->n_state[store];
-            o->n_state[store] += b->shard;
-        }
-        o->piece[o->n_piece++] = p;
+    for (int i = 0; i < o->n_piece; i++) {
+        const Bucket *b = &o->sum.bucket[i];
+        Piece *p = &o->piece[i];
+        *p = o->span[sharded ? b->span : i];
+        if (!sharded) continue;
+        p->at += b->first + b->shard * (size_t)o->sum.rank;
+        p->count = reduction_own(&o->sum, b);
+        p->state = o->n_state[p->store];
+        o->n_state[p->store] += b->shard;
     }
     for (int k = 0; k < o->n_store && !sharded; k++) o->n_state[k] = o->store[k]->count;
 }
@@ -138,6 +125,7 @@ void optimizer_free(Optimizer *o)
         device_release(d, o->ema[k]);
     }
     reduction_free(&o->sum);
+    free(o->span);
     free(o->piece);
     *o = (Optimizer){0};
 }

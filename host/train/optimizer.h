@@ -33,6 +33,7 @@ typedef struct {
     ParamStore *store[MAX_STORES]; /* borrowed */
     int n_store;
     Reduction sum; /* of the gradients; a span for each run of trainable parameters */
+    Piece *span;   /* owned: [sum.n_span] where the spans lie */
     Piece *piece;  /* owned: [n_piece] what this rank updates: the spans, or its shards of the buckets */
     int n_piece;
     /* owned: device blocks like the stores', or, sharded, of the shards' floats back to back; NULL if
