@@ -1,0 +1,431 @@
+/* test_parallel.c - training over ranks: 1 rank x 4 micro-batches, 2 x 2 and 4 x 1 give the same
+ * weights to the bit; so does sharded state; a checkpoint of so many ranks continues on others; ranks
+ * stop and fail together. On CPU ranks that mpirun starts, each one this program with arguments:
+ *
+ *   test_parallel KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM]
+ */
+#include "app/ranks.h"
+#include "base/csv.h"
+#include "base/random.h"
+#include "base/signal.h"
+#include "train/autoencoder_trainer.h"
+#include "train/classifier.h"
+#include "train/ldm_trainer.h"
+#include "weights/safetensors.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { TRAIN = 20, VAL = 7, FILMS = TRAIN + VAL };
+
+/* ---- one rank ------------------------------------------------------------------------------- */
+
+typedef struct {
+    Config config;
+    char *path[FILMS];
+    LdmFilm prompted[FILMS];
+    ClassifierFilm labelled[FILMS];
+    long stop;
+    int stopper, bad;
+} Job;
+
+static void choose_films(Job *j, const char *out)
+{
+    Csv csv;
+    CHECK(!csv_read(&csv, SOURCE_DIR "/samples/tiny/films.csv") && csv.n_row >= FILMS);
+    int path = csv_find(&csv, "path"), label = csv_find(&csv, "label");
+    for (int i = 0; i < FILMS; i++) {
+        int row = i * csv.n_row / FILMS;
+        char *relative = path_join("samples/films", csv_at(&csv, row, path));
+        j->path[i] = i == j->bad ? path_join(out, "bad.png") : path_join(SOURCE_DIR, relative);
+        free(relative);
+        j->prompted[i] = (LdmFilm){j->path[i], i % 2 ? "chest x-ray|film of a chest" : "pneumonia"};
+        j->labelled[i] = (ClassifierFilm){
+            j->path[i], strcmp(csv_at(&csv, row, label), "normal") != 0, (uint64_t)i};
+    }
+    csv_free(&csv);
+}
+
+static Status parse(Job *j, int argc, char **argv)
+{
+    *j = (Job){.bad = -1};
+    config_default(&j->config);
+    TRY(config_read(&j->config, SOURCE_DIR "/configs/tiny.ini"));
+    for (int i = 0; i < argc; i++) {
+        const char *value = strchr(argv[i], '=');
+        CHECK(value++);
+        if (!strncmp(argv[i], "stop=", 5)) j->stop = atol(value);
+        else if (!strncmp(argv[i], "stopper=", 8)) j->stopper = atoi(value);
+        else if (!strncmp(argv[i], "bad=", 4)) j->bad = atoi(value);
+        else TRY(config_assign(&j->config, argv[i], "test"));
+    }
+    return OK;
+}
+
+static Status work(Job *j, const char *kind, const char *out, Ranks *r)
+{
+    /* Only one rank is asked to stop. */
+    long stop = r->place.rank == j->stopper ? j->stop : 0;
+    const char *const *path = (const char *const *)j->path;
+    if (!strcmp(kind, "ldm"))
+        return ldm_train(&(LdmJob){.config = &j->config,
+                                   .base = SOURCE_DIR "/configs/models/tiny",
+                                   .out = out,
+                                   .name = "test",
+                                   .train = j->prompted,
+                                   .n_train = TRAIN,
+                                   .prior = j->prompted,
+                                   .n_prior = 3,
+                                   .val = j->prompted + TRAIN,
+                                   .n_val = VAL,
+                                   .identity = "identity",
+                                   .stop_after = stop,
+                                   .comm = r->comm},
+                         r->device, r->log);
+    if (!strcmp(kind, "classifier"))
+        return classifier_train(&(ClassifierJob){.config = &j->config,
+                                                 .seed = 3,
+                                                 .out = out,
+                                                 .name = "test",
+                                                 .train = j->labelled,
+                                                 .n_train = TRAIN,
+                                                 .val = j->labelled + TRAIN,
+                                                 .n_val = VAL,
+                                                 .classes = 2,
+                                                 .identity = "identity",
+                                                 .stop_after = stop,
+                                                 .comm = r->comm},
+                                r->device, r->log);
+    return autoencoder_train(&(AutoencoderJob){.config = &j->config,
+                                               .base = SOURCE_DIR "/configs/models/tiny/vae",
+                                               .out = out,
+                                               .name = "test",
+                                               .train = path,
+                                               .n_train = TRAIN,
+                                               .val = path + TRAIN,
+                                               .n_val = VAL,
+                                               .identity = "identity",
+                                               .stop_after = stop,
+                                               .comm = r->comm},
+                             r->device, r->log);
+}
+
+static int one_rank(int argc, char **argv)
+{
+    Job j;
+    Ranks r = {0};
+    Log *log = log_new(true);
+    signal_install();
+    Status s = parse(&j, argc - 3, argv + 3);
+    if (!s) choose_films(&j, argv[2]);
+    if (!s) s = ranks_open(&r, &j.config, log);
+    if (!s) s = work(&j, argv[1], argv[2], &r);
+    s = ranks_close(&r, s);
+    if (s) log_failure(log, status_message(), "");
+    for (int i = 0; i < FILMS; i++) free(j.path[i]);
+    log_free(log);
+    return (int)s;
+}
+
+/* ---- jobs of several ranks -------------------------------------------------------------------- */
+
+static char folder[64], self[512];
+
+/* Exit code; what was said on stderr goes to FOLDER/said. */
+static int start(int ranks, const char *kind, const char *run, const char *settings)
+{
+    Text t = {0};
+    text_add(&t, "timeout 300 ");
+    if (ranks > 1) text_add(&t, "mpirun --oversubscribe -np %d ", ranks);
+    text_add(&t, "%s %s %s/%s %s >%s/said 2>&1", self, kind, folder, run, settings, folder);
+    int code = system(t.s);
+    free(t.s);
+    assert_true(WIFEXITED(code));
+    return WEXITSTATUS(code);
+}
+
+static char *said(void)
+{
+    char path[128], *text;
+    size_t n;
+    snprintf(path, sizeof path, "%s/said", folder);
+    if (file_read(&text, &n, path, 1 << 20)) fail_msg("%s", status_message());
+    return text;
+}
+
+static void run(int ranks, const char *kind, const char *name, const char *settings)
+{
+    if (start(ranks, kind, name, settings)) fail_msg("%s on %d: %s", name, ranks, said());
+}
+
+static void stops(int ranks, const char *kind, const char *name, const char *settings)
+{
+    int code = start(ranks, kind, name, settings);
+    if (code != ERR_STOPPED) fail_msg("%s on %d ends with %d: %s", name, ranks, code, said());
+}
+
+static bool same(const char *a, const char *b, const char *file)
+{
+    char hash[2][HASH_TEXT], path[512];
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s/%s", folder, i ? b : a, file);
+        if (hash_file(hash[i], path)) fail_msg("%s", status_message());
+    }
+    return !strcmp(hash[0], hash[1]);
+}
+
+static void same_run(const char *a, const char *b, const char *const *file)
+{
+    for (; *file; file++)
+        if (!same(a, b, *file)) fail_msg("%s of %s and %s differ", *file, a, b);
+}
+
+/* Largest difference of two runs' tensors, in parts of the tensor's largest value. */
+static double apart(const char *a, const char *b, const char *file)
+{
+    SafeFile f[2];
+    char path[512];
+    double worst = 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s/%s", folder, i ? b : a, file);
+        if (st_open(&f[i], path)) fail_msg("%s", status_message());
+    }
+    for (int k = 0; k < f[0].n; k++) {
+        const SafeTensor *t[2] = {&f[0].tensor[k], &f[1].tensor[k]};
+        size_t n = t[0]->bytes / sizeof(float);
+        if (t[0]->dtype != SAFE_F32) continue;
+        float *x = malloc(n * sizeof *x + 1), *y = malloc(n * sizeof *y + 1), top = 1e-30f;
+        assert_false(st_read_f32(&f[0], t[0], x) || st_read_f32(&f[1], t[1], y));
+        for (size_t i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
+        for (size_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)x[i] - y[i]) / top);
+        free(x);
+        free(y);
+    }
+    st_close(&f[0]);
+    st_close(&f[1]);
+    return worst;
+}
+
+#define LDM_FILES                                                                                  \
+    "model/unet/diffusion_pytorch_model.safetensors", "model/text_encoder/model.safetensors",      \
+        "history.json"
+static const char *const ldm_files[] = {LDM_FILES, NULL};
+static const char *const classifier_files[] = {"model.safetensors", "history.json", NULL};
+static const char *const autoencoder_files[] = {"model/diffusion_pytorch_model.safetensors",
+                                                "history.json", NULL};
+#define LDM                                                                                        \
+    "ldm.steps=50 ldm.batch=1 ldm.prior_share=0 ldm.accumulate=4 ldm.train_text_encoder=1 "        \
+    "ldm.validate_every=25 parallel.bucket_mb=1"
+#define LDM_SHORT LDM " ldm.steps=12"
+/* 20 films: two steps an epoch, and four left over */
+#define CLASSIFIER                                                                                 \
+    "classifier.epochs=25 classifier.batch=2 classifier.accumulate=4 classifier.patience=0 "       \
+    "parallel.bucket_mb=1"
+#define CLASSIFIER_SHORT CLASSIFIER " classifier.epochs=4"
+static const char AUTOENCODER[] = "autoencoder.steps=4 autoencoder.batch=2 autoencoder.accumulate=4 "
+                                  "autoencoder.learning_rate=1e-3 parallel.zero=1";
+
+/* ---- the tests ------------------------------------------------------------------------------- */
+
+static void ldm_is_the_same_on_any_number_of_ranks(void **state)
+{
+    (void)state;
+    run(1, "ldm", "ldm-1", LDM);
+    run(2, "ldm", "ldm-2", LDM);
+    run(4, "ldm", "ldm-4", LDM);
+    run(4, "ldm", "ldm-4-zero", LDM " parallel.zero=1");
+    same_run("ldm-1", "ldm-2", ldm_files);
+    same_run("ldm-1", "ldm-4", ldm_files);
+    same_run("ldm-1", "ldm-4-zero", ldm_files);
+}
+
+/* Six micro-batches: two ranks' threes are no nodes of the tree; three ranks' shards are ragged. */
+static void ldm_is_the_same_where_nothing_divides(void **state)
+{
+    (void)state;
+    run(1, "ldm", "six-1", LDM " ldm.steps=6 ldm.accumulate=6");
+    run(2, "ldm", "six-2", LDM " ldm.steps=6 ldm.accumulate=6");
+    run(3, "ldm", "six-3", LDM " ldm.steps=6 ldm.accumulate=6 parallel.zero=1");
+    same_run("six-1", "six-2", ldm_files);
+    same_run("six-1", "six-3", ldm_files);
+    assert_int_equal(start(4, "ldm", "six-4", LDM " ldm.accumulate=6"), ERR_USAGE);
+    char *text = said();
+    assert_non_null(strstr(text, "ldm.accumulate = 6"));
+    assert_non_null(strstr(text, "the nearest are 4 and 8"));
+    free(text);
+}
+
+static void classifier_is_the_same_on_any_number_of_ranks(void **state)
+{
+    (void)state;
+    run(1, "classifier", "classifier-1", CLASSIFIER);
+    run(2, "classifier", "classifier-2", CLASSIFIER);
+    run(4, "classifier", "classifier-4", CLASSIFIER);
+    run(4, "classifier", "classifier-4-zero", CLASSIFIER_SHORT " parallel.zero=1");
+    run(1, "classifier", "classifier-short", CLASSIFIER_SHORT);
+    same_run("classifier-1", "classifier-2", classifier_files);
+    same_run("classifier-1", "classifier-4", classifier_files);
+    same_run("classifier-short", "classifier-4-zero", classifier_files);
+    assert_false(same("classifier-1", "classifier-short", classifier_files[0]));
+}
+
+static void fast_is_near(void **state)
+{
+    (void)state;
+    run(4, "ldm", "ldm-fast", LDM " parallel.reduction=fast");
+    run(3, "ldm", "six-fast", LDM " ldm.steps=6 ldm.accumulate=6 parallel.reduction=fast "
+                                  "parallel.zero=1");
+    run(4, "classifier", "classifier-fast", CLASSIFIER " parallel.reduction=fast");
+    double d = apart("ldm-1", "ldm-fast", ldm_files[0]),
+           z = apart("six-1", "six-fast", ldm_files[0]),
+           c = apart("classifier-1", "classifier-fast", classifier_files[0]);
+    print_message("LDM %.2g, with shards %.2g; classifier %.2g\n", d, z, c);
+    assert_true(d < 1e-5 && z < 1e-5 && c < 1e-5);
+    assert_true(apart("ldm-1", "six-1", ldm_files[0]) > 1e-2);
+}
+
+static void autoencoder_is_the_same_on_any_number_of_ranks(void **state)
+{
+    (void)state;
+    run(1, "autoencoder", "autoencoder-1", AUTOENCODER);
+    run(4, "autoencoder", "autoencoder-4", AUTOENCODER);
+    same_run("autoencoder-1", "autoencoder-4", autoencoder_files);
+}
+
+/* One number of the first moments of a checkpoint, by a little; its hash is made right again. */
+static void tamper(const char *name, long step)
+{
+    char path[256], hash[HASH_TEXT];
+    SafeFile f;
+    uint64_t size;
+    OutFile o;
+    snprintf(path, sizeof path, "%s/%s/checkpoints/step-%09ld/state.safetensors", folder, name, step);
+    assert_int_equal(st_open(&f, path), OK);
+    const SafeTensor *m = st_find(&f, "m");
+    assert_non_null(m);
+    uint64_t at = m->offset + m->bytes / 8 * 4;
+    st_close(&f);
+    FILE *file = fopen(path, "r+b");
+    float value;
+    assert_non_null(file);
+    fseek(file, (long)at, SEEK_SET);
+    assert_int_equal(fread(&value, sizeof value, 1, file), 1);
+    value = value * 1.25f + 1e-6f;
+    fseek(file, (long)at, SEEK_SET);
+    fwrite(&value, sizeof value, 1, file);
+    fclose(file);
+    assert_int_equal(hash_file(hash, path), OK);
+    assert_int_equal(file_size(&size, path), OK);
+    snprintf(path, sizeof path, "%s/%s/checkpoints/step-%09ld/MANIFEST.json", folder, name, step);
+    assert_int_equal(out_open(&o, path), OK);
+    out_printf(&o, "{\"file\": \"state.safetensors\", \"bytes\": %llu, \"sha256\": \"%s\"}",
+               (unsigned long long)size, hash);
+    assert_int_equal(out_commit(&o), OK);
+}
+
+/* Saved by so many ranks, with shards or without, continued by so many others. Only one of them is
+ * asked to stop. */
+static void checkpoints_continue_on_other_ranks(void **state)
+{
+    (void)state;
+    static const struct {
+        int from, on, from_zero, on_zero;
+        const char *kind, *whole, *settings;
+    } row[] = {
+        {4, 1, 1, 0, "ldm", "ldm-short", LDM_SHORT},
+        {4, 2, 0, 1, "ldm", "ldm-short", LDM_SHORT},
+        {1, 4, 0, 1, "ldm", "ldm-short", LDM_SHORT},
+        {4, 2, 1, 1, "classifier", "classifier-short", CLASSIFIER_SHORT},
+    };
+    char name[32], first[512], then[512];
+    run(1, "ldm", "ldm-short", LDM_SHORT);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        snprintf(name, sizeof name, "part-%zu", i);
+        snprintf(first, sizeof first, "%s parallel.zero=%d stop=5 stopper=%d", row[i].settings,
+                 row[i].from_zero, row[i].from - 1);
+        snprintf(then, sizeof then, "%s parallel.zero=%d", row[i].settings, row[i].on_zero);
+        stops(row[i].from, row[i].kind, name, first);
+        run(row[i].on, row[i].kind, name, then);
+        same_run(row[i].whole, name, *row[i].kind == 'l' ? ldm_files : classifier_files);
+    }
+    stops(4, "ldm", "tampered", LDM_SHORT " parallel.zero=1 stop=5 stopper=2");
+    tamper("tampered", 5);
+    run(2, "ldm", "tampered", LDM_SHORT);
+    assert_false(same("ldm-short", "tampered", ldm_files[0]));
+}
+
+/* Lines on stderr that are the program's. */
+static int count_lines(const char *text, const char *start_of)
+{
+    int n = 0;
+    for (; (text = strstr(text, start_of)); text++) n++;
+    return n;
+}
+
+/* The film is of one rank only; what it says is said once, and all leave with its class. */
+static void one_bad_film_ends_all(void **state)
+{
+    (void)state;
+    static const char *const kind[] = {"ldm", "classifier", "autoencoder"};
+    static const char *const settings[] = {LDM, CLASSIFIER, AUTOENCODER};
+    char path[128], name[32], with[512];
+    for (int i = 0; i < 3; i++) {
+        for (int val = 0; val < 2; val++) {
+            snprintf(name, sizeof name, "bad-%d-%d", i, val);
+            snprintf(path, sizeof path, "%s/%s/bad.png", folder, name);
+            assert_int_equal(file_write(path, "no film", 7), OK);
+            snprintf(with, sizeof with, "%s bad=%d", settings[i], val ? FILMS - 1 : 5);
+            int code = start(4, kind[i], name, with);
+            char *text = said();
+            if (code != ERR_INPUT || count_lines(text, "equipoise: ") != 1 ||
+                !strstr(text, "bad.png"))
+                fail_msg("%s ends with %d: %s", kind[i], code, text);
+            free(text);
+        }
+    }
+}
+
+static int open_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/test_parallel-%ld", (long)getpid());
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    setenv("LSAN_OPTIONS", "suppressions=" SOURCE_DIR "/tests/comm/mpi.supp:print_suppressions=0", 1);
+    return n > 0 ? dir_make(folder) : 1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return dir_remove(folder);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2) return one_rank(argc, argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ldm_is_the_same_on_any_number_of_ranks),
+        cmocka_unit_test(ldm_is_the_same_where_nothing_divides),
+        cmocka_unit_test(classifier_is_the_same_on_any_number_of_ranks),
+        cmocka_unit_test(autoencoder_is_the_same_on_any_number_of_ranks),
+        cmocka_unit_test(fast_is_near),
+        cmocka_unit_test(checkpoints_continue_on_other_ranks),
+        cmocka_unit_test(one_bad_film_ends_all),
+    };
+    if (!EQ_MPI || system("mpirun --version >/dev/null 2>&1")) {
+        printf("SKIPPED: built without MPI, or no mpirun\n");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, open_folder, remove_folder);
+}
