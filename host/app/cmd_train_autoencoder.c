@@ -42,6 +42,7 @@ static Status choose_films(LoneStage *l)
     if (!job->n_train)
         return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
     job->identity = l->identity;
+    job->comm = l->comm;
     job->name = arena_printf(a, "autoencoder %s", l->label ? l->label : "all");
     TRY(train_need_batch(job->name, job->n_train, "autoencoder", l->config->autoencoder.batch,
                          l->config->autoencoder.accumulate));

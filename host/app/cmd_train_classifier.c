@@ -48,6 +48,7 @@ static Status choose_films(LoneStage *l)
     job->train = train;
     job->val = val;
     job->identity = l->identity;
+    job->comm = l->comm;
     job->name = arena_printf(a, "classifier %s", l->label ? l->label : "patients");
     TRY(train_need_batch(job->name, job->n_train, "classifier", c->classifier.batch,
                          c->classifier.accumulate));

@@ -44,6 +44,7 @@ static Status choose_films(LoneStage *l)
     job->prior = prior;
     job->val = val;
     job->identity = l->identity;
+    job->comm = l->comm;
     job->name = arena_printf(a, "LDM %s", l->label ? l->label : "all");
     stage_text(&l->stage, "class", l->label ? l->label : "all");
     stage_setting(

@@ -21,12 +21,3 @@ Status share_gather(Comm *c, const char *what, Status mine, void *all, size_t by
     free(round);
     return s;
 }
-
-Status share_broadcast(Comm *c, const char *what, void *data, size_t bytes)
-{
-    const size_t most = (size_t)1 << 28;
-    for (size_t at = 0; at < bytes; at += most)
-        TRY(comm_host_broadcast(c, what, (char *)data + at, bytes - at < most ? bytes - at : most,
-                                0));
-    return OK;
-}

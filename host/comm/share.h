@@ -9,7 +9,4 @@ static inline bool share_mine(const Comm *c, int i) { return i % comm_size(c) ==
 /* all: [n][bytes] in host memory, of which the caller has filled its own items if `mine` is OK. Fails
  * on all ranks where it is not OK on one. */
 Status share_gather(Comm *c, const char *what, Status mine, void *all, size_t bytes, int n);
-
-/* Host memory of rank 0, of any size, to all. */
-Status share_broadcast(Comm *c, const char *what, void *data, size_t bytes);
 #endif

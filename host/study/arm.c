@@ -64,7 +64,7 @@ static Status predict(Predictions *p, const FilmSet *set, const char *weights, c
     float *probability = malloc((size_t)set->n * 2 * sizeof *probability);
     uint8_t *label = malloc((size_t)set->n);
     double *score = malloc((size_t)set->n * sizeof *score);
-    PredictJob job = {s->config, weights, 2, set->film, set->n, NULL};
+    PredictJob job = {s->config, weights, 2, set->film, set->n, s->comm};
     Status status;
     CHECK(probability && label && score);
     TRY_OR(done, status, classifier_predict(&job, s->device, s->log, probability, NULL, NULL));
@@ -89,6 +89,13 @@ static char *prediction_file(const Stage *stage, int seed, const char *which)
     return t.s;
 }
 
+/* All ranks have the scores; the first writes them. */
+static Status write_first(const Predictions *p, const char *file, const Study *s)
+{
+    Status status = comm_rank(s->comm) ? OK : predictions_write(p, file);
+    return comm_agree(s->comm, "predictions", status);
+}
+
 static Status predict_set(const Stage *stage, const FilmSet *set, const char *which,
                           char *const *weights, int repeats, const Study *s)
 {
@@ -99,12 +106,12 @@ static Status predict_set(const Stage *stage, const FilmSet *set, const char *wh
     for (int r = 0; r < repeats && !status; r++) {
         char *own = prediction_file(stage, r, which);
         status = predict(&one[r], set, weights[r], own, s);
-        if (!status && repeats > 1) status = predictions_write(&one[r], own);
+        if (!status && repeats > 1) status = write_first(&one[r], own, s);
         free(own);
     }
     TRY_OR(done, status, status);
     if (repeats > 1) TRY_OR(done, status, predictions_average(&mean, one, repeats));
-    TRY_OR(done, status, predictions_write(repeats > 1 ? &mean : one, file));
+    TRY_OR(done, status, write_first(repeats > 1 ? &mean : one, file, s));
 done:
     for (int r = 0; r < repeats; r++) predictions_free(&one[r]);
     predictions_free(&mean);
@@ -142,6 +149,7 @@ static Status train_seed(const Stage *stage, const ArmFilms *f, const char *name
         .n_val = f->val.n,
         .classes = 2,
         .identity = identity,
+        .comm = s->comm,
     };
     Status status = classifier_train(&job, s->device, s->log);
     free(out);

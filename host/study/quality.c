@@ -63,7 +63,7 @@ static Status distances(json_t **j, const Study *s, const Task *t, Arena *a, Pat
     Status status = OK;
     CHECK(weights && all);
     for (int i = 0; i < 4 && !status; i++)
-        status = classifier_features(c, weights, set[i].path, set[i].n, NULL, s->device, s->log,
+        status = classifier_features(c, weights, set[i].path, set[i].n, s->comm, s->device, s->log,
                                      &feature[i], &width);
     for (int i = 1; i < 4 && !status; i++) {
         json_t *one = NULL;
@@ -95,7 +95,7 @@ static Status called_diseased(json_t **j, const Study *s, const Task *t, const S
         if (r) text_add(&file, "seed-%d/", r);
         text_add(&file, "model.safetensors");
         char *weights = stage_path(&t->baseline, file.s);
-        PredictJob job = {s->config, weights, 2, list, n, NULL};
+        PredictJob job = {s->config, weights, 2, list, n, s->comm};
         status = classifier_predict(&job, s->device, s->log, one, NULL, NULL);
         for (int i = 0; i < n && !status; i++) score[i] += (double)one[2 * i + 1];
         free(weights);

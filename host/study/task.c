@@ -98,7 +98,8 @@ Status task_ldm(Task *t, const Study *s)
     LdmJob job = {.config = c,
                   .base = c->ldm.base,
                   .out = t->ldm.folder,
-                  .name = arena_printf(&a, "LDM %s", t->disease)};
+                  .name = arena_printf(&a, "LDM %s", t->disease),
+                  .comm = s->comm};
     Status status = train_ldm(&job, t, s, &a);
     arena_free(&a);
     return status;

@@ -236,7 +236,8 @@ Status checkpoint_find(Checkpoint *c, const char *dir, Comm *comm, Log *log)
     *c = (Checkpoint){.step = -1};
     if (comm_rank(comm) == 0) s = find(c, dir, log);
     TRY_OR(failed, s, comm_agree(comm, "checkpoints", s));
-    TRY_OR(failed, s, comm_host_broadcast(comm, "a checkpoint's step", &c->step, sizeof c->step, 0));
+    TRY_OR(failed, s,
+           comm_host_broadcast(comm, "a checkpoint's step", &c->step, sizeof c->step, 0));
     if (c->step < 0) return OK;
     TRY_OR(failed, s, share_text(comm, &c->folder));
     TRY_OR(failed, s, share_text(comm, &c->info));

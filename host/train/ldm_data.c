@@ -82,15 +82,14 @@ static void cache_write(const LdmFilms *f, const char *path, const char *identit
     if (s) log_warn(log, "latents are not kept, going on without: %s", status_message());
 }
 
-/* The latents as rank 0 finds them in the cache, on all ranks; *found tells. */
+/* *found: whether all ranks have the latents from the cache. */
 static Status share_cache(LdmFilms *f, bool *found, const char *cache, const char *identity,
                           Comm *comm)
 {
-    *found = comm_rank(comm) == 0 && cache_read(f, cache, identity);
-    TRY(comm_host_broadcast(comm, "cached latents", found, sizeof *found, 0));
-    if (!*found) return OK;
-    return share_broadcast(comm, "cached latents", f->latent,
-                           (size_t)f->n * f->per * sizeof *f->latent);
+    bool missing = !cache_read(f, cache, identity);
+    TRY(comm_any(comm, "cached latents", missing, &missing));
+    *found = !missing;
+    return OK;
 }
 
 /* Films first..first+k-1; grey: room for them. */
@@ -125,7 +124,7 @@ static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film,
                            const char *what, const char *cache, const char *identity, Comm *comm,
                            Log *log)
 {
-    bool found;
+    bool found = false;
     *f = (LdmFilms){.n = n,
                     .size = size,
                     .channels = (size_t)m->vae_config.latent_channels,

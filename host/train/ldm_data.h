@@ -33,7 +33,7 @@ typedef struct {
 /* Reads and encodes every film once. Standardises m by the training films' latents where the folder
  * had no statistics and `standardise` is set. cache: file that keeps the training films' latents
  * between runs of the same identity; NULL: none. The ranks of comm (NULL: alone) share the films,
- * and come to the same Status; rank 0 has to do with the file. */
+ * and come to the same Status; rank 0 writes the file. */
 Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, const LdmFilm *prior,
                      int n_prior, const LdmFilm *val, int n_val, int size, bool standardise,
                      bool embed, const char *cache, const char *identity, Comm *comm, Log *log);
@@ -57,8 +57,8 @@ typedef struct {
 void ldm_batch_new(LdmBatch *b, const LdmData *d, int n);
 void ldm_batch_free(LdmBatch *b);
 
-/* Micro-batch `micro`, counted over all ranks, of update `step` (from 1). The last round(n * prior_share) samples are prior
- * films. */
+/* Micro-batch `micro`, counted over all ranks, of update `step` (from 1). The last
+ * round(n * prior_share) samples are prior films. */
 void ldm_batch_draw(LdmBatch *b, const LdmData *d, const NoiseSchedule *s, const LdmSettings *set,
                     uint32_t seed, long step, int micro);
 /* Validation films first..first+n-1 (wrapping weights to 0 beyond the end): the same noise and

@@ -21,7 +21,8 @@ static double now_s(void)
 void run_state_block(RunState *r, const char *name, float *data, size_t count)
 {
     CHECK(r->n_block < MAX_BLOCKS);
-    if (data) r->block[r->n_block++] = (CheckpointBlock){.name = name, .data = data, .count = count};
+    if (!data) return;
+    r->block[r->n_block++] = (CheckpointBlock){.name = name, .data = data, .count = count};
 }
 
 void run_state_init(RunState *r, const char *dir, const char *identity, Device *d, Optimizer *o,

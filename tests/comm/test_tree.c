@@ -60,8 +60,8 @@ static float over_ranks(int count, int ranks)
 static void draw(uint32_t seed)
 {
     for (uint32_t i = 0; i < MOST; i++) {
-        double size = 12 * random_uniform((RandomKey){seed, STREAM_TEST, 0, 0}, i);
-        item[i] = (float)(exp2(size) * (random_uniform((RandomKey){seed, STREAM_TEST, 1, 0}, i) - .5));
+        RandomKey size = {seed, STREAM_TEST, 0, 0}, value = {seed, STREAM_TEST, 1, 0};
+        item[i] = (float)(exp2(12 * random_uniform(size, i)) * (random_uniform(value, i) - .5));
     }
 }
 
