@@ -3,6 +3,8 @@
  * stop and fail together. On CPU ranks that mpirun starts, each one this program with arguments:
  *
  *   test_parallel KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM]
+ *
+ * With one argument: only the tests of that name, which may have * and ?.
  */
 #include "app/ranks.h"
 #include "base/csv.h"
@@ -430,5 +432,6 @@ int main(int argc, char **argv)
         printf("SKIPPED: built without MPI, or no mpirun\n");
         return 77;
     }
+    if (argc == 2) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, open_folder, remove_folder);
 }
