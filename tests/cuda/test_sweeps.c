@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 enum { STEPS = 4, BLOCKS = 5 }; /* value, grad, m, v, ema */
-static const size_t sizes[] = {1, 7, 33, 1027, 9001};
+static const size_t sizes[] = {1, 7, 33, 1027, 9001, 40003};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 typedef struct {
@@ -209,10 +209,67 @@ static void add_and_copies(void **state)
     side_close(&s);
 }
 
+/* Shards of whole parts in the hands of three, among zeros: the same norm to the bit, on either
+ * device; a part that is left out is missed. */
+static void norm_of_shards(const char *which)
+{
+    enum { N = 5 * SQUARES + 77, PARTS = 6, HANDS = 3, EACH = 2 };
+    Side s;
+    double *part, whole, shared, less;
+    void *room;
+    side_open(&s, which, N);
+    fill(&s, 1, 9, 0);
+    s.update.share = 1;
+    require(sweep_begin(s.device, &s.update));
+    require(sweep_sq_norm(s.device, &s.update, false, s.block[1], N));
+    require(sweep_norm(s.device, &s.update));
+    require(sweep_read_norm(s.device, &s.update, &whole));
+    require(device_alloc(s.device, &room, HANDS * PARTS * sizeof *part, "parts"));
+    part = room;
+    for (size_t h = 0; h < HANDS; h++) {
+        size_t first = h * EACH * SQUARES, left = N - first;
+        require(sweep_squares(s.device, part + h * PARTS + h * EACH, s.block[1] + first,
+                              left < EACH * SQUARES ? left : EACH * SQUARES));
+    }
+    require(sweep_sum_squares(s.device, &s.update, false, part, PARTS, HANDS, PARTS));
+    require(sweep_norm(s.device, &s.update));
+    require(sweep_read_norm(s.device, &s.update, &shared));
+    assert_true(whole == shared && whole > sqrt(N) * .9);
+    require(sweep_sum_squares(s.device, &s.update, false, part, PARTS - 1, HANDS, PARTS));
+    require(sweep_norm(s.device, &s.update));
+    require(sweep_read_norm(s.device, &s.update, &less));
+    assert_true(less < shared);
+    device_release(s.device, room);
+    side_close(&s);
+}
+
+static void shards_have_the_norm_of_the_whole(void **state)
+{
+    (void)state;
+    norm_of_shards("cpu");
+    norm_of_shards("cuda");
+}
+
+static void scaled(void **state)
+{
+    (void)state;
+    Side s;
+    side_open(&s, "cuda", 1003);
+    fill(&s, 0, 7, 0);
+    float *a = read_block(&s, 0);
+    require(sweep_scale(s.device, s.block[0], 1. / 3, s.n));
+    float *b = read_block(&s, 0);
+    for (size_t i = 0; i < s.n; i++) assert_true(b[i] == a[i] * (float)(1. / 3));
+    free(a), free(b);
+    side_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(updates_agree),
                                        cmocka_unit_test(bad_gradient_changes_nothing),
+                                       cmocka_unit_test(shards_have_the_norm_of_the_whole),
+                                       cmocka_unit_test(scaled),
                                        cmocka_unit_test(add_and_copies)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
