@@ -12,7 +12,7 @@ static size_t parts_of(size_t floats) { return (floats + SQUARES - 1) / SQUARES;
 static void cut(Reduction *r)
 {
     size_t ranks = (size_t)r->ranks, most = parts_of(r->set.bucket_bytes / sizeof(float));
-    most = (most + ranks - 1) / ranks * ranks * SQUARES;
+    most = (most + ranks - (most > 0)) / ranks * ranks * SQUARES; /* one each at least */
     for (int s = 0; s < r->n_span; s++) {
         size_t end = r->span[s].count, step = r->set.bucket_bytes ? most : end;
         for (size_t at = 0; at < end; at += step) {
