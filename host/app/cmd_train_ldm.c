@@ -50,7 +50,7 @@ static Status choose_films(LoneStage *l)
     stage_setting(
         &l->stage, c,
         "study.seed data.normal data.disease_a data.disease_b data.size ldm synthesis.weights "
-        "synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b");
+        "synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b parallel.reduction");
     return stage_input(&l->stage, "base model", c->ldm.base);
 }
 

@@ -76,6 +76,8 @@ static Comm *comm_new(int rank, int size)
     return c;
 }
 
+Comm *comm_imagined(int ranks) { return comm_new(0, ranks); }
+
 /* Rank 0 opens the store and all learn where it is: from MPI where it started them, else from the
  * environment. own_fd: of rank 0. */
 static Status find_store(Comm *c, const CommPlace *p, int seconds, Log *log, Address *a,

@@ -46,6 +46,9 @@ Status comm_attach(Comm *c, Device *d);
 /* The ranks that give the same color, in the order of their ranks in c: a new Comm, attached where c is. */
 Status comm_split(Comm **part, Comm *c, int color);
 
+/* For plans: rank 0 of so many that are not there, to be asked who it is and nothing else. */
+Comm  *comm_imagined(int ranks);
+
 int    comm_rank(const Comm *c);                     /* 0 where c is NULL */
 int    comm_size(const Comm *c);                     /* 1 where c is NULL */
 

@@ -36,6 +36,7 @@ typedef struct {
     const Config *c;
     Device *counting;
     TaskFilms films[2];
+    Comm *group; /* imagined: of the stage at hand; NULL: one rank */
 } Bench;
 
 static Status measure_classifier(Estimate *e, const Bench *b, int task, bool augmented)
@@ -46,7 +47,8 @@ static Status measure_classifier(Estimate *e, const Bench *b, int task, bool aug
     int train = f->train[0] + f->train[1] + (augmented ? f->made[0] : 0);
     int val = f->val[0] + f->val[1] + (augmented ? f->made[1] : 0);
     ClassifierJob job = {
-        .config = c, .name = "plan", .out = "", .n_train = train, .n_val = val, .classes = 2};
+        .config = c, .name = "plan", .out = "", .n_train = train, .n_val = val, .classes = 2,
+                         .comm = b->group};
     TRY(classifier_measure_predict(&predict, c, b->counting));
     TRY(classifier_measure(&e->cost, &job, b->counting));
     e->passes = c->classifier.accumulate;
@@ -68,7 +70,8 @@ static Status measure_ldm(Estimate *e, const Bench *b, int task)
                   .name = "plan", .out = "",
                   .n_train = f->train[1] > 0 ? f->train[1] : 1,
                   .n_prior = f->train[0],
-                  .n_val = f->val[1]};
+                  .n_val = f->val[1],
+                  .comm = b->group};
     TRY(ldm_measure(&e->cost, &job, b->counting));
     e->passes = c->ldm.accumulate;
     e->steps = c->ldm.steps;
@@ -125,11 +128,13 @@ Status estimate_steps(Estimate *e, const Config *c, const FilmCounts *n, Dtype a
 {
     Bench b = {.c = c, .films = {films_of(c, n, 0), films_of(c, n, 1)}};
     Status s;
-    (void)ranks;
     TRY(device_open_counting(&b.counting, act));
     for (int i = 0; i < N_STEP; i++) {
         e[i] = (Estimate){0};
-        TRY_OR(done, s, measure(&e[i], &b, i));
+        b.group = ranks && ranks[i] > 1 ? comm_imagined(ranks[i]) : NULL;
+        s = measure(&e[i], &b, i);
+        comm_close(b.group);
+        TRY_OR(done, s, s);
     }
 done:
     device_close(b.counting);

@@ -1,5 +1,6 @@
 /* quality.c - distances, calls and nearest neighbours of synthetic films; see quality.h. */
 #include "study/quality.h"
+#include "comm/share.h"
 #include "data/duplicates.h"
 #include "stats/distance.h"
 #include "stats/intervals.h"
@@ -115,17 +116,18 @@ static Status called_diseased(json_t **j, const Study *s, const Task *t, const S
 
 /* ---- nearest neighbours --------------------------------------------------------------- */
 
-static Status prints(Fingerprint **print, Paths p)
+static Status prints(Fingerprint **print, Paths p, Comm *comm)
 {
     Fingerprint *list = malloc((size_t)(p.n + 1) * sizeof *list);
     Status status = OK;
     CHECK(list);
-    for (int i = 0; i < p.n && !status; i++) {
+    for (int i = comm_rank(comm); i < p.n && !status; i += comm_size(comm)) {
         Image im = {0};
         status = image_read(&im, p.path[i]);
         if (!status) status = fingerprint_make(&list[i], &im);
         image_free(&im);
     }
+    status = share_gather(comm, "prints of films", status, list, sizeof *list, p.n);
     if (status) free(list);
     else *print = list;
     return status;
@@ -139,6 +141,15 @@ static double highest(const Fingerprint *f, const Fingerprint *among, int n)
         if (r > best) best = r;
     }
     return best;
+}
+
+/* value[n]: the highest correlation of each of the n films with any of those. */
+static Status highest_of_all(double *value, const Fingerprint *film, int n,
+                             const Fingerprint *among, int n_among, Comm *comm)
+{
+    for (int i = comm_rank(comm); i < n; i += comm_size(comm))
+        value[i] = highest(&film[i], among, n_among);
+    return share_gather(comm, "nearest films", OK, value, sizeof *value, n);
 }
 
 static int by_value(const void *a, const void *b)
@@ -171,19 +182,19 @@ static Status nearest(json_t **j, const Study *s, const Task *t, Arena *a,
     int n_source = 0;
     Status status;
     CHECK(to_source && to_any && usual);
-    TRY_OR(done, status, prints(&of_made, made));
-    TRY_OR(done, status, prints(&of_train, train));
-    TRY_OR(done, status, prints(&of_test, test));
-    for (int i = 0; i < made.n; i++) {
-        to_any[i] = highest(&of_made[i], of_train, train.n);
+    TRY_OR(done, status, prints(&of_made, made, s->comm));
+    TRY_OR(done, status, prints(&of_train, train, s->comm));
+    TRY_OR(done, status, prints(&of_test, test, s->comm));
+    for (int i = 0; i < made.n; i++)
         for (int k = 0, row = 0; row < m->n; row++) { /* row k of the training films */
             if (m->row[row].split != SPLIT_TRAIN) continue;
             if (!strcmp(m->row[row].id, film[i].source_id))
                 to_source[n_source++] = fingerprint_correlation(&of_made[i], &of_train[k]);
             k++;
         }
-    }
-    for (int i = 0; i < test.n; i++) usual[i] = highest(&of_test[i], of_train, train.n);
+    TRY_OR(done, status,
+           highest_of_all(to_any, of_made, made.n, of_train, train.n, s->comm));
+    TRY_OR(done, status, highest_of_all(usual, of_test, test.n, of_train, train.n, s->comm));
     *j = json_pack("{s:o, s:o, s:o}", "with_source", summary(to_source, n_source), "with_training",
                    summary(to_any, made.n), "real_test_with_training", summary(usual, test.n));
     CHECK(*j);

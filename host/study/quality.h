@@ -12,6 +12,6 @@
 #define QUALITY_H
 #include "study/task.h"
 
-/* *j is the caller's. threshold: the baseline's. */
+/* *j is the caller's. threshold: the baseline's. By the ranks of s->comm, which share the films. */
 Status quality_json(json_t **j, const Study *s, const Task *t, double threshold);
 #endif

@@ -55,7 +55,7 @@ static int train(const char *before, const char *out, const char *device, const 
         before,
         "train-ldm %s/configs/tiny.ini --class bacteria --out %s --set study.device=%s --set "
         "study.precision=%s --set ldm.steps=%d --set ldm.batch=%d --set ldm.warmup=0 --set "
-        "ldm.prior_share=0",
+        "ldm.accumulate=1 --set ldm.prior_share=0",
         SOURCE_DIR, out, device, precision, STEPS, batch);
 }
 

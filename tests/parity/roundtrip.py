@@ -96,7 +96,7 @@ def inception(program, rng, folder):
     file, out = os.path.join(folder, "imagenet.safetensors"), os.path.join(folder, "run")
     save_file(start.state_dict(), file)
     settings = [f"classifier.weights={file}", "classifier.width=1", "classifier.epochs=1", "classifier.batch=16",
-                "classifier.aux_weight=0", "classifier.frozen=Conv2d_1a_3x3.conv"]
+                "classifier.accumulate=1", "classifier.aux_weight=0", "classifier.frozen=Conv2d_1a_3x3.conv"]
     command = [program, "train-classifier", os.path.join(ROOT, "configs", "tiny.ini"), "--out", out]
     command += ["--class", "bacteria"]
     run_program(command + [x for s in settings for x in ("--set", s)])

@@ -49,6 +49,9 @@ static void open_fixture(Fixture *f, const char *name)
     csv_free(&csv);
     config_default(&f->config);
     assert_int_equal(config_read(&f->config, SOURCE_DIR "/configs/tiny.ini"), OK);
+    f->config.ldm.accumulate = f->config.classifier.accumulate = 1;
+    f->config.ldm.batch = 4;
+    f->config.classifier.batch = 16;
     f->log = log_new(true);
     snprintf(f->folder, sizeof f->folder, "/tmp/test_resume-%ld/%s", (long)getpid(), name);
     dir_remove(f->folder);

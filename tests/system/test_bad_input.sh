@@ -148,7 +148,7 @@ lone_classifier() {
 }
 refuse 2 "training films, expected at least classifier.batch = 60" a13/stage.json \
     lone_classifier --set classifier.batch=60
-lone_classifier --set classifier.batch=2 >out 2>err || fail "corrected: $(tail -1 err)"
+lone_classifier --set classifier.batch=2 --set classifier.accumulate=1 >out 2>err || fail "corrected: $(tail -1 err)"
 
 # ---- what img2img and txt2img would find after sampling
 base=$SOURCE_DIR/samples/base
