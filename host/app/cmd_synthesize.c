@@ -104,7 +104,7 @@ Status cmd_synthesize(App *app, int argc, char **argv)
     TRY(options_need(&label, &o, "class"));
     SynthesisJob job = {.config = &c, .model = model, .label = label};
     TRY(class_prompts(&job.prompts, &c, label));
-    TRY(ldm_check(model, c.data.size, true));
+    TRY(ldm_check(model, c.data.size, LDM_ALL_WEIGHTS));
     TRY(check_first(&c, out, label));
     char *films = path_join(out, "films");
     job.out = films;

@@ -81,7 +81,8 @@ Status cmd_train_ldm(App *app, int argc, char **argv)
     TRY(options_int(&minutes, &o, "minutes", 0, 1 << 20));
     const char *label = options_text(&o, "class");
     if (!*c.ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
-    TRY(ldm_check(c.ldm.base, c.data.size, strcmp(c.ldm.init, "random")));
+    bool random = !strcmp(c.ldm.init, "random");
+    TRY(ldm_check(c.ldm.base, c.data.size, random ? LDM_AUTOENCODER : LDM_ALL_WEIGHTS));
     TRY(dataset_check(NULL, &c, &label, strcmp(label, "all") != 0));
     LdmJob job = {.config = &c, .base = c.ldm.base, .out = out, .minutes = minutes};
     LoneStage l = {.config = &c,

@@ -115,12 +115,12 @@ static Status need_folder(const char *folder)
     return FAIL(ERR_INPUT, "%s: no such folder, expected a model in diffusers' layout", folder);
 }
 
-Status ldm_check(const char *folder, int size, bool weights)
+Status ldm_check(const char *folder, int size, LdmWeights there)
 {
     Ldm m = {.folder = path_join("", folder)};
     Status s;
     TRY_OR(done, s, need_folder(folder));
-    if (weights) TRY_OR(done, s, model_folder_check(folder));
+    if (there == LDM_ALL_WEIGHTS) TRY_OR(done, s, model_folder_check(folder));
     TRY_OR(done, s, read_configs(&m));
     int unit = ldm_scale(&m), least = unit * unet_least_side(&m.unet_config);
     if (size % unit || size < least)
@@ -128,7 +128,8 @@ Status ldm_check(const char *folder, int size, bool weights)
                  "data.size = %d, expected a multiple of %d, %d or more, for the model in %s", size,
                  unit, least, folder);
     if (!s) s = register_parameters(&m);
-    if (!s) s = load_files(&m, !weights); /* into stores without memory: headers only */
+    if (!s && there) /* into stores without memory: headers only */
+        s = load_files(&m, there == LDM_AUTOENCODER);
 done:
     ldm_close(&m);
     return s;

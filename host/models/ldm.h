@@ -43,8 +43,9 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use);
 void ldm_close(Ldm *m);
 
 /* What ldm_open and training at that size would refuse, found in a moment from configs and headers
- * of weights. weights: those of UNet and text encoder must be there too. */
-Status ldm_check(const char *folder, int size, bool weights);
+ * of weights: those that must be there. */
+typedef enum { LDM_NO_WEIGHTS, LDM_AUTOENCODER, LDM_ALL_WEIGHTS } LdmWeights;
+Status ldm_check(const char *folder, int size, LdmWeights there);
 /* Floats of its parts, of a LoRA of that rank (0: none) and of one film's latent, in a moment. */
 typedef struct {
     size_t unet, text, vae, lora, latent;

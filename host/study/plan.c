@@ -36,6 +36,7 @@ static Word scaled(double v, double base, const char *const *unit, int n)
 static Word bytes_word(double v)
 {
     static const char *const unit[] = {"KiB", "MiB", "GiB", "TiB"};
+    if (v <= 0) return (Word){"-"};
     return scaled(v / 1024, 1024, unit, 4);
 }
 

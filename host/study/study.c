@@ -39,7 +39,8 @@ static Status count_films(FilmCounts *films, const Config *c)
 static Status check_first(FilmCounts *films, const Config *c, const char *run, bool starts)
 {
     if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
-    TRY(ldm_check(c->ldm.base, c->data.size, strcmp(c->ldm.init, "random")));
+    bool random = !strcmp(c->ldm.init, "random");
+    TRY(ldm_check(c->ldm.base, c->data.size, random ? LDM_AUTOENCODER : LDM_ALL_WEIGHTS));
     TRY(classifier_check(c));
     TRY(count_films(films, c));
     return starts ? space_for_study(run, c, films) : OK;
@@ -125,7 +126,8 @@ Status study_show_plan(const Config *c, int ranks, double flops_per_s, double li
 {
     FilmCounts films;
     StudyPlan p;
-    TRY(ldm_check(c->ldm.base, c->data.size, false));
+    if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
+    TRY(ldm_check(c->ldm.base, c->data.size, LDM_NO_WEIGHTS));
     TRY(count_films(&films, c));
     TRY(study_plan_make(&p, c, &films, act, ranks, NULL));
     TRY(set_speed(&p, flops_per_s, device));
