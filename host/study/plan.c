@@ -1,5 +1,6 @@
 /* plan.c - makes plans of studies and shows them; see plan.h. */
 #include "study/plan.h"
+#include "comm/exchange.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +50,8 @@ static Word flops_word(double v)
 static Word time_word(double s)
 {
     Word w;
-    if (s < 100) snprintf(w.s, sizeof w.s, "%.1f s", s);
+    if (s > 0 && s < .1) snprintf(w.s, sizeof w.s, "%.2f ms", 1e3 * s);
+    else if (s < 100) snprintf(w.s, sizeof w.s, "%.1f s", s);
     else if (s < 6000) snprintf(w.s, sizeof w.s, "%.1f min", s / 60);
     else if (s < 360000) snprintf(w.s, sizeof w.s, "%.1f h", s / 3600);
     else snprintf(w.s, sizeof w.s, "%.1f d", s / 86400);
@@ -62,6 +64,33 @@ static Word ranks_word(const Slot *s)
     if (s->n == 1) snprintf(w.s, sizeof w.s, "%d", s->first);
     else snprintf(w.s, sizeof w.s, "%d-%d", s->first, s->first + s->n - 1);
     return w;
+}
+
+/* ---- the exchange ------------------------------------------------------------------------ */
+
+/* Of a step: the backward pass is two thirds of a micro-batch's arithmetic. */
+static Exchange exchange_of(const StudyPlan *p, int i)
+{
+    const Cost *m = &p->estimate[i].cost;
+    return (Exchange){.ranks = p->slot[i].n,
+                      .buckets = m->buckets,
+                      .parts = m->parts,
+                      .bytes = (double)m->gradients,
+                      .link = p->link,
+                      .hide_s = 2. / 3 * m->unit / p->flops_per_s,
+                      .sharded = p->sharded};
+}
+
+static void print_exchange(FILE *to, const StudyPlan *p, int i)
+{
+    Exchange e = exchange_of(p, i);
+    fprintf(to, "  %9s", bytes_word(e.bytes).s);
+    if (e.ranks > 1) fprintf(to, " %7d", e.buckets);
+    if (p->link <= 0 || e.ranks == 1) return;
+    double exposed = exchange_exposed_s(&e), pass = p->estimate[i].cost.unit / p->flops_per_s,
+           passes = (double)p->estimate[i].passes / e.ranks;
+    fprintf(to, " %9s %9s %5.1f %%", time_word(exchange_s(&e)).s, time_word(exposed).s,
+            100 * exposed / (exposed + passes * pass));
 }
 
 /* ---- lines ------------------------------------------------------------------------------ */
@@ -119,7 +148,7 @@ static void print_step(FILE *to, const StudyPlan *p, int i)
             flops_word(e->flops).s, bytes_word((double)m->parameters).s,
             bytes_word((double)m->activations).s, bytes_word((double)m->optimizer).s,
             bytes_word((double)m->peak).s);
-    if (e->passes) fprintf(to, "  %9s", bytes_word((double)m->gradients).s);
+    if (e->passes) print_exchange(to, p, i);
     fprintf(to, "\n");
 }
 
@@ -133,20 +162,24 @@ void study_plan_print(FILE *to, const StudyPlan *p, const Config *c)
             c->data.disease_b);
     free(head.s);
     fprintf(to, "%-12s %7s %9s %9s %9s %6s %9s  %-39s  %s\n", "", "", "", "", "steps or", "passes",
-            "", "          memory of a rank", "gradients");
-    fprintf(to, "%-12s %7s %9s %9s %9s %6s %9s  %9s %9s %9s %9s  %9s\n", "stage", "ranks", "from",
-            "for", "films", "a rank", "FLOP", "weights", "planned", "optimizer", "at most",
-            "a step");
+            "", "          memory of a rank", "gradients of a step");
+    fprintf(to, "%-12s %7s %9s %9s %9s %6s %9s  %9s %9s %9s %9s  %9s %7s", "stage", "ranks", "from",
+            "for", "films", "a rank", "FLOP", "weights", "planned", "optimizer", "at most", "all",
+            "buckets");
+    if (p->link > 0) fprintf(to, " %9s %9s %7s", "exchange", "exposed", "of step");
+    fprintf(to, "\n");
     for (int k = 0; k < N_STEP; k++) print_step(to, p, order[k]);
-    fprintf(
-        to,
-        "\nsteps of training, or films made or classified; passes: micro-batches of a step that a "
-        "rank runs.\n"
-        "FLOP: of convolutions, matrix products and attention, all ranks together. Memory: of "
-        "tensors on the\n"
-        "device: weights with their gradients, the planned block of activations, optimizer state; "
-        "without the\n"
-        "scratch memory of kernels and libraries. Times are FLOP / speed, and so lower bounds: "
-        "estimates, not\n"
-        "measured.\n");
+    fprintf(to,
+            "\nsteps of training, or films made or classified; passes: micro-batches of a step that "
+            "a rank runs. FLOP: of\n"
+            "convolutions, matrix products and attention, all ranks together. Memory: of tensors on "
+            "the device: weights\n"
+            "with their gradients, planned block of activations, optimizer state with what the "
+            "exchange needs; without\n"
+            "scratch memory of kernels and libraries. Estimates, not measured: times are FLOP / "
+            "speed, and so lower\n"
+            "bounds%s\n",
+            p->link > 0 ? ", without the exchange: bytes / link; exposed: what of it the backward pass "
+                          "does not hide."
+                        : ".");
 }

@@ -17,7 +17,8 @@ typedef struct {
     double end;         /* of the last stage, in FLOPs of a rank */
     double flops_per_s; /* of a rank */
     bool measured;      /* that speed, on this machine; else it was given */
-    double link;        /* bytes a second between two ranks; 0: not given */
+    double link;        /* bytes a second that a rank sends to others; 0: not given */
+    bool sharded;       /* parallel.zero */
 } StudyPlan;
 
 /* All but the speed. done: [N_STEP] complete steps, which cost nothing; NULL: none. */

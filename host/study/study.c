@@ -132,6 +132,7 @@ Status study_show_plan(const Config *c, int ranks, double flops_per_s, double li
     TRY(study_plan_make(&p, c, &films, act, ranks, NULL));
     TRY(set_speed(&p, flops_per_s, device));
     p.link = link;
+    p.sharded = c->parallel.zero;
     study_plan_print(stdout, &p, c);
     return OK;
 }

@@ -325,7 +325,7 @@ Status classifier_measure(Cost *cost, const ClassifierJob *job, Device *d)
     cost->activations = device_bytes(d) - cost->parameters - cost->optimizer;
     cost->unit = exec_flops(t.train.e);
     cost->validation = exec_flops(t.eval.e) * ceil((double)job->n_val / c->classifier.batch);
-    cost->gradients = t.net.store.count_param * sizeof(float);
+    cost_of_sum(cost, &t.optimizer.sum);
     cost->peak = device_peak(d);
 done:
     trainer_close(&t);

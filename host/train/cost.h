@@ -4,7 +4,7 @@
  */
 #ifndef COST_H
 #define COST_H
-#include <stddef.h>
+#include "comm/reduce.h"
 
 typedef struct {
     double once;       /* FLOPs before the first step: films encoded */
@@ -13,6 +13,10 @@ typedef struct {
     size_t parameters, activations, optimizer; /* bytes of device memory on every rank: values with their
                                                   gradients; planned blocks; what belongs to the rest */
     size_t peak;       /* bytes at most, also before the first step */
-    size_t gradients;  /* bytes that ranks sum each step */
+    size_t gradients;   /* bytes that ranks sum each step, */
+    int buckets, parts; /* in so many pieces, each rank sending so many partial sums (comm/exchange.h) */
 } Cost;
+
+/* Fills in what ranks exchange. */
+void cost_of_sum(Cost *c, const Reduction *gradients);
 #endif

@@ -291,8 +291,7 @@ Status ldm_measure(Cost *cost, const LdmJob *job, Device *d)
     cost->activations = device_bytes(d) - cost->parameters - cost->optimizer;
     cost->unit = exec_flops(t.train.e);
     cost->validation = exec_flops(t.val.e) * ceil((double)job->n_val / set->batch);
-    for (int k = 0; k < t.loop.optimizer.n_store; k++)
-        cost->gradients += t.loop.optimizer.store[k]->count_param * sizeof(float);
+    cost_of_sum(cost, &t.loop.optimizer.sum);
     cost->peak = device_peak(d);
 done:
     trainer_close(&t);
