@@ -325,6 +325,7 @@ static Status make_film(Wish *w, Log *log)
     Status s;
     TRY_OR(done, s, read_source(&source, w));
     TRY_OR(done, s, device_open(&d, w->device, w->precision, 0, log));
+    w->use.log = log;
     TRY_OR(done, s, ldm_open(&m, d, w->model, w->use));
     TRY_OR(done, s, check_prompts(w, &m, log));
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));

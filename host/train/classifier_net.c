@@ -55,7 +55,10 @@ Status classifier_net_freeze(ClassifierNet *n, const Config *c)
 Status classifier_net_start(ClassifierNet *n, const Config *c)
 {
     const ParamFile but_heads = {.skip = "fc.,AuxLogits."};
-    if (c->classifier.weights[0]) TRY(params_load(&n->store, c->classifier.weights, &but_heads));
+    if (c->classifier.weights[0]) {
+        TRY(inception_check_head(c->classifier.weights));
+        TRY(params_load(&n->store, c->classifier.weights, &but_heads));
+    }
     return classifier_net_freeze(n, c);
 }
 
@@ -259,6 +262,7 @@ static Status predict(const Config *c, const char *weights, int classes, const C
     plain.classifier.aux_weight = 0;
     float *found = NULL;
     TRY_OR(done, s, classifier_net_open(&net, d, &plain, classes, false));
+    TRY_OR(done, s, inception_check_head(weights));
     TRY_OR(done, s, params_load(&net.store, weights, &how));
     TRY_OR(done, s, classifier_pass_open(&pass, &net, &plain, SCAN_BATCH, false, NULL));
     if (features) {

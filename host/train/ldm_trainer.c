@@ -193,7 +193,9 @@ static Status prepare(Trainer *t)
 {
     const Config *c = t->job->config;
     bool random = !strcmp(c->ldm.init, "random"), text = c->ldm.train_text_encoder;
-    TRY(ldm_open(&t->m, t->device, t->job->base, use_of(c)));
+    LdmUse use = use_of(c);
+    use.log = t->log;
+    TRY(ldm_open(&t->m, t->device, t->job->base, use));
     if (strcmp(c->ldm.prediction, "auto"))
         t->m.schedule.prediction =
             !strcmp(c->ldm.prediction, "epsilon") ? PREDICT_NOISE : PREDICT_VELOCITY;

@@ -129,7 +129,7 @@ static void bad_configs_are_refused_by_name(void **state)
 
 static void expect_folder(Status want, const char *message)
 {
-    Status s = model_folder_check(in_folder("m"));
+    Status s = model_folder_check(in_folder("m"), true);
     if (s != want || (want && !strstr(status_message(), message)))
         fail_msg("%d \"%s\", expected %d \"%s\"", s, s ? status_message() : "", want, message);
 }
