@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum { FILTERS = 32, FEATURES = 2048 }; /* of the first layer, before the last one, at width 1 */
-static const char AUX[] = "AuxLogits.";
+static const char FIRST[] = "Conv2d_1a_3x3.conv.weight", AUX[] = "AuxLogits.";
 
 static Status from_json(InceptionConfig *c, JsonConfig *j)
 {
@@ -80,13 +80,14 @@ Status inception_check_head(const char *weights)
  * the first must agree. */
 static Status from_file(InceptionConfig *c, const SafeFile *f)
 {
-    const SafeTensor *fc = st_find(f, "fc.weight"), *in = st_find(f, "Conv2d_1a_3x3.conv.weight");
+    const SafeTensor *fc = st_find(f, "fc.weight"), *in = st_find(f, FIRST);
     const char *width = st_metadata(f, "width");
     char shape[SAFE_SHAPE_TEXT];
     if (!fc || !in || in->ndim != 4)
         return FAIL(ERR_INPUT,
-                    "%s: found no \"%s\", expected an Inception-V3 with torchvision's names", f->path,
-                    fc ? "Conv2d_1a_3x3.conv.weight\" [filters, 3, 3, 3]" : "fc.weight\" [classes, features]");
+                    "%s: found no \"%s\" %s, expected an Inception-V3 with torchvision's names",
+                    f->path, fc ? FIRST : "fc.weight",
+                    fc ? "[filters, 3, 3, 3]" : "[classes, features]");
     st_shape_text(shape, fc->ndim, fc->dim);
     if (fc->ndim != 2 || fc->dim[0] < 1 || fc->dim[0] > 1 << 20)
         return FAIL(ERR_INPUT, "%s: tensor \"fc.weight\": found %s, expected [classes, features]",

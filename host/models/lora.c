@@ -124,6 +124,7 @@ static Status misfit(const Lora *l, const char *name, bool parsed, bool flat)
     static const struct {
         const char *sign, *form;
     } known[] = {
+        {"diffusion_model.", "names of single-file checkpoints"},
         {"lora_te2_", "Kohya's names for SDXL's second text encoder"},
         {"input_blocks", "Kohya's names with the blocks of single-file checkpoints"},
         {"middle_block", "Kohya's names with the blocks of single-file checkpoints"},
@@ -132,12 +133,12 @@ static Status misfit(const Lora *l, const char *name, bool parsed, bool flat)
         {".lokr_", "a LoKr of LyCORIS"},
         {".dora_scale", "a DoRA"},
         {".lora_magnitude_vector", "a DoRA"},
-        {"diffusion_model.", "names of single-file checkpoints"},
         {"transformer.", "a LoRA of a diffusion transformer"},
     };
     const char *form = parsed ? NULL : "a name that is no LoRA's";
-    for (size_t i = sizeof known / sizeof *known; i-- > 0;)
-        if (strstr(name, known[i].sign)) form = known[i].form;
+    size_t i = 0, n = sizeof known / sizeof *known;
+    while (i < n && !strstr(name, known[i].sign)) i++;
+    if (i < n) form = known[i].form;
     if (form)
         return FAIL(ERR_INPUT,
                     "%s: tensor \"%.200s\": found %s, expected diffusers' or PEFT's, like "
