@@ -1,6 +1,7 @@
 /* test_json_config.c - configs of published models read, and refused; model folders. */
 #include "base/file.h"
 #include "weights/json_config.h"
+#include "weights/json_text.h"
 #include "weights/model_folder.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -150,6 +151,22 @@ static void bad_configs_are_refused_by_name(void **state)
     }
 }
 
+/* Python's words for what JSON has not are read, are no texts, and are written as they were. */
+static void words_of_python_come_back(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\":-Infinity,\"b\":[NaN,Infinity,1.5],\"c\":\"NaN \\\"NaN\"}";
+    json_t *all;
+    put("python.json", text);
+    assert_int_equal(json_file_object(&all, in_folder("python.json"), 1000, 4), OK);
+    assert_string_equal(json_text_python(json_object_get(all, "a")), "-Infinity");
+    assert_null(json_text_python(json_object_get(all, "c")));
+    char *again = json_text_dump(all, JSON_COMPACT | JSON_SORT_KEYS);
+    assert_string_equal(again, text);
+    free(again);
+    json_decref(all);
+}
+
 /* ---- folders --------------------------------------------------------------------------- */
 
 static void expect_folder(Status want, const char *message)
@@ -251,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_configs_read),
         cmocka_unit_test(bad_configs_are_refused_by_name),
+        cmocka_unit_test(words_of_python_come_back),
         cmocka_unit_test(weights_have_an_order),
         cmocka_unit_test(folders_say_what_is_missing),
     };
