@@ -155,7 +155,7 @@ static const JsonFixed fixed[] = {
     {"use_dynamic_shifting", "false"},
 };
 
-static const char *const nullable[] = {"_class_name", "trained_betas"};
+static const char *const nullable[] = {"_class_name", "trained_betas", "clip_sample"};
 
 static Status read_fields(NoiseSchedule *s, JsonConfig *j)
 {
@@ -177,7 +177,7 @@ static Status read_fields(NoiseSchedule *s, JsonConfig *j)
     s->spacing = (Spacing)spacing;
     s->outdated = offset != PIPELINE_OFFSET || clip;
     TRY(read_betas(s, j));
-    TRY(json_config_nulls(j, nullable, 2));
+    TRY(json_config_nulls(j, nullable, 3));
     TRY(json_config_fixed(j, fixed, (int)(sizeof fixed / sizeof *fixed)));
     return json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored));
 }

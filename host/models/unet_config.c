@@ -31,8 +31,12 @@ static const JsonFixed fixed[] = {
 };
 
 /* Keys that mean something else than their default where they are null. */
-static const char *const nullable[] = {"mid_block_type", "time_embedding_dim",
-                                       "time_embedding_act_fn", "timestep_post_act"};
+static const char *const nullable[] = {"mid_block_type",
+                                       "reverse_transformer_layers_per_block",
+                                       "time_embedding_dim",
+                                       "time_embedding_act_fn",
+                                       "timestep_post_act",
+                                       "sample_size"};
 
 /* Without meaning here: numbers of parts that are off; attention is fp32 anyway. */
 static const JsonIgnored ignored[] = {

@@ -25,8 +25,14 @@ typedef struct {
     char *text;  /* owned */
     Codes clean; /* owned: as it looks after clean-up */
     int32_t id;
-    bool normalized, listed; /* listed: its flag is a list's, which goes before a role's */
+    bool normalized;
+    int seen; /* SpecialForms in which it was given: only a new one changes the flag */
 } Special;
+
+/* How a config gives a token: its text alone, or an object with its flag; all: a list's, which no role
+ * changes. */
+typedef enum { AS_TEXT = 1, AS_PLAIN = 2, AS_NORMALIZED = 4, AS_ALL = 7 } SpecialForm;
+
 
 struct Tokenizer {
     Bpe bpe;
@@ -225,7 +231,7 @@ static Status load_json(json_t **out, const char *folder, const char *name, size
 }
 
 /* Adds a token, or changes whether the one of this text is found before or after clean-up. */
-static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool normalized,
+static Status add_special(Tokenizer *t, const Loader *l, const char *text, SpecialForm form,
                           bool listed)
 {
     const json_t *id = json_object_get(l->vocab, text);
@@ -240,25 +246,25 @@ static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool 
                     MAX_SPECIALS);
     Special *s = &t->special[at];
     if (at < t->n_special) {
-        if (listed || !s->listed) s->normalized = normalized;
-        s->listed |= listed;
+        if (listed || !(s->seen & form)) s->normalized = form == AS_NORMALIZED;
+        s->seen |= listed ? AS_ALL : form;
         return OK;
     }
     *s = (Special){.text = strdup(text),
                    .id = (int32_t)json_integer_value(id),
-                   .normalized = normalized,
-                   .listed = listed};
+                   .normalized = form == AS_NORMALIZED,
+                   .seen = listed ? AS_ALL : form};
     t->n_special++;
     return unicode_clean(&s->clean, text, strlen(text));
 }
 
 /* A token in a config is its text, or an object with more to say. */
-static Status read_special(const char **text, bool *normalized, const Loader *l,
+static Status read_special(const char **text, SpecialForm *form, const Loader *l,
                            const json_t *value, const char *key)
 {
     const json_t *flag = json_object_get(value, "normalized");
     *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
-    *normalized = json_is_object(value) && !json_is_false(flag);
+    *form = !json_is_object(value) ? AS_TEXT : json_is_false(flag) ? AS_PLAIN : AS_NORMALIZED;
     if (!*text)
         return FAIL(ERR_INPUT, "%s: %s: found no text, expected a token of the vocabulary",
                     l->folder, key);
@@ -287,7 +293,7 @@ static Status read_old_list(Tokenizer *t, const Loader *l)
         if (strcmp(text, BPE_START) && strcmp(text, BPE_END))
             return FAIL(ERR_INPUT, "%s/added_tokens.json: found the token \"%.80s\", expected %s and %s",
                         l->folder, text, BPE_START, BPE_END);
-        TRY(add_special(t, l, text, false, true));
+        TRY(add_special(t, l, text, AS_PLAIN, true));
         TRY(same_id(l, "added_tokens.json", text, json_integer_value(id)));
     }
     return OK;
@@ -297,12 +303,12 @@ static Status read_list(Tokenizer *t, const Loader *l)
 {
     json_t *list = (json_t *)(l->decoder ? l->decoder : l->added), *entry;
     const char *key, *text;
-    bool normalized;
+    SpecialForm form;
     json_object_foreach(list, key, entry)
     {
         long id = -1;
-        TRY(read_special(&text, &normalized, l, entry, "added_tokens_decoder"));
-        TRY(add_special(t, l, text, normalized, true));
+        TRY(read_special(&text, &form, l, entry, "added_tokens_decoder"));
+        TRY(add_special(t, l, text, form, true));
         text_to_long(&id, key);
         TRY(same_id(l, "added_tokens_decoder", text, id));
     }
@@ -314,10 +320,10 @@ static Status read_role(int32_t *id, Tokenizer *t, const Loader *l, const char *
 {
     const json_t *value = l->decoder ? NULL : json_object_get(l->map, key);
     const char *text = otherwise;
-    bool normalized = false;
+    SpecialForm form = AS_TEXT;
     if (!value || json_is_null(value)) value = json_object_get(l->config, key);
-    if (value && !json_is_null(value)) TRY(read_special(&text, &normalized, l, value, key));
-    TRY(add_special(t, l, text, normalized, false));
+    if (value && !json_is_null(value)) TRY(read_special(&text, &form, l, value, key));
+    TRY(add_special(t, l, text, form, false));
     *id = (int32_t)json_integer_value(json_object_get(l->vocab, text));
     return OK;
 }

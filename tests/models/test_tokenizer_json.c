@@ -282,7 +282,31 @@ static void test_special_tokens(void **state)
     put("added_tokens.json", "{\"<cat>\": 49408}");
     expect_open(ERR_INPUT, "added_tokens.json: found the token \"<cat>\", expected <|startoftext|> and");
     link_base("added_tokens.json", false);
+    /* without a list, the last form that was not there before: text, object, object with the flag */
+    static const struct {
+        const char *eos, *unk, *pad;
+        int first;
+    } role[] = {{"0", "1", "0", END}, {"1", "0", "1", LESS}, {"T", "1", "T", END}, {"1", "T", "0", LESS},
+                {"T", "0", "1", END}, {"0", "0", "T", LESS}};
     link_base("special_tokens_map.json", false);
+    link_base("tokenizer.json", false);
+    link_base("vocab.json", true);
+    link_base("merges.txt", true);
+    for (size_t i = 0; i < sizeof role / sizeof *role; i++) {
+        char text[3][128], config[512];
+        const char *const form[] = {role[i].eos, role[i].unk, role[i].pad};
+        for (int k = 0; k < 3; k++)
+            snprintf(text[k], sizeof text[k],
+                     *form[k] == 'T' ? "\"<|endoftext|>\""
+                                     : "{\"content\": \"<|endoftext|>\", \"normalized\": %s}",
+                     *form[k] == '1' ? "true" : "false");
+        snprintf(config, sizeof config,
+                 "{\"eos_token\": %s, \"unk_token\": %s, \"pad_token\": %s}", text[0], text[1], text[2]);
+        put("tokenizer_config.json", config);
+        expect_ids(capitals, role[i].first, END);
+    }
+    link_base("vocab.json", false);
+    link_base("merges.txt", false);
     json_decref(all);
 }
 
