@@ -13,7 +13,11 @@
 #include <string.h>
 
 #define MODEL                                                                                      \
-    {"model", "DIR", "folder of the diffusion model", NULL},                                       \
+    {"model", "DIR",                                                                               \
+     "folder of the diffusion model, sampled as diffusers' Stable Diffusion pipelines with\n"      \
+     "                               DDIM do; a tokenizer.json in it goes before vocab.json and\n" \
+     "                               merges.txt and must agree with them",                          \
+     NULL},                                                                                        \
     {"lora", "FILE[:S]", "low-rank changes to the model, S times (1 if not given)", NULL}
 #define PROMPTS                                                                                    \
     {"prompt", "TEXT", "what to show", NULL}, {"negative", "TEXT", "what to lead away from", ""}
