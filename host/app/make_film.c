@@ -14,9 +14,8 @@
 
 #define MODEL                                                                                      \
     {"model", "DIR",                                                                               \
-     "folder of the diffusion model, sampled as diffusers' Stable Diffusion pipelines with\n"      \
-     "                               DDIM do; a tokenizer.json in it goes before vocab.json and\n" \
-     "                               merges.txt and must agree with them",                          \
+     "folder of the diffusion model, sampled as diffusers' Stable Diffusion pipelines with DDIM "  \
+     "do; a tokenizer.json in it goes before vocab.json and merges.txt and must agree with them",  \
      NULL},                                                                                        \
     {"lora", "FILE[:S]", "low-rank changes to the model, S times (1 if not given)", NULL}
 #define PROMPTS                                                                                    \

@@ -61,11 +61,12 @@ Status schedule_timesteps(const NoiseSchedule *s, const char *folder, Spacing sp
                     "expected fewer steps: the last timestep is %d",
                     steps, spacing_name(spacing), t[first], s->n - 1);
     if (first < steps && s->alpha_bar[t[first]] <= 0 && s->prediction == PREDICT_NOISE)
-        return FAIL(ERR_INPUT,
-                    "%s/scheduler/scheduler_config.json: prediction_type: found epsilon with zero "
-                    "terminal SNR, expected v_prediction or sample: the first of %s timesteps is pure "
-                    "noise",
-                    folder, spacing_name(spacing));
+        return FAIL(
+            ERR_INPUT,
+            "%s/scheduler/scheduler_config.json: prediction_type: found epsilon with zero "
+            "terminal SNR, expected v_prediction or sample: the first of %s timesteps is pure "
+            "noise",
+            folder, spacing_name(spacing));
     return OK;
 }
 

@@ -49,7 +49,8 @@ static Status check_head(bool *found, const SafeFile *f)
         if (!in_head(name)) continue;
         while (k < PARTS && strcmp(name + sizeof AUX - 1, part[k])) k++;
         if (k == PARTS)
-            return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found beyond Inception-V3's auxiliary head",
+            return FAIL(ERR_INPUT,
+                        "%s: tensor \"%.200s\": found beyond Inception-V3's auxiliary head",
                         f->path, name);
         first = name;
     }
@@ -57,10 +58,11 @@ static Status check_head(bool *found, const SafeFile *f)
         char name[64];
         snprintf(name, sizeof name, "%s%s", AUX, part[k]);
         if (!st_find(f, name))
-            return FAIL(ERR_INPUT,
-                        "%s: tensor \"%s\": found none beside \"%.80s\", expected the whole auxiliary "
-                        "head, or nothing of it",
-                        f->path, name, first);
+            return FAIL(
+                ERR_INPUT,
+                "%s: tensor \"%s\": found none beside \"%.80s\", expected the whole auxiliary "
+                "head, or nothing of it",
+                f->path, name, first);
     }
     *found = first != NULL;
     return OK;
@@ -99,11 +101,12 @@ static Status from_file(InceptionConfig *c, const SafeFile *f)
         return FAIL(ERR_INPUT, "%s: metadata width: found \"%s\", expected 0.015625..8", f->path,
                     width);
     if (!width && inception_scaled(c->width, FILTERS) != in->dim[0])
-        return FAIL(ERR_INPUT,
-                    "%s: tensor \"fc.weight\": found %s, expected %lld features, %d for each filter of "
-                    "\"%s\"",
-                    f->path, shape, (long long)in->dim[0] * (FEATURES / FILTERS),
-                    FEATURES / FILTERS, in->name);
+        return FAIL(
+            ERR_INPUT,
+            "%s: tensor \"fc.weight\": found %s, expected %lld features, %d for each filter of "
+            "\"%s\"",
+            f->path, shape, (long long)in->dim[0] * (FEATURES / FILTERS), FEATURES / FILTERS,
+            in->name);
     return OK;
 }
 

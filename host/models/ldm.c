@@ -90,14 +90,16 @@ static void say_unheeded(const Ldm *m, Log *log)
 {
     static const char why[] = "as in diffusers' Stable Diffusion pipelines";
     if (log && m->schedule.outdated)
-        log_warn(log,
-                 "%s/scheduler/scheduler_config.json: steps_offset is taken for %d and clip_sample for "
-                 "false, %s",
-                 m->folder, PIPELINE_OFFSET, why);
+        log_warn(
+            log,
+            "%s/scheduler/scheduler_config.json: steps_offset is taken for %d and clip_sample for "
+            "false, %s",
+            m->folder, PIPELINE_OFFSET, why);
     if (log && m->vae_config.is_kl && m->vae_config.kl.has_shift)
-        log_warn(log,
-                 "%s/vae/config.json: shift_factor, latents_mean and latents_std have no effect, %s",
-                 m->folder, why);
+        log_warn(
+            log,
+            "%s/vae/config.json: shift_factor, latents_mean and latents_std have no effect, %s",
+            m->folder, why);
 }
 
 static Status load_values(Ldm *m, LdmUse use)

@@ -145,10 +145,11 @@ static Status misfit(const Lora *l, const char *name, bool parsed, bool flat)
                     "\"unet.MODULE.lora_A.weight\", or Kohya's with diffusers' modules, like "
                     "\"lora_unet_down_blocks_0_MODULE.lora_down.weight\"",
                     l->file.path, name, form);
-    return FAIL(ERR_INPUT,
-                "%s: tensor \"%.200s\": found no such module in the model, expected a LoRA that was "
-                "made for it (the names are %s)",
-                l->file.path, name, flat ? "Kohya's" : "diffusers' or PEFT's");
+    return FAIL(
+        ERR_INPUT,
+        "%s: tensor \"%.200s\": found no such module in the model, expected a LoRA that was "
+        "made for it (the names are %s)",
+        l->file.path, name, flat ? "Kohya's" : "diffusers' or PEFT's");
 }
 
 static Status sort_tensors(Lora *l)

@@ -291,7 +291,8 @@ static Status read_old_list(Tokenizer *t, const Loader *l)
     json_object_foreach(l->decoder ? NULL : l->old, text, id)
     {
         if (strcmp(text, BPE_START) && strcmp(text, BPE_END))
-            return FAIL(ERR_INPUT, "%s/added_tokens.json: found the token \"%.80s\", expected %s and %s",
+            return FAIL(ERR_INPUT,
+                        "%s/added_tokens.json: found the token \"%.80s\", expected %s and %s",
                         l->folder, text, BPE_START, BPE_END);
         TRY(add_special(t, l, text, AS_PLAIN, true));
         TRY(same_id(l, "added_tokens.json", text, json_integer_value(id)));

@@ -128,8 +128,10 @@ static void refuses_by_name(void **state)
         {"{\"thresholding\": true}", "thresholding: found true, expected false"},
         {"{\"beta_schedule\": \"sigmoid\"}", "beta_schedule: found \"sigmoid\", expected linear, "},
         {"{\"prediction_type\": \"flow_prediction\"}", "prediction_type: found"},
-        {"{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", "_class_name: found "
-         "\"FlowMatchEulerDiscreteScheduler\", expected DDIMScheduler, DDPMScheduler, PNDMScheduler, "
+        {"{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}",
+         "_class_name: found "
+         "\"FlowMatchEulerDiscreteScheduler\", expected DDIMScheduler, DDPMScheduler, "
+         "PNDMScheduler, "
          "LMSDiscreteScheduler or 12 others"},
         {"{\"beta_begin\": 0.1}", "beta_begin: found 0.1, expected no such key"},
         {"{\"use_flow_sigmas\": true}", "use_flow_sigmas: found true, expected false"},
@@ -192,9 +194,10 @@ static void timesteps_behind_the_last_are_refused(void **state)
     (void)state;
     assert_int_equal(read_text(&s, "{\"num_train_timesteps\": 50, \"steps_offset\": 7}"), OK);
     assert_int_equal(schedule_timesteps(&s, folder, SPACING_LEADING, 50, 0, t), ERR_USAGE);
-    assert_non_null(strstr(status_message(),
-                           "found 50 sampling steps with leading timesteps, of which the first would "
-                           "be 50, expected fewer steps: the last timestep is 49"));
+    assert_non_null(
+        strstr(status_message(),
+               "found 50 sampling steps with leading timesteps, of which the first would "
+               "be 50, expected fewer steps: the last timestep is 49"));
     assert_int_equal(schedule_timesteps(&s, folder, SPACING_LEADING, 50, 1, t), OK);
     assert_true(t[1] == 49 && t[49] == 1);
     assert_int_equal(schedule_timesteps(&s, folder, SPACING_LEADING, 49, 0, t), OK);

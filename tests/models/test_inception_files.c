@@ -1,5 +1,6 @@
-/* test_inception_files.c - files of Inception-V3 weights: an auxiliary head is whole or absent, whether
- * it is used or not, as torchvision's loading has it; the last layer's shape tells classes and width. */
+/* test_inception_files.c - files of Inception-V3 weights: an auxiliary head is whole or absent,
+ * whether it is used or not, as torchvision's loading has it; the last layer's shape tells classes
+ * and width. */
 #include "app/commands.h"
 #include "base/file.h"
 #include "config/config.h"
@@ -65,8 +66,8 @@ static void write_image(int size)
 static Status forward(const char *more)
 {
     App app = {.log = log_new(true)};
-    char *argv[] = {"forward", "inception", "--weights", weights, "--in",
-                    in,        "--out",     out,         "--force", (char *)more, NULL};
+    char *argv[] = {"forward", "inception", "--weights", weights,      "--in", in,
+                    "--out",   out,         "--force",   (char *)more, NULL};
     Status s = cmd_forward(&app, more ? 10 : 9, argv);
     log_free(app.log);
     return s;
@@ -104,8 +105,9 @@ enum { USES = sizeof use / sizeof *use };
 static void a_head_is_whole_or_absent(void **state)
 {
     (void)state;
-    static const char *const part[] = {"AuxLogits.fc", "AuxLogits.fc.bias", "AuxLogits.conv0.conv.weight",
-                                       "AuxLogits.conv1", "AuxLogits.conv1.bn.running_var"};
+    static const char *const part[] = {"AuxLogits.fc", "AuxLogits.fc.bias",
+                                       "AuxLogits.conv0.conv.weight", "AuxLogits.conv1",
+                                       "AuxLogits.conv1.bn.running_var"};
     write_image(299);
     write_without(NULL, NULL, "0.015625");
     for (int k = 0; k < USES; k++) require(use[k]());
@@ -134,7 +136,9 @@ static void the_last_layer_tells(void **state)
         int64_t dim[4];
         const char *said;
     } bad[] = {
-        {2, {3, 4096}, "\"fc.weight\": found [3, 4096], expected 512 features, 64 for each filter of"},
+        {2,
+         {3, 4096},
+         "\"fc.weight\": found [3, 4096], expected 512 features, 64 for each filter of"},
         {4, {3, 144, 1, 1}, "\"fc.weight\": found [3, 144, 1, 1], expected [classes, features]"},
         {1, {144}, "\"fc.weight\": found [144], expected [classes, features]"},
     };
@@ -147,7 +151,8 @@ static void the_last_layer_tells(void **state)
     }
     write_without("fc.", NULL, NULL);
     assert_int_equal(forward_only(), ERR_INPUT);
-    assert_non_null(strstr(status_message(), "found no \"fc.weight\" [classes, features], expected an Inc"));
+    assert_non_null(
+        strstr(status_message(), "found no \"fc.weight\" [classes, features], expected an Inc"));
     write_without("Conv2d_1a_3x3.", NULL, NULL);
     assert_int_equal(forward_only(), ERR_INPUT);
     assert_non_null(strstr(status_message(), "found no \"Conv2d_1a_3x3.conv.weight\" [filters"));

@@ -122,7 +122,8 @@ static void bad_configs_are_refused_by_name(void **state)
          "sample_size: found \"64\", expected a whole number or a list of whole numbers"},
         {"{" C "\"sample_size\": [64, true]}", "sample_size: found [64,true], expected"},
         {"{" C "\"sigma\": true}", "sigma: found true, expected a number"},
-        {"{" C "\"names\": [\"a\", 1]}", "names: found [\"a\",1], expected an object or a list of texts"},
+        {"{" C "\"names\": [\"a\", 1]}",
+         "names: found [\"a\",1], expected an object or a list of texts"},
         {"{" C "\"norm_eps\": NaN}", "norm_eps: found NaN, expected 0..1"},
         {"{" C "\"_class_name\": \"UNet3D\"}",
          "_class_name: found \"UNet3D\", expected UNet2DConditionModel"},
@@ -209,7 +210,8 @@ static void folders_say_what_is_missing(void **state)
     char *config, *weights;
     expect_folder(ERR_INPUT, "/m: found no such folder");
     put("m/model_index.json",
-        "{\"_class_name\": \"StableDiffusionImg2ImgPipeline\", \"unet\": [\"diffusers\", \"UNet2DConditionModel\"], \"vae\": [\"diffusers\", "
+        "{\"_class_name\": \"StableDiffusionImg2ImgPipeline\", \"unet\": [\"diffusers\", "
+        "\"UNet2DConditionModel\"], \"vae\": [\"diffusers\", "
         "\"AutoencoderTiny\"], \"text_encoder\": [\"transformers\", \"CLIPTextModel\"], "
         "\"tokenizer\": [\"transformers\", \"CLIPTokenizer\"]}");
     expect_folder(ERR_INPUT, "m/unet: found no such folder, expected diffusers' unet, vae,");
@@ -235,8 +237,9 @@ static void folders_say_what_is_missing(void **state)
     put("m/scheduler/scheduler_config.json", "{}");
     expect_folder(OK, "");
     put("m/model_index.json", "{\"_class_name\": \"StableDiffusionXLPipeline\"}");
-    expect_folder(ERR_INPUT, "m/model_index.json: _class_name: found \"StableDiffusionXLPipeline\", "
-                             "expected StableDiffusionPipeline or StableDiffusionImg2ImgPipeline");
+    expect_folder(ERR_INPUT,
+                  "m/model_index.json: _class_name: found \"StableDiffusionXLPipeline\", "
+                  "expected StableDiffusionPipeline or StableDiffusionImg2ImgPipeline");
     put("m/model_index.json", "{}");
     expect_folder(ERR_INPUT, "m/model_index.json: _class_name: found nothing, expected a value");
     put("m/model_index.json", "{\"_class_name\": \"StableDiffusionPipeline\", \"unet\": "

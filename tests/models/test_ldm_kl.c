@@ -152,13 +152,16 @@ static void test_refusals(void **state)
 #define TINY_CONFIG "{\"_class_name\": \"AutoencoderTiny\", \"latent_channels\": 2"
         {TINY_CONFIG ", \"latents_mean\": [1, 2]}", "latents_std: found 0 numbers, expected 2"},
         {TINY_CONFIG ", \"latents_mean\": [1, 2], \"latents_std\": [1]}", "latents_std: found 1"},
-        {TINY_CONFIG ", \"latents_mean\": [1, 2], \"latents_std\": [1, 0]}", "latents_std[1]: found 0"},
+        {TINY_CONFIG ", \"latents_mean\": [1, 2], \"latents_std\": [1, 0]}",
+         "latents_std[1]: found 0"},
         {TINY_CONFIG ", \"latents_mean\": [1, NaN], \"latents_std\": [1, 1]}", "latents_mean[1]"},
         {TINY_CONFIG ", \"latents_mean\": \"x\"}", "latents_mean: found \"x\", expected a list"},
         {TINY_CONFIG ", \"force_upcast\": \"x\"}", "force_upcast: found \"x\", expected true or"},
-        {TINY_CONFIG ", \"latent_magnitude\": true}", "latent_magnitude: found true, expected a number"},
+        {TINY_CONFIG ", \"latent_magnitude\": true}",
+         "latent_magnitude: found true, expected a number"},
         {TINY_CONFIG ", \"num_encoder_blocks\": [1, 3, 3]}", "num_encoder_blocks: found 3 values"},
-        {TINY_CONFIG ", \"num_decoder_blocks\": 3}", "num_decoder_blocks: found 3, expected a list"},
+        {TINY_CONFIG ", \"num_decoder_blocks\": 3}",
+         "num_decoder_blocks: found 3, expected a list"},
     };
     require(dir_make(at("bad")));
     require(file_write(at("bad/diffusion_pytorch_model.safetensors"), "", 0));

@@ -203,19 +203,24 @@ static void other_formats_are_named(void **state)
     static const char *const form[][3] = {
         {"lora_unet_input_blocks_1_1_proj_in.lora_down.weight",
          "lora_unet_input_blocks_1_1_proj_in.lora_up.weight",
-         "found Kohya's names with the blocks of single-file checkpoints, expected diffusers' or PEFT's"},
+         "found Kohya's names with the blocks of single-file checkpoints, expected diffusers' or "
+         "PEFT's"},
         {"lora_te2_text_model_layers_0_q_proj.lora_down.weight", "x.lora_B.weight",
          "found Kohya's names for SDXL's second text encoder"},
         {"lora_unet_mid_attn1_to_q.hada_w1_a", "lora_unet_mid_attn1_to_q.hada_w1_b",
          "found a LoHa of LyCORIS"},
-        {"lora_unet_mid_attn1_to_q.lokr_w1", "lora_unet_mid_attn1_to_q.lokr_w2", "found a LoKr of LyCORIS"},
-        {"lora_unet_mid_attn1_to_q.dora_scale", "lora_unet_mid_attn1_to_q.lora_up.weight", "found a DoRA"},
+        {"lora_unet_mid_attn1_to_q.lokr_w1", "lora_unet_mid_attn1_to_q.lokr_w2",
+         "found a LoKr of LyCORIS"},
+        {"lora_unet_mid_attn1_to_q.dora_scale", "lora_unet_mid_attn1_to_q.lora_up.weight",
+         "found a DoRA"},
         {"transformer.single_blocks.0.proj.lora_A.weight",
-         "transformer.single_blocks.0.proj.lora_B.weight", "found a LoRA of a diffusion transformer"},
+         "transformer.single_blocks.0.proj.lora_B.weight",
+         "found a LoRA of a diffusion transformer"},
         {"diffusion_model.input_blocks.1.1.proj_in.lora_A.weight", "x.lora_B.weight",
          "found names of single-file checkpoints, expected"},
         {"lora_unet_up_attn1_to_q.lora_down.weight", "lora_unet_up_attn1_to_q.lora_up.weight",
-         "found no such module in the model, expected a LoRA that was made for it (the names are Kohya's)"},
+         "found no such module in the model, expected a LoRA that was made for it (the names are "
+         "Kohya's)"},
     };
     for (size_t i = 0; i < sizeof form / sizeof *form; i++) {
         Pair p = {.a = form[i][0], .b = form[i][1]};

@@ -328,8 +328,8 @@ static bool compare(Decoding *d, const ParamStore *s, const float *grad, const P
     bool smooth = decided[0] == decided[1];
     double difference = (end[1] - end[0]) / (2 * h),
            room = 8 * 0x1p-53 * (1 + sqrt((double)longest_sum(d->g))) * end[0] / h;
-    print_message("slope %.9g, difference %.9g, room %.2g%s; gradient's relative error %.2g%s\n", slope,
-                  difference, room, smooth ? "" : ", turned on the way", sqrt(off / all),
+    print_message("slope %.9g, difference %.9g, room %.2g%s; gradient's relative error %.2g%s\n",
+                  slope, difference, room, smooth ? "" : ", turned on the way", sqrt(off / all),
                   same ? "" : ", on another branch");
     assert_true(all > 0 && room < 1e-5 * sqrt(all));
     if (smooth) assert_true(fabs(difference - slope) <= room);

@@ -223,8 +223,9 @@ static void test_both_kinds(void **state)
     json_array_insert(list, json_array_size(list) - 1, last); /* two ranks change places */
     json_decref(last);
     write_json(all);
-    expect_open(ERR_INPUT, "/tokenizer.json: found another vocabulary or other merges than in vocab.json "
-                           "and merges.txt beside it, expected the same");
+    expect_open(ERR_INPUT,
+                "/tokenizer.json: found another vocabulary or other merges than in vocab.json "
+                "and merges.txt beside it, expected the same");
     link_base("merges.txt", false); /* vocab.json alone is not read by anyone */
     expect_open(OK, "");
     link_base("merges.txt", true);
@@ -250,7 +251,8 @@ static void expect_ids(const char *text, int first, int last)
     if (tokenizer_open(&t, folder)) fail_msg("%s", status_message());
     assert_int_equal(tokenizer_encode(t, text, ids, LENGTH), OK);
     if (ids[1] != first || ids[LENGTH - 1] != last)
-        fail_msg("%s: found %d .. %d, expected %d .. %d", text, ids[1], ids[LENGTH - 1], first, last);
+        fail_msg("%s: found %d .. %d, expected %d .. %d", text, ids[1], ids[LENGTH - 1], first,
+                 last);
     tokenizer_close(&t);
 }
 
@@ -263,16 +265,18 @@ static void test_special_tokens(void **state)
     static const char capitals[] = "<|EndOfText|>";
     json_t *all = make(true, false);
     write_json(all); /* END: not normalized */
-    put("tokenizer_config.json", "{\"eos_token\": {\"content\": \"<|endoftext|>\", \"normalized\": true}}");
+    put("tokenizer_config.json",
+        "{\"eos_token\": {\"content\": \"<|endoftext|>\", \"normalized\": true}}");
     expect_ids(capitals, LESS, END); /* tokenizer.json's flag goes first */
     put("special_tokens_map.json", "{\"pad_token\": \"!\"}");
     expect_ids(capitals, LESS, BANG); /* the map names roles beside tokenizer.json too, */
-    put("tokenizer_config.json",
-        "{\"added_tokens_decoder\": {\"49407\": {\"content\": \"<|endoftext|>\", \"normalized\": true}}}");
+    put("tokenizer_config.json", "{\"added_tokens_decoder\": {\"49407\": {\"content\": "
+                                 "\"<|endoftext|>\", \"normalized\": true}}}");
     expect_ids(capitals, END, END); /* but all give way to added_tokens_decoder, */
-    put("tokenizer_config.json", "{\"added_tokens_decoder\": {}, \"pad_token\": \"!\", \"eos_token\": "
-                                 "{\"content\": \"<|endoftext|>\", \"normalized\": true}, \"unk_token\": "
-                                 "{\"content\": \"<|endoftext|>\", \"normalized\": true}}");
+    put("tokenizer_config.json",
+        "{\"added_tokens_decoder\": {}, \"pad_token\": \"!\", \"eos_token\": "
+        "{\"content\": \"<|endoftext|>\", \"normalized\": true}, \"unk_token\": "
+        "{\"content\": \"<|endoftext|>\", \"normalized\": true}}");
     expect_ids(capitals, END, BANG); /* an empty one too */
     put("tokenizer_config.json", "{}");
     put("added_tokens.json", "{\"<|endoftext|>\": 49407, \"<|startoftext|>\": 49406}");
@@ -280,14 +284,15 @@ static void test_special_tokens(void **state)
     put("added_tokens.json", "{\"<|endoftext|>\": 5}");
     expect_open(ERR_INPUT, "added_tokens.json \"<|endoftext|>\": found id 5, expected 49407");
     put("added_tokens.json", "{\"<cat>\": 49408}");
-    expect_open(ERR_INPUT, "added_tokens.json: found the token \"<cat>\", expected <|startoftext|> and");
+    expect_open(ERR_INPUT,
+                "added_tokens.json: found the token \"<cat>\", expected <|startoftext|> and");
     link_base("added_tokens.json", false);
     /* without a list, the last form that was not there before: text, object, object with the flag */
     static const struct {
         const char *eos, *unk, *pad;
         int first;
-    } role[] = {{"0", "1", "0", END}, {"1", "0", "1", LESS}, {"T", "1", "T", END}, {"1", "T", "0", LESS},
-                {"T", "0", "1", END}, {"0", "0", "T", LESS}};
+    } role[] = {{"0", "1", "0", END},  {"1", "0", "1", LESS}, {"T", "1", "T", END},
+                {"1", "T", "0", LESS}, {"T", "0", "1", END},  {"0", "0", "T", LESS}};
     link_base("special_tokens_map.json", false);
     link_base("tokenizer.json", false);
     link_base("vocab.json", true);
@@ -300,8 +305,8 @@ static void test_special_tokens(void **state)
                      *form[k] == 'T' ? "\"<|endoftext|>\""
                                      : "{\"content\": \"<|endoftext|>\", \"normalized\": %s}",
                      *form[k] == '1' ? "true" : "false");
-        snprintf(config, sizeof config,
-                 "{\"eos_token\": %s, \"unk_token\": %s, \"pad_token\": %s}", text[0], text[1], text[2]);
+        snprintf(config, sizeof config, "{\"eos_token\": %s, \"unk_token\": %s, \"pad_token\": %s}",
+                 text[0], text[1], text[2]);
         put("tokenizer_config.json", config);
         expect_ids(capitals, role[i].first, END);
     }
