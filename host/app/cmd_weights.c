@@ -6,6 +6,7 @@
 #include "base/signal.h"
 #include "models/ldm.h"
 #include "weights/model_folder.h"
+#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,7 +162,7 @@ static Status inspect(App *app, const char *path)
     Walk w = {.log = app->log, .from = path, .visit = inspect_visit};
     if (!dir_exists(path)) return inspect_file(&w, path);
     char *index = path_join(path, "model_index.json");
-    Status s = file_exists(index) ? model_folder_check(path) : OK;
+    Status s = file_exists(index) ? model_folder_check(path, true) : OK;
     free(index);
     TRY(s);
     TRY(weights_walk(&w));
@@ -183,6 +184,21 @@ static Status refuse_option(const Options *o, const char *name)
     return FAIL(ERR_USAGE, "weights %s: found --%s, which it does not take", o->argument[0], name);
 }
 
+/* What is made of a folder does not lie in it: the next look at the folder would find it there. */
+static Status refuse_inside(const char *to, const char *from)
+{
+    char *root = realpath(from, NULL), *at = path_join("", to), *here = NULL;
+    for (char *up = at; !here; here = realpath(up, NULL)) up = dirname(up);
+    size_t n = root ? strlen(root) : 0;
+    bool inside = n && !strncmp(here, root, n) && (!here[n] || here[n] == '/' || n == 1);
+    free(root);
+    free(at);
+    free(here);
+    return inside ? FAIL(ERR_USAGE, "%s: lies in %s, which it is made of, expected a place outside",
+                         to, from)
+                  : OK;
+}
+
 static Status convert(App *app, const Options *o)
 {
     const char *name = options_text(o, "dtype"), *config = options_text(o, "config");
@@ -194,6 +210,7 @@ static Status convert(App *app, const Options *o)
         if (!strcmp(name, precision[i].name)) dtype = &precision[i].dtype;
     if (name && !dtype)
         return FAIL(ERR_USAGE, "weights: --dtype %s: expected f16, bf16 or f32", name);
+    TRY(refuse_inside(o->argument[2], config ? config : o->argument[1]));
     if (config) return weights_compvis(app->log, o->argument[1], config, o->argument[2], dtype);
     return weights_convert(app->log, o->argument[1], o->argument[2], *dtype);
 }
@@ -209,6 +226,7 @@ static Status merge_lora(App *app, const Options *o)
     TRY(refuse_option(o, "dtype"));
     TRY(refuse_option(o, "config"));
     TRY(options_real(&use.lora_scale, o, "scale", -100, 100));
+    TRY(refuse_inside(o->argument[3], o->argument[1]));
     use.lora = o->argument[2];
     if (file_exists(o->argument[3]))
         return FAIL(ERR_USAGE, "%s: is there already; nothing is overwritten", o->argument[3]);

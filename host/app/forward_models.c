@@ -93,7 +93,7 @@ static Status build_inception(Forward *f)
 static Status names_inception(Forward *f)
 {
     f->how.skip = f->output[1] ? NULL : "AuxLogits.";
-    return OK;
+    return inception_check_head(f->weights_file);
 }
 
 static const ForwardModel model[] = {

@@ -13,7 +13,10 @@
 #include <string.h>
 
 #define MODEL                                                                                      \
-    {"model", "DIR", "folder of the diffusion model", NULL},                                       \
+    {"model", "DIR",                                                                               \
+     "folder of the diffusion model, sampled as diffusers' Stable Diffusion pipelines with DDIM "  \
+     "do; a tokenizer.json in it goes before vocab.json and merges.txt and must agree with them",  \
+     NULL},                                                                                        \
     {"lora", "FILE[:S]", "low-rank changes to the model, S times (1 if not given)", NULL}
 #define PROMPTS                                                                                    \
     {"prompt", "TEXT", "what to show", NULL}, {"negative", "TEXT", "what to lead away from", ""}
@@ -325,6 +328,7 @@ static Status make_film(Wish *w, Log *log)
     Status s;
     TRY_OR(done, s, read_source(&source, w));
     TRY_OR(done, s, device_open(&d, w->device, w->precision, 0, log));
+    w->use.log = log;
     TRY_OR(done, s, ldm_open(&m, d, w->model, w->use));
     TRY_OR(done, s, check_prompts(w, &m, log));
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));

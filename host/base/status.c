@@ -17,12 +17,21 @@ Status status_trace(Status code, const char *file, int line)
     return code;
 }
 
+/* A message that was too long ends with "..." behind its last whole word, or near the end. */
+static void end_at_a_word(void)
+{
+    size_t last = sizeof message - 5, at = last;
+    while (at > last - 100 && message[at] != ' ') at--;
+    strcpy(message + (message[at] == ' ' ? at + 1 : last), "...");
+}
+
 Status status_fail(Status code, const char *file, int line, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(message, sizeof message, fmt, ap);
+    int n = vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
+    if (n >= (int)sizeof message) end_at_a_word();
     for (char *c = message; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?'; /* names from files cannot break the line */

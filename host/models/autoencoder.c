@@ -18,8 +18,24 @@ static Status read_kl(AutoencoderConfig *c, const char *config)
     c->scale = 1 << (k->n_block - 1);
     c->standardised = true;
     for (int i = 0; i < k->latent_channels; i++) {
-        c->mean[i] = k->has_statistics ? k->latents_mean[i] : k->shift_factor;
-        c->std[i] = (k->has_statistics ? k->latents_std[i] : 1) / k->scaling_factor;
+        c->mean[i] = 0;
+        c->std[i] = 1 / k->scaling_factor;
+    }
+    return OK;
+}
+
+static Status numbers(float *v, const JsonConfig *j, const char *key, int n, bool positive)
+{
+    const json_t *list = json_object_get(j->value, key);
+    if (json_array_size(list) != (size_t)n)
+        return FAIL(ERR_INPUT, "%s: %s: found %zu numbers, expected %d, one a latent channel",
+                    j->path, key, json_array_size(list), n);
+    for (int i = 0; i < n; i++) {
+        const json_t *x = json_array_get(list, (size_t)i);
+        v[i] = (float)json_number_value(x);
+        if (!json_is_number(x) || !isfinite(v[i]) || (positive && !(v[i] > 0)))
+            return FAIL(ERR_INPUT, "%s: %s[%d]: found %g, expected a finite number%s", j->path, key,
+                        i, (double)v[i], positive ? " above 0" : "");
     }
     return OK;
 }
@@ -27,23 +43,10 @@ static Status read_kl(AutoencoderConfig *c, const char *config)
 /* latents_mean and latents_std: both or neither, one number a channel. */
 static Status read_statistics(AutoencoderConfig *c, const JsonConfig *j)
 {
-    json_t *mean = json_object_get(j->value, "latents_mean"),
-           *std = json_object_get(j->value, "latents_std");
-    size_t n = (size_t)c->latent_channels;
-    c->standardised = json_is_array(mean) || json_is_array(std);
+    c->standardised = json_config_has(j, "latents_mean") || json_config_has(j, "latents_std");
     if (!c->standardised) return OK;
-    if (json_array_size(mean) != n || json_array_size(std) != n)
-        return FAIL(ERR_INPUT,
-                    "%s: latents_mean and latents_std: found %zu and %zu numbers, expected %zu",
-                    j->path, json_array_size(mean), json_array_size(std), n);
-    for (size_t i = 0; i < n; i++) {
-        c->mean[i] = (float)json_number_value(json_array_get(mean, i));
-        c->std[i] = (float)json_number_value(json_array_get(std, i));
-        if (!(c->std[i] > 0 && isfinite(c->std[i]) && isfinite(c->mean[i])))
-            return FAIL(ERR_INPUT, "%s: latents_std[%zu]: found %g, expected above 0", j->path, i,
-                        (double)c->std[i]);
-    }
-    return OK;
+    TRY(numbers(c->mean, j, "latents_mean", c->latent_channels, false));
+    return numbers(c->std, j, "latents_std", c->latent_channels, true);
 }
 
 static Status read_tiny(AutoencoderConfig *c, const ModelSource *m, const char *path)

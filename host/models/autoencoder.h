@@ -18,8 +18,8 @@ typedef struct {
     KlConfig kl;     /* or the other */
     int latent_channels;
     int scale; /* pixels a latent, each way: films' heights and widths are multiples of it */
-    /* Tiny: latents_mean and latents_std where the config has them. KL: these or shift_factor, and
-     * scaling_factor: always standardised. */
+    /* Tiny: latents_mean and latents_std where the config has them. KL: scaling_factor alone, always,
+     * as diffusers' Stable Diffusion pipelines have it. */
     bool standardised;
     float mean[MAX_LATENT], std[MAX_LATENT]; /* a channel's; 0 and 1 if not standardised */
 } AutoencoderConfig;

@@ -3,7 +3,7 @@
  *
  * Any DownEncoderBlock2D / UpDecoderBlock2D layout; what diffusers has beyond that is refused by
  * the name of its key. Images are in [-1, 1], both ways; decoded ones are not clamped. Latents are as
- * the encoder gives them: whoever wants them scaled uses the config's shift and scale.
+ * the encoder gives them: whoever wants them scaled uses the config's scaling_factor.
  */
 #ifndef AUTOENCODER_KL_H
 #define AUTOENCODER_KL_H
@@ -21,9 +21,9 @@ typedef struct {
     int norm_num_groups;
     KlActivation activation;
     bool quant_conv, post_quant_conv, mid_attention;
-    float scaling_factor, shift_factor; /* a model's latent = (ours - shift) * scaling */
-    bool has_statistics; /* latents_mean and latents_std, one number a channel, were given */
-    float latents_mean[KL_MAX_LATENT], latents_std[KL_MAX_LATENT];
+    float scaling_factor; /* a model's latent = ours * scaling */
+    /* shift_factor, latents_mean or latents_std was given: Stable Diffusion has no use for these */
+    bool has_shift;
 } KlConfig;
 
 /* From a config.json as diffusers writes it; keys that are not there have diffusers' defaults. */

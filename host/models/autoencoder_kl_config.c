@@ -1,15 +1,22 @@
 /* autoencoder_kl_config.c - config.json of AutoencoderKL, as diffusers writes it. */
 #include "models/autoencoder_kl.h"
 #include "weights/json_config.h"
-#include <math.h>
 
 static const char *const down_types[] = {"DownEncoderBlock2D"};
 static const char *const up_types[] = {"UpDecoderBlock2D"};
 static const char *const activations[] = {"silu", "relu", "gelu", "swish"};
 
-/* Without meaning here: image size of tiling, and half precision that is not used. */
-static const char *const ignored[] = {"sample_size", "force_upcast"};
+/* Without meaning here: image size of tiling, half precision that is not used, and what shifts the
+ * latents of other models than Stable Diffusion, whose pipelines do not look at it. */
+static const JsonIgnored ignored[] = {{"sample_size", JSON_WHOLE | JSON_WHOLES},
+                                      {"force_upcast", JSON_BOOL},
+                                      {"shift_factor", JSON_NUMBER},
+                                      {"latents_mean", JSON_NUMBERS},
+                                      {"latents_std", JSON_NUMBERS}};
 static const JsonFixed fixed[] = {{"_class_name", "\"AutoencoderKL\""}};
+/* Python's None is no: null switches off what is on by default. */
+static const char *const nullable[] = {"use_quant_conv", "use_post_quant_conv",
+                                       "mid_block_add_attention"};
 
 /* Every block is of the one kind that we have: as many as block_out_channels, or absent where that
  * has one block. */
@@ -27,9 +34,6 @@ static Status blocks(KlConfig *c, JsonConfig *j)
 {
     TRY(json_config_ints(c->channels, &c->n_block, KL_MAX_BLOCKS, j, "block_out_channels", 1,
                          65536));
-    if (!c->n_block)
-        return FAIL(ERR_INPUT, "%s: block_out_channels: found an empty list, expected channels",
-                    j->path);
     TRY(block_types(j, "down_block_types", down_types, c->n_block));
     TRY(block_types(j, "up_block_types", up_types, c->n_block));
     for (int i = 0; i < c->n_block; i++)
@@ -41,39 +45,6 @@ static Status blocks(KlConfig *c, JsonConfig *j)
     return OK;
 }
 
-static Status numbers(float *v, JsonConfig *j, const char *key, int expected, bool positive)
-{
-    const json_t *list = json_object_get(j->value, key);
-    size_t n = json_array_size(list);
-    if (n != (size_t)expected)
-        return FAIL(ERR_INPUT, "%s: %s: found %zu numbers, expected %d, one a latent channel",
-                    j->path, key, n, expected);
-    for (int i = 0; i < expected; i++) {
-        const json_t *x = json_array_get(list, (size_t)i);
-        v[i] = (float)json_number_value(x);
-        if (!json_is_number(x) || !isfinite(v[i]) || (positive && !(v[i] > 0)))
-            return FAIL(ERR_INPUT, "%s: %s[%d]: found %g, expected a finite number%s", j->path, key,
-                        i, (double)v[i], positive ? " above 0" : "");
-    }
-    json_object_del(j->left, key);
-    return OK;
-}
-
-/* Both lists or neither. */
-static Status statistics(KlConfig *c, JsonConfig *j)
-{
-    bool mean = json_config_has(j, "latents_mean"), std = json_config_has(j, "latents_std");
-    if (mean != std)
-        return FAIL(ERR_INPUT, "%s: found latents_%s alone, expected latents_mean and latents_std",
-                    j->path, mean ? "mean" : "std");
-    if (!mean) return OK;
-    TRY(numbers(c->latents_mean, j, "latents_mean", c->latent_channels, false));
-    TRY(numbers(c->latents_std, j, "latents_std", c->latent_channels, true));
-    c->has_statistics = true;
-    return OK;
-}
-
-/* Python's None is no: null switches off what is on by default. */
 static Status part(bool *on, JsonConfig *j, const char *key)
 {
     if (json_is_null(json_object_get(j->value, key))) *on = false;
@@ -82,7 +53,7 @@ static Status part(bool *on, JsonConfig *j, const char *key)
 
 static Status read(KlConfig *c, JsonConfig *j)
 {
-    double scaling = 0.18215, shift = 0;
+    double scaling = 0.18215;
     int activation = 0;
     TRY(json_config_fixed(j, fixed, 1));
     TRY(json_config_int(&c->in_channels, j, "in_channels", 1, 4096));
@@ -96,11 +67,11 @@ static Status read(KlConfig *c, JsonConfig *j)
     TRY(part(&c->post_quant_conv, j, "use_post_quant_conv"));
     TRY(part(&c->mid_attention, j, "mid_block_add_attention"));
     TRY(json_config_real(&scaling, j, "scaling_factor", 1e-6, 1e6));
-    TRY(json_config_real(&shift, j, "shift_factor", -1e6, 1e6));
     c->scaling_factor = (float)scaling;
-    c->shift_factor = (float)shift;
+    c->has_shift = json_number_value(json_object_get(j->value, "shift_factor")) != 0 ||
+                   json_config_has(j, "latents_mean") || json_config_has(j, "latents_std");
     TRY(blocks(c, j));
-    TRY(statistics(c, j));
+    TRY(json_config_nulls(j, nullable, 3));
     return json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored));
 }
 

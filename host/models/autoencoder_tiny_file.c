@@ -71,8 +71,12 @@ static Status from_shapes(TinyConfig *c, const SafeFile *f)
 
 /* Without meaning here: what diffusers' wrapper does with ranges of values, and our latents'
  * statistics. */
-static const char *const ignored[] = {"latent_magnitude",   "latent_shift", "force_upcast",
-                                      "block_out_channels", "latents_mean", "latents_std"};
+static const JsonIgnored ignored[] = {{"latent_magnitude", JSON_NUMBER},
+                                      {"latent_shift", JSON_NUMBER},
+                                      {"force_upcast", JSON_BOOL},
+                                      {"block_out_channels", JSON_WHOLES},
+                                      {"latents_mean", JSON_NUMBERS},
+                                      {"latents_std", JSON_NUMBERS}};
 static const JsonFixed fixed[] = {
     {"_class_name", "\"AutoencoderTiny\""},
     {"in_channels", "3"},
@@ -112,6 +116,7 @@ static Status from_json(TinyConfig *c, JsonConfig *j)
                 return FAIL(ERR_INPUT, "%s: %s[%d]: found %d, expected %d as everywhere", j->path,
                             widths[half], i, v[i], c->width);
     }
+    TRY(json_config_nulls(j, NULL, 0));
     TRY(json_config_fixed(j, fixed, (int)(sizeof fixed / sizeof *fixed)));
     return json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored));
 }

@@ -4,26 +4,26 @@
 
 /* Without meaning for the forward pass: training's settings, token ids (the tokenizer's files have
  * them), the projection that CLIPTextModel does not own. */
-static const char *const ignored[] = {
-    "torch_dtype",
-    "dtype",
-    "dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "projection_dim",
-    "initializer_factor",
-    "initializer_range",
-    "transformers_version",
-    "use_cache",
-    "output_attentions",
-    "return_dict",
-    "output_hidden_states",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "is_encoder_decoder",
-    "chunk_size_feed_forward",
+static const JsonIgnored ignored[] = {
+    {"torch_dtype", JSON_WORD},
+    {"dtype", JSON_WORD},
+    {"dropout", JSON_NUMBER},
+    {"bos_token_id", JSON_WHOLE},
+    {"eos_token_id", JSON_WHOLE | JSON_WHOLES},
+    {"pad_token_id", JSON_WHOLE},
+    {"projection_dim", JSON_WHOLE},
+    {"initializer_factor", JSON_NUMBER},
+    {"initializer_range", JSON_NUMBER},
+    {"transformers_version", JSON_WORD},
+    {"use_cache", JSON_BOOL},
+    {"output_attentions", JSON_BOOL},
+    {"return_dict", JSON_BOOL},
+    {"output_hidden_states", JSON_BOOL},
+    {"id2label", JSON_TABLE},
+    {"label2id", JSON_TABLE},
+    {"problem_type", JSON_WORD},
+    {"is_encoder_decoder", JSON_BOOL},
+    {"chunk_size_feed_forward", JSON_WHOLE},
 };
 static const JsonFixed fixed[] = {{"attention_dropout", "0.0"}};
 static const char *const classes[] = {"CLIPTextModel"}, *const types[] = {"clip_text_model"};

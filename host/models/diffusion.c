@@ -41,25 +41,32 @@ void schedule_target(const NoiseSchedule *s, int t, float c[2])
 static double timestep(const NoiseSchedule *s, Spacing spacing, int steps, int i)
 {
     double n = s->n, last = n - 1;
-    if (spacing == SPACING_LEADING) return (double)i * (s->n / steps) + s->steps_offset;
+    if (spacing == SPACING_LEADING) return (double)i * (s->n / steps) + PIPELINE_OFFSET;
     if (spacing == SPACING_TRAILING) return rint(n + i * ((n - n / steps) - n)) - 1;
     return i && i == steps - 1 ? last : rint(i * (last / (steps > 1 ? steps - 1 : 1)));
 }
 
-Status schedule_timesteps(const NoiseSchedule *s, Spacing spacing, int steps, int first, int *t)
+Status schedule_timesteps(const NoiseSchedule *s, const char *folder, Spacing spacing, int steps,
+                          int first, int *t)
 {
     if (steps < 1 || steps > s->n)
         return FAIL(ERR_USAGE,
                     "found %d sampling steps, expected 1..%d as the model was trained with", steps,
                     s->n);
     for (int i = 0; i < steps; i++)
-        t[i] = (int)fmin(
-            timestep(s, spacing, steps, spacing == SPACING_TRAILING ? i : steps - 1 - i), s->n - 1);
+        t[i] = (int)timestep(s, spacing, steps, spacing == SPACING_TRAILING ? i : steps - 1 - i);
+    if (first < steps && t[first] >= s->n)
+        return FAIL(ERR_USAGE,
+                    "found %d sampling steps with %s timesteps, of which the first would be %d, "
+                    "expected fewer steps: the last timestep is %d",
+                    steps, spacing_name(spacing), t[first], s->n - 1);
     if (first < steps && s->alpha_bar[t[first]] <= 0 && s->prediction == PREDICT_NOISE)
-        return FAIL(ERR_INPUT,
-                    "%s timesteps of a scheduler with zero terminal SNR and prediction_type "
-                    "epsilon: the first is pure noise, expected v_prediction or sample",
-                    spacing_name(spacing));
+        return FAIL(
+            ERR_INPUT,
+            "%s/scheduler/scheduler_config.json: prediction_type: found epsilon with zero "
+            "terminal SNR, expected v_prediction or sample: the first of %s timesteps is pure "
+            "noise",
+            folder, spacing_name(spacing));
     return OK;
 }
 

@@ -19,16 +19,18 @@ typedef struct {
     double alpha_bar[MAX_TIMESTEPS];
     Prediction prediction;
     bool set_alpha_to_one; /* alpha_bar after the last step is 1 instead of alpha_bar[0] */
-    double clip;           /* predicted x_0 is held to -clip..clip; 0: is not */
-    int steps_offset;      /* added to leading timesteps */
     Spacing spacing;
+    bool outdated; /* the file has another steps_offset than 1, or clip_sample on */
 } NoiseSchedule;
 
+/* Added to leading timesteps, whatever the file says. */
+enum { PIPELINE_OFFSET = 1 };
+
 /* Of a diffusers model folder: what DDIMScheduler.from_config makes of the file, whichever
- * scheduler wrote it. Other schedulers' own keys are without meaning for DDIM (the list is in
- * diffusion_config.c); keys that nobody knows, "thresholding": true, and values that DDIM does not
- * know are ERR_INPUT by name. (diffusers' Stable Diffusion pipelines set steps_offset to 1 and
- * clip_sample to false in a scheduler that they are constructed with, and save it so.) */
+ * scheduler wrote it, in a Stable Diffusion pipeline: these set steps_offset to 1 and clip_sample to
+ * false in a scheduler that they are constructed with. Other schedulers' own keys are without
+ * meaning for DDIM (the list is in diffusion_config.c); keys that nobody knows, "thresholding":
+ * true, and values that DDIM does not know are ERR_INPUT by name. */
 Status schedule_read(NoiseSchedule *s, const char *folder);
 
 const char *spacing_name(Spacing s); /* "leading", "trailing", "linspace" */
@@ -41,10 +43,12 @@ double schedule_min_snr(const NoiseSchedule *s, int t, double gamma);
 void schedule_target(const NoiseSchedule *s, int t, float c[2]);
 
 /* The timesteps of `steps` sampling steps, descending, into t[steps]; where rounding makes numpy
- * append one below 0 to trailing ones (61 steps of 1000), that one is left out. A first timestep
- * (that of `first`) without any signal left, from which noise prediction cannot start, is refused.
- */
-Status schedule_timesteps(const NoiseSchedule *s, Spacing spacing, int steps, int first, int *t);
+ * append one below 0 to trailing ones (61 steps of 1000), that one is left out. Refused are, of those
+ * from `first` on, a timestep behind the last (leading ones, as many as the model was trained with:
+ * an IndexError in diffusers), and a first one without any signal left, from which noise prediction
+ * cannot start. */
+Status schedule_timesteps(const NoiseSchedule *s, const char *folder /* s's, for the error */,
+                          Spacing spacing, int steps, int first, int *t);
 /* How many of the last steps image-to-image runs: min(int(steps * strength), steps). */
 int schedule_strength_steps(int steps, double strength);
 

@@ -118,17 +118,36 @@ static const char *const classes[] = {
     "DDIMParallelScheduler",   "DDPMParallelScheduler",
 };
 
-/* Keys of other schedulers, and of thresholding, which is off: DDIM has no use for them. */
-static const char *const ignored[] = {
-    "skip_prk_steps",         "variance_type",       "interpolation_type",
-    "use_karras_sigmas",      "use_beta_sigmas",     "use_exponential_sigmas",
-    "use_lu_lambdas",         "sigma_min",           "sigma_max",
-    "timestep_type",          "final_sigmas_type",   "solver_order",
-    "algorithm_type",         "solver_type",         "lower_order_final",
-    "euler_at_final",         "lambda_min_clipped",  "predict_x0",
-    "disable_corrector",      "solver_p",            "noise_sampler_seed",
-    "sample_max_value",       "flow_shift",          "dynamic_thresholding_ratio",
-    "time_shift_type",        "shift_terminal",
+/* Keys of other schedulers, of thresholding, which is off, and of clip_sample, which Stable Diffusion's
+ * pipelines switch off: DDIM has no use for them. */
+static const JsonIgnored ignored[] = {
+    {"skip_prk_steps", JSON_BOOL},
+    {"variance_type", JSON_WORD},
+    {"interpolation_type", JSON_WORD},
+    {"use_karras_sigmas", JSON_BOOL},
+    {"use_beta_sigmas", JSON_BOOL},
+    {"use_exponential_sigmas", JSON_BOOL},
+    {"use_lu_lambdas", JSON_BOOL},
+    {"sigma_min", JSON_NUMBER},
+    {"sigma_max", JSON_NUMBER},
+    {"timestep_type", JSON_WORD},
+    {"final_sigmas_type", JSON_WORD},
+    {"solver_order", JSON_WHOLE},
+    {"algorithm_type", JSON_WORD},
+    {"solver_type", JSON_WORD},
+    {"lower_order_final", JSON_BOOL},
+    {"euler_at_final", JSON_BOOL},
+    {"lambda_min_clipped", JSON_NUMBER},
+    {"predict_x0", JSON_BOOL},
+    {"disable_corrector", JSON_WHOLES},
+    {"solver_p", JSON_WORD | JSON_TABLE},
+    {"noise_sampler_seed", JSON_WHOLE},
+    {"sample_max_value", JSON_NUMBER},
+    {"flow_shift", JSON_NUMBER},
+    {"dynamic_thresholding_ratio", JSON_NUMBER},
+    {"time_shift_type", JSON_WORD},
+    {"shift_terminal", JSON_NUMBER},
+    {"clip_sample_range", JSON_NUMBER},
 };
 static const JsonFixed fixed[] = {
     {"thresholding", "false"},
@@ -136,27 +155,30 @@ static const JsonFixed fixed[] = {
     {"use_dynamic_shifting", "false"},
 };
 
+static const char *const nullable[] = {"_class_name", "trained_betas", "clip_sample"};
+
 static Status read_fields(NoiseSchedule *s, JsonConfig *j)
 {
     static const char *const predictions[] = {"epsilon", "v_prediction", "sample"};
     static const char *const spacings[] = {"leading", "trailing", "linspace"};
     int class, prediction = PREDICT_NOISE, spacing = SPACING_LEADING;
-    bool clip = true;
-    *s = (NoiseSchedule){.n = 1000, .set_alpha_to_one = true, .clip = 1};
+    int offset = PIPELINE_OFFSET;
+    bool clip = false;
+    *s = (NoiseSchedule){.n = 1000, .set_alpha_to_one = true};
     TRY(json_config_choice(&class, j, "_class_name", classes,
                            (int)(sizeof classes / sizeof *classes)));
     TRY(json_config_int(&s->n, j, "num_train_timesteps", 1, MAX_TIMESTEPS));
-    TRY(json_config_int(&s->steps_offset, j, "steps_offset", 0, s->n - 1));
+    TRY(json_config_int(&offset, j, "steps_offset", 0, s->n - 1));
     TRY(json_config_bool(&s->set_alpha_to_one, j, "set_alpha_to_one"));
     TRY(json_config_choice(&prediction, j, "prediction_type", predictions, 3));
     TRY(json_config_choice(&spacing, j, "timestep_spacing", spacings, 3));
     TRY(json_config_bool(&clip, j, "clip_sample"));
-    TRY(json_config_real(&s->clip, j, "clip_sample_range", 1e-6, 1e6));
-    TRY(json_config_fixed(j, fixed, (int)(sizeof fixed / sizeof *fixed)));
     s->prediction = (Prediction)prediction;
     s->spacing = (Spacing)spacing;
-    if (!clip) s->clip = 0;
+    s->outdated = offset != PIPELINE_OFFSET || clip;
     TRY(read_betas(s, j));
+    TRY(json_config_nulls(j, nullable, 3));
+    TRY(json_config_fixed(j, fixed, (int)(sizeof fixed / sizeof *fixed)));
     return json_config_finish(j, ignored, (int)(sizeof ignored / sizeof *ignored));
 }
 

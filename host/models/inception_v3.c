@@ -28,9 +28,9 @@ static const Window one = {1, 1, 1, 0, 0}, three = {3, 3, 1, 1, 1}, three_valid 
 static const float input_scale[] = {0.229f / 0.5f, 0.224f / 0.5f, 0.225f / 0.5f},
                    input_shift[] = {-0.03f, -0.088f, -0.188f}; /* (mean - 0.5) / 0.5 */
 
-static int scaled(const Net *m, int channels)
+int inception_scaled(double width, int channels)
 {
-    return 8 * (int)ceil(channels * m->c->width / 8 - 1e-9);
+    return 8 * (int)ceil(channels * width / 8 - 1e-9);
 }
 
 /* relu(bn(conv(x))) with `channels` published filters */
@@ -39,7 +39,7 @@ static Tensor *unit(Net *m, const char *name, Tensor *x, int channels, Window w)
     if (!x) return NULL;
     Graph *g = m->g;
     ParamStore *s = m->s;
-    int k = scaled(m, channels), single = 1;
+    int k = inception_scaled(m->c->width, channels), single = 1;
     graph_scope_push(g, "%s", name);
     Tensor *filter = param(g, s, "conv.weight", LAYOUT_OIHW, 4,
                            (int[]){k, w.rows, w.cols, x->dim[3]}, INIT_TRUNCATED, m->deviation);

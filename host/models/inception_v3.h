@@ -28,6 +28,10 @@ typedef struct {
  * them, width; torchvision's defaults where absent) and model.safetensors, or one safetensors file,
  * whose config follows from its shapes and which has no transform_input. */
 Status inception_config_read(InceptionConfig *c, const char *path);
+/* Refuses a file with a part of the auxiliary head, which torchvision would not load, whether the
+ * head is used or not; a file without any of it is fine. */
+Status inception_check_head(const char *weights);
+int inception_scaled(double width, int channels); /* channels at that width */
 
 /* image[n,h,w,3]. train: batch statistics, running averages move; else running averages are used.
  * rng: I32[3] as dropout() takes it; NULL: no dropout. All NULL in a graph that has failed. */

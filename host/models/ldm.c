@@ -85,6 +85,23 @@ done:
     return s;
 }
 
+/* What diffusers' Stable Diffusion pipelines overrule or overlook, and we therefore too. */
+static void say_unheeded(const Ldm *m, Log *log)
+{
+    static const char why[] = "as in diffusers' Stable Diffusion pipelines";
+    if (log && m->schedule.outdated)
+        log_warn(
+            log,
+            "%s/scheduler/scheduler_config.json: steps_offset is taken for %d and clip_sample for "
+            "false, %s",
+            m->folder, PIPELINE_OFFSET, why);
+    if (log && m->vae_config.is_kl && m->vae_config.kl.has_shift)
+        log_warn(
+            log,
+            "%s/vae/config.json: shift_factor, latents_mean and latents_std have no effect, %s",
+            m->folder, why);
+}
+
 static Status load_values(Ldm *m, LdmUse use)
 {
     TRY(load_files(m, use.random));
@@ -120,7 +137,7 @@ Status ldm_check(const char *folder, int size, LdmWeights there)
     Ldm m = {.folder = path_join("", folder)};
     Status s;
     TRY_OR(done, s, need_folder(folder));
-    if (there == LDM_ALL_WEIGHTS) TRY_OR(done, s, model_folder_check(folder));
+    TRY_OR(done, s, model_folder_check(folder, there == LDM_ALL_WEIGHTS));
     TRY_OR(done, s, read_configs(&m));
     int unit = ldm_scale(&m), least = unit * unet_least_side(&m.unet_config);
     if (size % unit || size < least)
@@ -164,8 +181,9 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
     *m = (Ldm){.device = d, .folder = path_join("", folder)};
     Status s = OK;
     TRY_OR(done, s, need_folder(folder));
-    if (!use.random && !use.bare) TRY_OR(done, s, model_folder_check(folder));
+    TRY_OR(done, s, model_folder_check(folder, !use.random && !use.bare));
     TRY_OR(done, s, read_configs(m));
+    say_unheeded(m, use.log);
     adapt(m, use.lora_rank);
     TRY_OR(done, s, register_parameters(m));
     TRY_OR(done, s, load(m, use));

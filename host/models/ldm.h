@@ -25,6 +25,7 @@ typedef struct {
     bool bare;         /* memory without values: for a counting device */
     const char *lora;  /* a LoRA file to merge into the weights; NULL: none */
     double lora_scale;
+    Log *log; /* for what the folder says and no pipeline heeds; NULL: unsaid */
 } LdmUse;
 
 typedef struct {

@@ -62,8 +62,8 @@ static Status edit_json(const char *folder, const char *name, void (*edit)(json_
     Status s = json_file_object(&j, path, MAX_JSON, 8);
     if (!s) {
         edit(j, m);
-        text = json_dumps(j, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
-        s = text ? file_write(path, text, strlen(text)) : FAIL(ERR_SPACE, "no memory for %s", path);
+        text = json_text_dump(j, JSON_INDENT(2) | JSON_SORT_KEYS);
+        s = file_write(path, text, strlen(text));
         free(text);
         json_decref(j);
     }

@@ -87,7 +87,8 @@ static bool parse_name(char module[PARAM_NAME], ParamStore **store, LoraPart *pa
     } top[] = {{"unet.", false, false},
                {"text_encoder.", true, false},
                {"lora_unet_", false, true},
-               {"lora_te_", true, true}};
+               {"lora_te_", true, true},
+               {"lora_te1_", true, true}};
     *store = l->unet;
     *flat = false;
     for (size_t i = 0; i < sizeof top / sizeof *top; i++) {
@@ -117,6 +118,40 @@ static Change *change_of(Lora *l, ParamStore *s, const Param *p)
     return &l->change[l->n++];
 }
 
+/* Why a tensor has no place: another kind of file, as its name tells, or another model's. */
+static Status misfit(const Lora *l, const char *name, bool parsed, bool flat)
+{
+    static const struct {
+        const char *sign, *form;
+    } known[] = {
+        {"diffusion_model.", "names of single-file checkpoints"},
+        {"lora_te2_", "Kohya's names for SDXL's second text encoder"},
+        {"input_blocks", "Kohya's names with the blocks of single-file checkpoints"},
+        {"middle_block", "Kohya's names with the blocks of single-file checkpoints"},
+        {"output_blocks", "Kohya's names with the blocks of single-file checkpoints"},
+        {".hada_", "a LoHa of LyCORIS"},
+        {".lokr_", "a LoKr of LyCORIS"},
+        {".dora_scale", "a DoRA"},
+        {".lora_magnitude_vector", "a DoRA"},
+        {"transformer.", "a LoRA of a diffusion transformer"},
+    };
+    const char *form = parsed ? NULL : "a name that is no LoRA's";
+    size_t i = 0, n = sizeof known / sizeof *known;
+    while (i < n && !strstr(name, known[i].sign)) i++;
+    if (i < n) form = known[i].form;
+    if (form)
+        return FAIL(ERR_INPUT,
+                    "%s: tensor \"%.200s\": found %s, expected diffusers' or PEFT's, like "
+                    "\"unet.MODULE.lora_A.weight\", or Kohya's with diffusers' modules, like "
+                    "\"lora_unet_down_blocks_0_MODULE.lora_down.weight\"",
+                    l->file.path, name, form);
+    return FAIL(
+        ERR_INPUT,
+        "%s: tensor \"%.200s\": found no such module in the model, expected a LoRA that was "
+        "made for it (the names are %s)",
+        l->file.path, name, flat ? "Kohya's" : "diffusers' or PEFT's");
+}
+
 static Status sort_tensors(Lora *l)
 {
     l->change = calloc((size_t)l->file.n + 1, sizeof *l->change);
@@ -127,17 +162,9 @@ static Status sort_tensors(Lora *l)
         ParamStore *store;
         LoraPart part;
         bool flat;
-        if (!parse_name(module, &store, &part, &flat, l, t->name))
-            return FAIL(ERR_INPUT,
-                        "%s: tensor \"%.200s\": found a name that is no LoRA's, expected one like "
-                        "\"unet.MODULE.lora_A.weight\"",
-                        l->file.path, t->name);
-        const Param *p = find_module(store, module, flat);
-        if (!p)
-            return FAIL(ERR_INPUT,
-                        "%s: tensor \"%.200s\": found no such module in the model, expected a LoRA "
-                        "that was made for it",
-                        l->file.path, t->name);
+        bool parsed = parse_name(module, &store, &part, &flat, l, t->name);
+        const Param *p = parsed ? find_module(store, module, flat) : NULL;
+        if (!p) return misfit(l, t->name, parsed, flat);
         Change *c = change_of(l, store, p);
         if (c->part[part])
             return FAIL(ERR_INPUT, "%s: tensor \"%.200s\": found \"%.200s\" too, expected one",

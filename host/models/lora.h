@@ -6,7 +6,7 @@
  *
  * as diffusers and PEFT write them; in place of lora_A and lora_B also .lora.down/.up,
  * .lora_linear_layer.down/.up, and processor.to_q_lora.down/.up of old diffusers; without a prefix,
- * of the UNet. Kohya's lora_unet_M.lora_down/.lora_up (lora_te_M...), M with _ for each dot. Of
+ * of the UNet. Kohya's lora_unet_M.lora_down/.lora_up (lora_te_M..., lora_te1_M...), M with _ for each dot. Of
  * convolutions A is [rank, in, h, w] and B [out, rank, 1, 1]. alpha is a tensor M.alpha, or the
  * metadata's lora_adapter_metadata, else the rank. What else a file holds is refused by name.
  *

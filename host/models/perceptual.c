@@ -57,7 +57,8 @@ Status perceptual_open(Perceptual *p, Device *d, const char *path)
     TRY(s);
     params_freeze(&p->store, "");
     TRY(model_find(&config, &weights, path));
-    if (d) s = params_alloc(&p->store, d, false);
+    s = inception_check_head(weights);
+    if (d && !s) s = params_alloc(&p->store, d, false);
     if (!s) s = params_load(&p->store, weights, &how);
     free(config);
     free(weights);

@@ -31,32 +31,21 @@ static const JsonFixed fixed[] = {
 };
 
 /* Keys that mean something else than their default where they are null. */
-static const char *const nullable[] = {"mid_block_type", "time_embedding_dim",
-                                       "time_embedding_act_fn", "timestep_post_act"};
+static const char *const nullable[] = {"mid_block_type",
+                                       "reverse_transformer_layers_per_block",
+                                       "time_embedding_dim",
+                                       "time_embedding_act_fn",
+                                       "timestep_post_act",
+                                       "sample_size"};
 
-/* Without meaning here: image size and numbers of parts that are off; attention is fp32 anyway. */
-static const char *const ignored[] = {
-    "sample_size",
-    "upcast_attention",
-    "class_embeddings_concat",
-    "addition_time_embed_dim",
-    "addition_embed_type_num_heads",
-    "projection_class_embeddings_input_dim",
+/* Without meaning here: numbers of parts that are off; attention is fp32 anyway. */
+static const JsonIgnored ignored[] = {
+    {"upcast_attention", JSON_BOOL},
+    {"class_embeddings_concat", JSON_BOOL},
+    {"addition_time_embed_dim", JSON_WHOLE},
+    {"addition_embed_type_num_heads", JSON_WHOLE},
+    {"projection_class_embeddings_input_dim", JSON_WHOLE},
 };
-
-/* One value for all blocks, or one for each. */
-static Status per_block(int v[UNET_MAX_BLOCKS], JsonConfig *j, const char *key, int n_block,
-                        int most)
-{
-    int n = 0;
-    TRY(json_config_ints(v, &n, UNET_MAX_BLOCKS, j, key, 1, most));
-    if (n > 1 && n != n_block)
-        return FAIL(ERR_INPUT,
-                    "%s: %s: found %d values, expected one, or one for each of the %d blocks",
-                    j->path, key, n, n_block);
-    for (int i = 1; i < n_block && n < 2; i++) v[i] = v[0];
-    return OK;
-}
 
 static Status block_types(bool attention[UNET_MAX_BLOCKS], JsonConfig *j, const char *key,
                           const char *const *name, int n_block)
@@ -78,24 +67,22 @@ static Status blocks(UnetConfig *c, JsonConfig *j)
                          65536));
     TRY(block_types(c->down_attention, j, "down_block_types", down_types, c->n_block));
     TRY(block_types(c->up_attention, j, "up_block_types", up_types, c->n_block));
-    c->layers[0] = 2;
-    c->transformers[0] = 1;
-    c->heads[0] = 8;
-    TRY(per_block(c->layers, j, "layers_per_block", c->n_block, 12));
-    TRY(per_block(c->transformers, j, "transformer_layers_per_block", c->n_block, 64));
-    TRY(per_block(c->heads, j, "attention_head_dim", c->n_block, 1024));
-    for (int i = 0; i < c->n_block; i++)
-        c->up_transformers[i] = c->transformers[c->n_block - 1 - i];
-    const char *reverse = "reverse_transformer_layers_per_block";
-    return json_config_has(j, reverse) ? per_block(c->up_transformers, j, reverse, c->n_block, 64)
-                                       : OK;
+    int n = c->n_block;
+    for (int i = 0; i < n; i++) c->layers[i] = 2, c->transformers[i] = 1, c->heads[i] = 8;
+    TRY(json_config_each(c->layers, n, j, "layers_per_block", 1, 12));
+    TRY(json_config_each(c->transformers, n, j, "transformer_layers_per_block", 1, 64));
+    TRY(json_config_each(c->heads, n, j, "attention_head_dim", 1, 1024));
+    for (int i = 0; i < n; i++) c->up_transformers[i] = c->transformers[n - 1 - i];
+    return json_config_each(c->up_transformers, n, j, "reverse_transformer_layers_per_block", 1,
+                            64);
 }
 
 /* One width for all blocks: they see the same text. */
 static Status text_width(UnetConfig *c, JsonConfig *j)
 {
-    int width[UNET_MAX_BLOCKS] = {c->cross_attention_dim};
-    TRY(per_block(width, j, "cross_attention_dim", c->n_block, 65536));
+    int width[UNET_MAX_BLOCKS];
+    for (int i = 0; i < c->n_block; i++) width[i] = c->cross_attention_dim;
+    TRY(json_config_each(width, c->n_block, j, "cross_attention_dim", 1, 65536));
     for (int i = 1; i < c->n_block; i++)
         if (width[i] != width[0])
             return FAIL(ERR_INPUT,
@@ -171,6 +158,8 @@ static Status sizes_fit(const UnetConfig *c, const char *path)
 static Status read(UnetConfig *c, JsonConfig *j)
 {
     double eps = 1e-5;
+    int size[2]; /* of the images that it learnt from: without meaning for others */
+    TRY(json_config_each(size, 2, j, "sample_size", 1, 1 << 20));
     TRY(json_config_int(&c->in_channels, j, "in_channels", 1, 4096));
     TRY(json_config_int(&c->out_channels, j, "out_channels", 1, 4096));
     TRY(json_config_bool(&c->use_linear_projection, j, "use_linear_projection"));

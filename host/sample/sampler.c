@@ -50,22 +50,21 @@ static Status record(Sampler *s)
     if (s->set.eta > 0) s->noise = graph_leaf(g, KIND_INPUT, DTYPE_F32, "noise", 4, latent);
     Tensor *prediction = unet(g, &s->m->unet, &m->unet_config, s->input, s->t, s->context, false);
     s->next = ddim_step(g, s->x, prediction, s->noise, s->coef,
-                        (DdimArgs){guided, m->schedule.prediction, (float)s->set.guidance,
-                                   (float)m->schedule.clip});
+                        (DdimArgs){guided, m->schedule.prediction, (float)s->set.guidance, 0});
     TRY(graph_status(g));
     params_bind(g);
     graph_finish(g, &s->next, 1);
     return exec_new(&s->e, m->device, g, &s->next, 1);
 }
 
-/* Times and coefficients of every step, to the device. */
+/* Times and coefficients of every step that is run, to the device. */
 static Status make_tables(Sampler *s)
 {
     size_t n = (size_t)s->n_time, rows = (size_t)s->rows;
     Device *d = s->m->device;
-    float *time = malloc(n * rows * sizeof *time), *coef = malloc(n * 6 * sizeof *coef);
+    float *time = calloc(n * rows, sizeof *time), *coef = calloc(n * 6, sizeof *coef);
     CHECK(time && coef);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = (size_t)s->first; i < n; i++) {
         for (size_t r = 0; r < rows; r++) time[i * rows + r] = (float)s->time[i];
         schedule_ddim(&s->m->schedule, s->time[i], s->set.steps, s->set.eta, coef + 6 * i);
     }
@@ -87,7 +86,8 @@ static Status plan_steps(Sampler *s)
     s->n_time = set->steps;
     int run = set->image_to_image ? schedule_strength_steps(set->steps, set->strength) : set->steps;
     s->first = set->steps - run;
-    TRY(schedule_timesteps(&s->m->schedule, set->spacing, set->steps, s->first, s->time));
+    TRY(schedule_timesteps(&s->m->schedule, s->m->folder, set->spacing, set->steps, s->first,
+                           s->time));
     return run ? OK
                : FAIL(ERR_USAGE,
                       "strength %g of %d steps is less than one step, expected strength of at "

@@ -145,7 +145,7 @@ static Status make_films(const Stage *st, Device *d, const int *index, int n)
     Sampler *sampler = NULL;
     Status s = OK;
     if (!n) return OK;
-    TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){0}));
+    TRY_OR(done, s, ldm_open(&m, d, j->model, (LdmUse){.log = st->log}));
     TRY_OR(done, s, check_prompts(st, &m));
     TRY_OR(done, s,
            device_memory_advice(sampler_open(&sampler, &m, film_square(j->config->data.size),

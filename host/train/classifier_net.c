@@ -56,7 +56,10 @@ Status classifier_net_freeze(ClassifierNet *n, const Config *c)
 Status classifier_net_start(ClassifierNet *n, const Config *c)
 {
     const ParamFile but_heads = {.skip = "fc.,AuxLogits."};
-    if (c->classifier.weights[0]) TRY(params_load(&n->store, c->classifier.weights, &but_heads));
+    if (c->classifier.weights[0]) {
+        TRY(inception_check_head(c->classifier.weights));
+        TRY(params_load(&n->store, c->classifier.weights, &but_heads));
+    }
     return classifier_net_freeze(n, c);
 }
 
@@ -268,6 +271,7 @@ static Status open_predictor(Predictor *p, const PredictJob *job, const char *sk
     Config plain = *job->config;
     plain.classifier.aux_weight = 0;
     TRY(classifier_net_open(&p->net, d, &plain, job->classes, false));
+    TRY(inception_check_head(job->weights));
     TRY(params_load(&p->net.store, job->weights, &(ParamFile){.skip = skip}));
     return classifier_pass_open(&p->pass, &p->net, &plain, SCAN_BATCH, NULL, NULL);
 }

@@ -198,7 +198,9 @@ static Status open_model(Trainer *t)
     const Config *c = t->job->config;
     if (!t->job->n_train) return FAIL(ERR_INPUT, "%s: no training films", t->job->name);
     TRY(reduction_check(c->ldm.accumulate, comm_size(t->job->comm), "ldm"));
-    TRY(ldm_open(&t->m, t->device, t->job->base, use_of(c)));
+    LdmUse use = use_of(c);
+    use.log = t->log;
+    TRY(ldm_open(&t->m, t->device, t->job->base, use));
     if (strcmp(c->ldm.prediction, "auto"))
         t->m.schedule.prediction =
             !strcmp(c->ldm.prediction, "epsilon") ? PREDICT_NOISE : PREDICT_VELOCITY;

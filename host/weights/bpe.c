@@ -242,6 +242,22 @@ void bpe_close(Bpe *b)
     *b = (Bpe){0};
 }
 
+static bool has_merges(const Bpe *a, const Bpe *b)
+{
+    bool same = true;
+    for (size_t i = 0; i < b->capacity && same; i++) {
+        const BpeMerge *m = &b->merge[i], *found = &a->merge[slot_of(a, m->pair)];
+        same = m->rank < 0 || (found->rank == m->rank && found->id == m->id);
+    }
+    return same;
+}
+
+bool bpe_equal(const Bpe *a, const Bpe *b)
+{
+    return a->size == b->size && !memcmp(a->byte, b->byte, sizeof a->byte) && has_merges(a, b) &&
+           has_merges(b, a);
+}
+
 /* ---- use ------------------------------------------------------------------------------- */
 
 static int32_t rank_of(const Bpe *b, const int32_t *ids)

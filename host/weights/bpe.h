@@ -27,6 +27,7 @@ enum { BPE_MAX_TOKENS = 1 << 20, BPE_MAX_TOKEN_BYTES = 512 };
 Status bpe_open(Bpe *b, json_t **vocab, const char *vocab_path, char *merges, size_t size,
                 const char *merges_path);
 void   bpe_close(Bpe *b);
+bool   bpe_equal(const Bpe *a, const Bpe *b); /* the same tokens of every word */
 
 /* The tokens of a word of n bytes: ids and rank (working space) have room for n; returns how many.
  */

@@ -43,9 +43,8 @@ Status json_config_need(const JsonConfig *c, const char *key)
 /* The value as it stands in the file, cut to a length that an error can hold. */
 static void show(char text[SHOWN], const json_t *v)
 {
-    char *all =
-        json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(9));
-    snprintf(text, SHOWN, "%.90s%s", all ? all : "?", all && strlen(all) > 90 ? "..." : "");
+    char *all = json_text_dump(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+    snprintf(text, SHOWN, "%.90s%s", all, strlen(all) > 90 ? "..." : "");
     free(all);
 }
 
@@ -103,9 +102,12 @@ static Status take_choice(const Want *w, const JsonConfig *c, const char *key, i
             ((int *)w->out)[i] = k;
             return OK;
         }
+    enum { SAID = 4 }; /* of more than two more, only so many by name */
     Text names = {0};
-    for (int k = 0; k < w->n_name; k++)
-        text_add(&names, "%s%s", k ? k == w->n_name - 1 ? " or " : ", " : "", w->name[k]);
+    int n = w->n_name > SAID + 2 ? SAID : w->n_name;
+    for (int k = 0; k < n; k++)
+        text_add(&names, "%s%s", !k ? "" : k == w->n_name - 1 ? " or " : ", ", w->name[k]);
+    if (n < w->n_name) text_add(&names, " or %d others", w->n_name - n);
     Status s = wrong(c, key, at, v, names.s);
     free(names.s);
     return s;
@@ -128,18 +130,15 @@ static Status one(JsonConfig *c, const char *key, Want w)
 static Status many(int *n, int room, JsonConfig *c, const char *key, Want w)
 {
     const json_t *v = ask(c, key);
+    size_t found = json_array_size(v);
     if (!v) return OK;
-    if (!json_is_array(v)) {
-        TRY(w.take(&w, c, key, -1, v, 0));
-        *n = 1;
-        return OK;
-    }
-    if (json_array_size(v) > (size_t)room)
-        return FAIL(ERR_INPUT, "%s: %s: found %zu values, expected at most %d", c->path, key,
-                    json_array_size(v), room);
-    for (int i = 0; i < (int)json_array_size(v); i++)
+    if (!json_is_array(v)) return wrong(c, key, -1, v, "a list");
+    if (!found || found > (size_t)room)
+        return FAIL(ERR_INPUT, "%s: %s: found a list of %zu, expected 1..%d values", c->path, key,
+                    found, room);
+    for (int i = 0; i < (int)found; i++)
         TRY(w.take(&w, c, key, i, json_array_get(v, (size_t)i), i));
-    *n = (int)json_array_size(v);
+    *n = (int)found;
     return OK;
 }
 
@@ -185,6 +184,20 @@ Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *
     return many(n, room, c, key, (Want){take_choice, v, 0, 0, name, n_name});
 }
 
+Status json_config_each(int *v, int n, JsonConfig *c, const char *key, int least, int most)
+{
+    Want w = {take_int, v, least, most, NULL, 0};
+    const json_t *value = ask(c, key);
+    size_t found = json_array_size(value);
+    if (json_is_array(value) && found != (size_t)n)
+        return FAIL(ERR_INPUT, "%s: %s: found a list of %zu, expected one value or a list of %d",
+                    c->path, key, found, n);
+    for (int i = 0; i < n && value; i++)
+        if (found) TRY(w.take(&w, c, key, i, json_array_get(value, (size_t)i), i));
+        else TRY(w.take(&w, c, key, -1, value, i));
+    return OK;
+}
+
 /* 1 and 1.0 are the same to whoever writes a config */
 static bool equal(const json_t *a, const json_t *b)
 {
@@ -227,14 +240,48 @@ Status json_config_nulls(const JsonConfig *c, const char *const *may, int n)
     return OK;
 }
 
-Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n)
+static int kinds_of(const json_t *v)
+{
+    int all = JSON_WHOLES | JSON_NUMBERS | JSON_WORDS;
+    for (size_t i = 0; i < json_array_size(v); i++) all &= kinds_of(json_array_get(v, i)) << 8;
+    return json_is_array(v)                               ? all
+           : json_is_boolean(v)                           ? JSON_BOOL
+           : json_is_integer(v)                           ? JSON_WHOLE | JSON_NUMBER
+           : json_is_object(v)                            ? JSON_TABLE
+           : json_is_string(v) && !json_text_python(v) ? JSON_WORD
+                                                          : JSON_NUMBER;
+}
+
+static Status check_kind(const JsonConfig *c, const json_t *v, const JsonIgnored *want)
+{
+    static const struct {
+        JsonKind kind;
+        const char *name;
+    } known[] = {{JSON_BOOL, "true or false"},     {JSON_WHOLE, "a whole number"},
+                 {JSON_NUMBER, "a number"},        {JSON_WORD, "a text"},
+                 {JSON_TABLE, "an object"},        {JSON_WHOLES, "a list of whole numbers"},
+                 {JSON_NUMBERS, "a list of numbers"}, {JSON_WORDS, "a list of texts"}};
+    if (kinds_of(v) & want->kinds) return OK;
+    Text names = {0};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (want->kinds & (int)known[i].kind)
+            text_add(&names, "%s%s", names.n ? " or " : "", known[i].name);
+    Status s = wrong(c, want->key, -1, v, names.s);
+    free(names.s);
+    return s;
+}
+
+Status json_config_finish(const JsonConfig *c, const JsonIgnored *ignored, int n)
 {
     const char *key;
     json_t *v;
     json_object_foreach(c->left, key, v)
     {
-        bool known = key[0] == '_' || json_is_null(v) || listed(key, ignored, n);
-        if (!known) return wrong(c, key, -1, v, "no such key");
+        int i = 0;
+        if (key[0] == '_' || json_is_null(v)) continue;
+        while (i < n && strcmp(key, ignored[i].key)) i++;
+        if (i == n) return wrong(c, key, -1, v, "no such key");
+        TRY(check_kind(c, v, &ignored[i]));
     }
     return OK;
 }

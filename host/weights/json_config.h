@@ -28,13 +28,16 @@ Status json_config_bool(bool *v, JsonConfig *c, const char *key);
 Status json_config_choice(int *v, JsonConfig *c, const char *key, const char *const *name,
                           int n_name);
 
-/* Lists of at most `room`; a single value is a list of one. *n is left alone with v. */
+/* Lists of 1 to `room` values. *n is left alone with v. */
 Status json_config_ints(int *v, int *n, int room, JsonConfig *c, const char *key, int least,
                         int most);
 Status json_config_reals(double *v, int *n, int room, JsonConfig *c, const char *key, double least,
                          double most);
 Status json_config_choices(int *v, int *n, int room, JsonConfig *c, const char *key,
                            const char *const *name, int n_name);
+
+/* A value for each of n: one for all of them, or a list of exactly n. */
+Status json_config_each(int *v, int n, JsonConfig *c, const char *key, int least, int most);
 
 /* Keys that must be absent or as given, because nothing else is supported:
  * {"resnet_time_scale_shift", "\"default\""}, {"dual_cross_attention", "false"}; a null in the place
@@ -46,6 +49,19 @@ Status json_config_fixed(JsonConfig *c, const JsonFixed *row, int n);
  * another value than the default. */
 Status json_config_nulls(const JsonConfig *c, const char *const *may, int n);
 
-/* ignored: keys without meaning for us; those that begin with '_' and nulls always are. */
-Status json_config_finish(const JsonConfig *c, const char *const *ignored, int n);
+/* Keys without meaning for us must be of one of their kinds all the same; null always is, and so is
+ * whatever begins with '_'. Whole numbers and Python's infinities are numbers. */
+typedef enum {
+    JSON_BOOL = 1,
+    JSON_WHOLE = 2,
+    JSON_NUMBER = 4,
+    JSON_WORD = 8,
+    JSON_TABLE = 16,
+    JSON_WHOLES = JSON_WHOLE << 8, /* lists */
+    JSON_NUMBERS = JSON_NUMBER << 8,
+    JSON_WORDS = JSON_WORD << 8
+} JsonKind;
+typedef struct { const char *key; int kinds; } JsonIgnored;
+
+Status json_config_finish(const JsonConfig *c, const JsonIgnored *ignored, int n);
 #endif

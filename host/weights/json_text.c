@@ -1,6 +1,7 @@
 /* json_text.c - a guard in front of jansson. */
 #include "weights/json_text.h"
 #include "base/file.h"
+#include "base/text.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,22 +59,58 @@ Status json_text_object(json_t **out, size_t *end, const char *text, size_t size
                 error.text);
 }
 
-/* Python writes infinities and NaN, which JSON has not, as bare words. In place they become texts
- * of the same length, which no reader takes for a number. */
+/* Python's words, and the texts that they become: no longer in quotes than the word, and of no file
+ * (DEL). */
+static const struct {
+    const char *word, *text;
+} python[] = {{"-Infinity", "\x7f-"}, {"Infinity", "\x7f+"}, {"NaN", "\x7f"}};
+enum { N_PYTHON = sizeof python / sizeof *python };
+
 static void quote_words(char *text, size_t size)
 {
-    static const struct {
-        const char *word, *quoted;
-    } python[] = {{"-Infinity", "\"-inf\"   "}, {"Infinity", "\"inf\"   "}, {"NaN", "\"\" "}};
     for (size_t at = 0; at < size; at++) {
         if (text[at] == '"')
             for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
-        for (int i = 0; i < 3; i++) {
-            size_t n = strlen(python[i].word);
-            if (at + n <= size && !memcmp(text + at, python[i].word, n))
-                memcpy(text + at, python[i].quoted, n);
+        for (int i = 0; i < N_PYTHON; i++) {
+            size_t n = strlen(python[i].word), m = strlen(python[i].text);
+            if (at + n > size || memcmp(text + at, python[i].word, n)) continue;
+            memset(text + at, ' ', n);
+            memcpy(text + at + 1, python[i].text, m);
+            text[at] = text[at + m + 1] = '"';
+            at += n - 1;
+            break;
         }
     }
+}
+
+const char *json_text_python(const json_t *v)
+{
+    for (int i = 0; json_is_string(v) && i < N_PYTHON; i++)
+        if (!strcmp(json_string_value(v), python[i].text)) return python[i].word;
+    return NULL;
+}
+
+char *json_text_dump(const json_t *v, size_t flags)
+{
+    char *all = json_dumps(v, flags | JSON_REAL_PRECISION(9));
+    Text out = {0};
+    CHECK(all);
+    for (const char *at = all; *at; at++) {
+        int i = 0;
+        size_t n = 0;
+        for (; *at == '"' && i < N_PYTHON; i++) {
+            n = strlen(python[i].text);
+            if (!strncmp(at + 1, python[i].text, n) && at[n + 1] == '"') break;
+        }
+        if (*at != '"' || i == N_PYTHON) {
+            text_add(&out, "%c", *at);
+            continue;
+        }
+        text_add(&out, "%s", python[i].word);
+        at += n + 1;
+    }
+    free(all);
+    return out.s;
 }
 
 Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int max_depth)

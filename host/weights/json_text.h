@@ -13,7 +13,11 @@
 Status json_text_object(json_t **out, size_t *end, const char *text, size_t size, const char *path,
                         int max_depth);
 
-/* A whole file that is one object and nothing else; Python's bare -Infinity, Infinity and NaN are
- * read as the texts "-inf", "inf" and "". */
+/* A whole file that is one object and nothing else. Python's bare -Infinity, Infinity and NaN, which
+ * JSON has not, are read as texts of their own, which no reader takes for a number. */
 Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int max_depth);
+/* Such a text's word, "NaN"; NULL where v is anything else. */
+const char *json_text_python(const json_t *v);
+/* As json_dumps with 9 digits, such texts as Python writes them; heap, never NULL. */
+char *json_text_dump(const json_t *v, size_t flags);
 #endif

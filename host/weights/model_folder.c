@@ -99,7 +99,7 @@ static Status need_file(const char *folder, const char *name)
     return s;
 }
 
-static Status check_part(const char *root, ModelPart part)
+static Status check_part(const char *root, ModelPart part, bool weights_too)
 {
     char *folder = path_join(root, layout[part].folder), *weights = NULL;
     Status s = OK;
@@ -114,7 +114,7 @@ static Status check_part(const char *root, ModelPart part)
     if (layout[part].config) TRY_OR(done, s, need_file(folder, layout[part].config));
     if (part == PART_TOKENIZER && need_file(folder, "tokenizer.json"))
         TRY_OR(done, s, need_file(folder, "merges.txt"));
-    if (layout[part].weights) s = model_weights(&weights, folder);
+    if (layout[part].weights && weights_too) s = model_weights(&weights, folder);
 done:
     free(folder);
     free(weights);
@@ -128,8 +128,17 @@ static Status check_class(const JsonConfig *index, const char *key, const char *
     const char *class = json_string_value(json_array_get(pair, 1));
     for (int i = 0; class && i < n; i++)
         if (!strcmp(class, known[i])) return OK;
-    return FAIL(ERR_INPUT, "%s: %s: found %.80s, expected %s%s", index->path, key,
-                class ? class : "no class", known[0], n > 1 ? " or a class like it" : "");
+    return FAIL(ERR_INPUT, "%s: %s: found %.80s, expected %s%s%s", index->path, key,
+                class ? class : "no class", known[0], n > 1 ? " or " : "", n > 1 ? known[1] : "");
+}
+
+static Status check_pipeline(JsonConfig *index)
+{
+    static const char *const pipeline[] = {"StableDiffusionPipeline",
+                                           "StableDiffusionImg2ImgPipeline"};
+    int which;
+    TRY(json_config_need(index, "_class_name"));
+    return json_config_choice(&which, index, "_class_name", pipeline, 2);
 }
 
 static Status check_index(const char *root)
@@ -145,6 +154,7 @@ static Status check_index(const char *root)
         return OK;
     }
     TRY_OR(done, s, json_config_open(&index, path));
+    TRY_OR(close, s, check_pipeline(&index));
     TRY_OR(close, s, check_class(&index, "unet", unet, 1));
     TRY_OR(close, s, check_class(&index, "vae", vae, 2));
     TRY_OR(close, s, check_class(&index, "text_encoder", text, 1));
@@ -156,12 +166,13 @@ done:
     return s;
 }
 
-Status model_folder_check(const char *root)
+Status model_folder_check(const char *root, bool trained)
 {
     if (!dir_exists(root))
         return FAIL(ERR_INPUT, "%s: found no such folder, expected a model", root);
     TRY(check_index(root));
-    for (int part = 0; part < N_PARTS; part++) TRY(check_part(root, (ModelPart)part));
+    for (int part = 0; part < N_PARTS; part++)
+        TRY(check_part(root, (ModelPart)part, trained || part == PART_VAE));
     return OK;
 }
 

@@ -20,9 +20,9 @@
 #include "weights/json_config.h"
 #include "weights/safetensors.h"
 
-/* All files that a model needs are there, and model_index.json (where there is one) names classes
- * that we know. */
-Status model_folder_check(const char *root);
+/* All files that a model needs are there, and model_index.json (where there is one) names a pipeline
+ * and classes that we know. trained false: UNet and text encoder may lack their weights. */
+Status model_folder_check(const char *root, bool trained);
 
 /* The weights file in this folder, or the index of its shards. */
 Status model_weights(char **weights, const char *folder);

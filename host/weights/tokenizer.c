@@ -7,6 +7,7 @@
  */
 #include "weights/tokenizer.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "weights/bpe.h"
 #include "weights/json_text.h"
 #include "weights/tokenizer_json.h"
@@ -25,7 +26,13 @@ typedef struct {
     Codes clean; /* owned: as it looks after clean-up */
     int32_t id;
     bool normalized;
+    int seen; /* SpecialForms in which it was given: only a new one changes the flag */
 } Special;
+
+/* How a config gives a token: its text alone, or an object with its flag; all: a list's, which no role
+ * changes. */
+typedef enum { AS_TEXT = 1, AS_PLAIN = 2, AS_NORMALIZED = 4, AS_ALL = 7 } SpecialForm;
+
 
 struct Tokenizer {
     Bpe bpe;
@@ -209,11 +216,9 @@ int32_t tokenizer_pad(const Tokenizer *t) { return t->pad; }
 
 typedef struct {
     const char *folder;
-    json_t *vocab, *config, *map; /* owned; the last two NULL where the file is absent */
-    json_t *added;                /* owned: of tokenizer.json, else NULL */
-    char *merges;                 /* owned */
-    size_t merges_bytes;
-    bool has_decoder;             /* config lists added_tokens_decoder: it then has the last word */
+    json_t *vocab, *config, *map, *old; /* owned; the last three NULL where the file is absent */
+    json_t *added;         /* owned: of tokenizer.json, else NULL */
+    const json_t *decoder; /* added_tokens_decoder of config, which outranks map, old and added */
 } Loader;
 
 static Status load_json(json_t **out, const char *folder, const char *name, size_t limit)
@@ -226,8 +231,8 @@ static Status load_json(json_t **out, const char *folder, const char *name, size
 }
 
 /* Adds a token, or changes whether the one of this text is found before or after clean-up. */
-static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool normalized,
-                          bool change)
+static Status add_special(Tokenizer *t, const Loader *l, const char *text, SpecialForm form,
+                          bool listed)
 {
     const json_t *id = json_object_get(l->vocab, text);
     int at = 0;
@@ -241,22 +246,25 @@ static Status add_special(Tokenizer *t, const Loader *l, const char *text, bool 
                     MAX_SPECIALS);
     Special *s = &t->special[at];
     if (at < t->n_special) {
-        if (change) s->normalized = normalized;
+        if (listed || !(s->seen & form)) s->normalized = form == AS_NORMALIZED;
+        s->seen |= listed ? AS_ALL : form;
         return OK;
     }
-    *s = (Special){
-        .text = strdup(text), .id = (int32_t)json_integer_value(id), .normalized = normalized};
+    *s = (Special){.text = strdup(text),
+                   .id = (int32_t)json_integer_value(id),
+                   .normalized = form == AS_NORMALIZED,
+                   .seen = listed ? AS_ALL : form};
     t->n_special++;
     return unicode_clean(&s->clean, text, strlen(text));
 }
 
 /* A token in a config is its text, or an object with more to say. */
-static Status read_special(const char **text, bool *normalized, const Loader *l,
+static Status read_special(const char **text, SpecialForm *form, const Loader *l,
                            const json_t *value, const char *key)
 {
     const json_t *flag = json_object_get(value, "normalized");
     *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
-    *normalized = json_is_object(value) && !json_is_false(flag);
+    *form = !json_is_object(value) ? AS_TEXT : json_is_false(flag) ? AS_PLAIN : AS_NORMALIZED;
     if (!*text)
         return FAIL(ERR_INPUT, "%s: %s: found no text, expected a token of the vocabulary",
                     l->folder, key);
@@ -267,24 +275,43 @@ static Status read_special(const char **text, bool *normalized, const Loader *l,
     return OK;
 }
 
-static Status read_decoder(Tokenizer *t, Loader *l)
+static Status same_id(const Loader *l, const char *list, const char *text, long long found)
 {
-    json_t *list = l->added ? l->added : json_object_get(l->config, "added_tokens_decoder"), *entry;
+    long long id = json_integer_value(json_object_get(l->vocab, text));
+    if (found == id) return OK;
+    return FAIL(ERR_INPUT, "%s: %s \"%.80s\": found id %lld, expected %lld as in the vocabulary",
+                l->folder, list, text, found, id);
+}
+
+/* added_tokens.json of old transformers: the special tokens again, or what would need more rows. */
+static Status read_old_list(Tokenizer *t, const Loader *l)
+{
+    const char *text;
+    json_t *id;
+    json_object_foreach(l->decoder ? NULL : l->old, text, id)
+    {
+        if (strcmp(text, BPE_START) && strcmp(text, BPE_END))
+            return FAIL(ERR_INPUT,
+                        "%s/added_tokens.json: found the token \"%.80s\", expected %s and %s",
+                        l->folder, text, BPE_START, BPE_END);
+        TRY(add_special(t, l, text, AS_PLAIN, true));
+        TRY(same_id(l, "added_tokens.json", text, json_integer_value(id)));
+    }
+    return OK;
+}
+
+static Status read_list(Tokenizer *t, const Loader *l)
+{
+    json_t *list = (json_t *)(l->decoder ? l->decoder : l->added), *entry;
     const char *key, *text;
-    bool normalized;
-    l->has_decoder = json_object_size(list) > 0;
+    SpecialForm form;
     json_object_foreach(list, key, entry)
     {
-        TRY(read_special(&text, &normalized, l, entry, "added_tokens_decoder"));
-        TRY(add_special(t, l, text, normalized, true));
-        char id[24];
-        snprintf(id, sizeof id, "%lld",
-                 (long long)json_integer_value(json_object_get(l->vocab, text)));
-        if (strcmp(id, key))
-            return FAIL(ERR_INPUT,
-                        "%s: added_tokens_decoder \"%.80s\": found id %.20s, expected %s as in the "
-                        "vocabulary",
-                        l->folder, text, key, id);
+        long id = -1;
+        TRY(read_special(&text, &form, l, entry, "added_tokens_decoder"));
+        TRY(add_special(t, l, text, form, true));
+        text_to_long(&id, key);
+        TRY(same_id(l, "added_tokens_decoder", text, id));
     }
     return OK;
 }
@@ -292,12 +319,12 @@ static Status read_decoder(Tokenizer *t, Loader *l)
 static Status read_role(int32_t *id, Tokenizer *t, const Loader *l, const char *key,
                         const char *otherwise)
 {
-    const json_t *value = l->has_decoder ? NULL : json_object_get(l->map, key);
+    const json_t *value = l->decoder ? NULL : json_object_get(l->map, key);
     const char *text = otherwise;
-    bool normalized = false;
+    SpecialForm form = AS_TEXT;
     if (!value || json_is_null(value)) value = json_object_get(l->config, key);
-    if (value && !json_is_null(value)) TRY(read_special(&text, &normalized, l, value, key));
-    TRY(add_special(t, l, text, normalized, !l->has_decoder));
+    if (value && !json_is_null(value)) TRY(read_special(&text, &form, l, value, key));
+    TRY(add_special(t, l, text, form, false));
     *id = (int32_t)json_integer_value(json_object_get(l->vocab, text));
     return OK;
 }
@@ -333,46 +360,75 @@ static Status read_longest(Tokenizer *t, const Loader *l)
     return OK;
 }
 
-/* Vocabulary and merges, of merges.txt and vocab.json or of tokenizer.json. */
-static Status load_merges(Loader *l, const char *merges_path, const char *json_path)
+enum { VOCAB, MERGES, JSON, N_FILES };
+
+/* Vocabulary and merges of vocab.json and merges.txt. */
+static Status open_pair(Bpe *b, json_t **vocab, const Loader *l, char *const path[N_FILES])
 {
-    if (file_exists(merges_path)) {
-        TRY(load_json(&l->vocab, l->folder, "vocab.json", MAX_VOCAB_BYTES));
-        return file_read(&l->merges, &l->merges_bytes, merges_path, MAX_MERGES_BYTES);
-    }
-    if (file_exists(json_path))
-        return tokenizer_json_read(&l->vocab, &l->merges, &l->merges_bytes, &l->added, json_path);
-    return FAIL(ERR_INPUT,
-                "%s: found no such file, expected CLIP's merges.txt and vocab.json, or "
-                "tokenizer.json",
-                merges_path);
+    char *merges = NULL;
+    size_t size;
+    TRY(load_json(vocab, l->folder, "vocab.json", MAX_VOCAB_BYTES));
+    TRY(file_read(&merges, &size, path[MERGES], MAX_MERGES_BYTES));
+    Status s = bpe_open(b, vocab, path[VOCAB], merges, size, path[MERGES]);
+    free(merges);
+    return s;
+}
+
+/* transformers 5 reads tokenizer.json where it is there; 4 may read the older files beside it. */
+static Status check_pair(const Tokenizer *t, const Loader *l, char *const path[N_FILES])
+{
+    Bpe other = {0};
+    json_t *vocab = NULL;
+    Status s = open_pair(&other, &vocab, l, path);
+    if (!s && !(json_equal(vocab, l->vocab) && bpe_equal(&other, &t->bpe)))
+        s = FAIL(ERR_INPUT,
+                 "%s: found another vocabulary or other merges than in vocab.json and merges.txt "
+                 "beside it, expected the same, or one of the two kinds alone",
+                 path[JSON]);
+    bpe_close(&other);
+    json_decref(vocab);
+    return s;
+}
+
+static Status open_bpe(Tokenizer *t, Loader *l, char *const path[N_FILES])
+{
+    bool pair = file_exists(path[MERGES]);
+    if (!file_exists(path[JSON]) && !pair)
+        return FAIL(ERR_INPUT,
+                    "%s: found no such file, expected CLIP's merges.txt and vocab.json, or "
+                    "tokenizer.json",
+                    path[MERGES]);
+    if (!file_exists(path[JSON])) return open_pair(&t->bpe, &l->vocab, l, path);
+    char *merges;
+    size_t size;
+    TRY(tokenizer_json_read(&l->vocab, &merges, &size, &l->added, path[JSON]));
+    Status s = bpe_open(&t->bpe, &l->vocab, path[JSON], merges, size, path[JSON]);
+    free(merges);
+    return s || !pair ? s : check_pair(t, l, path);
 }
 
 static Status load(Tokenizer *t, Loader *l)
 {
+    static const char *const name[N_FILES] = {"vocab.json", "merges.txt", "tokenizer.json"};
     int32_t unknown;
     Status s;
-    char *vocab_path = path_join(l->folder, "vocab.json"),
-         *merges_path = path_join(l->folder, "merges.txt");
-    char *json_path = path_join(l->folder, "tokenizer.json");
-    TRY_OR(done, s, load_merges(l, merges_path, json_path));
-    bool one_file = l->added != NULL;
+    char *path[N_FILES];
+    for (int i = 0; i < N_FILES; i++) path[i] = path_join(l->folder, name[i]);
+    TRY_OR(done, s, open_bpe(t, l, path));
     TRY_OR(done, s, load_json(&l->config, l->folder, "tokenizer_config.json", MAX_CONFIG_BYTES));
     TRY_OR(done, s, load_json(&l->map, l->folder, "special_tokens_map.json", MAX_CONFIG_BYTES));
-    TRY_OR(done, s,
-           bpe_open(&t->bpe, &l->vocab, one_file ? json_path : vocab_path, l->merges,
-                    l->merges_bytes, one_file ? json_path : merges_path));
+    TRY_OR(done, s, load_json(&l->old, l->folder, "added_tokens.json", MAX_CONFIG_BYTES));
+    l->decoder = json_object_get(l->config, "added_tokens_decoder");
     TRY_OR(done, s, check_config(l));
     TRY_OR(done, s, read_longest(t, l));
-    TRY_OR(done, s, read_decoder(t, l));
+    TRY_OR(done, s, read_old_list(t, l));
+    TRY_OR(done, s, read_list(t, l));
     TRY_OR(done, s, read_role(&t->start, t, l, "bos_token", BPE_START));
     TRY_OR(done, s, read_role(&t->end, t, l, "eos_token", BPE_END));
     TRY_OR(done, s, read_role(&unknown, t, l, "unk_token", BPE_END));
     TRY_OR(done, s, read_role(&t->pad, t, l, "pad_token", BPE_END));
 done:
-    free(vocab_path);
-    free(merges_path);
-    free(json_path);
+    for (int i = 0; i < N_FILES; i++) free(path[i]);
     return s;
 }
 
@@ -385,8 +441,8 @@ Status tokenizer_open(Tokenizer **t, const char *folder)
     json_decref(l.vocab);
     json_decref(l.config);
     json_decref(l.map);
+    json_decref(l.old);
     json_decref(l.added);
-    free(l.merges);
     if (s) tokenizer_close(t);
     return s;
 }

@@ -21,11 +21,12 @@ typedef struct Tokenizer Tokenizer;
 
 enum { TOKENIZER_MAX_TEXT = 1 << 14 }; /* bytes; a prompt keeps 75 tokens */
 
-/* folder holds merges.txt and vocab.json, or else tokenizer.json; without vocab.json the vocabulary
- * follows from the merges (256 bytes, 256 bytes that end a word, the merges, start, end).
- * tokenizer_config.json and special_tokens_map.json, where present, name the special tokens, the
- * latter winning unless the former lists added_tokens_decoder or tokenizer.json its added_tokens.
- * Everything in the files is checked. */
+/* folder holds tokenizer.json, or merges.txt and vocab.json, or both: tokenizer.json goes first, as in
+ * transformers 5, and must agree with the others, which transformers 4 may read. Without vocab.json
+ * the vocabulary follows from the merges (256 bytes, 256 bytes that end a word, the merges, start,
+ * end). Special tokens are those of tokenizer_config.json's added_tokens_decoder or else tokenizer.json's
+ * added_tokens, and the roles in tokenizer_config.json or, going first where there is no
+ * added_tokens_decoder, special_tokens_map.json. Everything in the files is checked. */
 Status tokenizer_open(Tokenizer **t, const char *folder);
 void   tokenizer_close(Tokenizer **t);
 

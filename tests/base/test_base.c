@@ -131,6 +131,26 @@ static void write_is_whole_or_absent(void **state)
     free(path);
 }
 
+static void long_messages_end_at_a_word(void **state)
+{
+    (void)state;
+    char text[3000];
+    for (size_t i = 0; i < sizeof text; i++) text[i] = i % 7 ? 'x' : ' ';
+    text[sizeof text - 1] = 0;
+    FAIL(ERR_INPUT, "%s", text);
+    size_t n = strlen(status_message());
+    assert_in_range(n, 1000, 1023);
+    assert_string_equal(status_message() + n - 10, "xxxxxx ...");
+    memset(text, 'x', sizeof text - 1); /* nowhere to cut */
+    FAIL(ERR_INPUT, "%s", text);
+    n = strlen(status_message());
+    assert_in_range(n, 1000, 1023);
+    assert_string_equal(status_message() + n - 5, "xx...");
+    FAIL(ERR_INPUT, "%.1023s", text); /* has room */
+    assert_int_equal(strlen(status_message()), 1023);
+    assert_non_null(strstr(status_message() + 1000, "xxxxx"));
+}
+
 static void csv_of(const char *text, size_t n, Status want, const char *message)
 {
     Csv c;
@@ -210,6 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normals_have_their_moments),
         cmocka_unit_test(permutation_is_one),       cmocka_unit_test(write_is_whole_or_absent),
+        cmocka_unit_test(long_messages_end_at_a_word),
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
         cmocka_unit_test(free_space_of_absent_paths), cmocka_unit_test(help_is_wrapped),
     };

@@ -96,7 +96,7 @@ Status fuzz_one(const unsigned char *data, size_t size)
     case SCHEDULE:
         return schedule_read(&schedule, root);
     case INDEX:
-        return model_folder_check(root);
+        return model_folder_check(root, true);
     default: /* by folder */
         *strrchr(path, '/') = 0;
         return kind == TINY ? tiny_config_read(&c.tiny, path)

@@ -40,8 +40,8 @@ static void test_config(void **state)
     require(kl_config_read(&c, write_text("{\"_class_name\": \"AutoencoderKL\"}")));
     assert_true(c.n_block == 1 && c.channels[0] == 64 && c.layers_per_block == 1 &&
                 c.latent_channels == 4 && c.norm_num_groups == 32);
-    assert_true(c.quant_conv && c.post_quant_conv && c.mid_attention && !c.has_statistics);
-    assert_true(c.scaling_factor == 0.18215f && c.shift_factor == 0);
+    assert_true(c.quant_conv && c.post_quant_conv && c.mid_attention && !c.has_shift);
+    assert_true(c.scaling_factor == 0.18215f);
     require(kl_config_read(&c, write_text(TWO ", \"mid_block_add_attention\": null, "
                                               "\"use_post_quant_conv\": null}")));
     assert_true(!c.mid_attention && !c.post_quant_conv && c.quant_conv);
@@ -53,8 +53,11 @@ static void test_config(void **state)
                        "true, \"mid_block_add_attention\": false}")));
     assert_true(c.n_block == 2 && c.channels[1] == 64 && c.activation == KL_SILU);
     assert_true(!c.quant_conv && c.post_quant_conv && !c.mid_attention);
-    assert_true(c.scaling_factor == 2 && c.shift_factor == 0.5f && c.has_statistics);
-    assert_true(c.latents_mean[1] == -2 && c.latents_std[1] == 3);
+    assert_true(c.scaling_factor == 2 && c.has_shift);
+    require(kl_config_read(&c, write_text(TWO ", \"shift_factor\": 0.0, \"latents_mean\": null}")));
+    assert_false(c.has_shift);
+    require(kl_config_read(&c, write_text(TWO ", \"latents_std\": [1, 2, 3, 4]}")));
+    assert_true(c.has_shift);
 
     static const char *const refused[][2] = {
         {"{\"_class_name\": \"VQModel\"}",
@@ -62,9 +65,13 @@ static void test_config(void **state)
         {TWO ", \"act_fn\": \"mish\"}", "act_fn"},
         {TWO ", \"norm_num_groups\": 24}", "block_out_channels"},
         {TWO ", \"latent_channels\": 65}", "latent_channels"},
-        {TWO ", \"latents_mean\": [1, 2, 3, 4]}", "latents_mean"},
-        {TWO ", \"latents_mean\": [1, 2, 3, 4], \"latents_std\": [1, 1, 0, 1]}", "latents_std[2]"},
-        {TWO ", \"latents_mean\": [1, 2, 3], \"latents_std\": [1, 1, 1]}", "latents_mean"},
+        {TWO ", \"latents_mean\": 1}", "latents_mean: found 1, expected a list of numbers"},
+        {TWO ", \"latents_std\": [1, \"a\"]}", "latents_std: found [1,\"a\"], expected a list of"},
+        {TWO ", \"shift_factor\": true}", "shift_factor: found true, expected a number"},
+        {TWO ", \"force_upcast\": 1}", "force_upcast: found 1, expected true or false"},
+        {TWO ", \"sample_size\": 0.5}", "sample_size: found 0.5, expected a whole number"},
+        {TWO ", \"scaling_factor\": null}", "scaling_factor: found null, expected a value"},
+        {TWO ", \"layers_per_block\": [1, 1]}", "layers_per_block: found [1,1], expected 1..64"},
         {TWO ", \"pool\": true}", "pool"},
         {"{\"block_out_channels\": []}", "block_out_channels"},
         {"{\"block_out_channels\": [32, 64]}", "down_block_types"},

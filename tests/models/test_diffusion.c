@@ -1,5 +1,5 @@
 /* test_diffusion.c - schedules read from scheduler_config.json of any class, against diffusers'
- * DDIMScheduler.from_config (tests/golden/schedules/make.py): alpha_bar and timesteps equal, DDIM
+ * DDIMScheduler in a Stable Diffusion pipeline (tests/golden/schedules/make.py): alpha_bar and timesteps equal, DDIM
  * steps to rounding; what cannot be honoured is refused by name. Rescaled to zero SNR, alpha_bar
  * hangs on torch's vectorised square root, which may be off by one unit in the last place; that
  * grows by the rescale's gain, and each later factor may then be off by one more.
@@ -53,7 +53,7 @@ static void check_step(const NoiseSchedule *s, int steps, const json_t *taken, S
     float noise = (float)number(taken, "noise");
     schedule_ddim(s, (int)number(taken, "t"), steps, eta, coef);
     assert_int_equal(cpu_ddim_step(&y, &x, &p, eta > 0 ? &noise : NULL, coef, 1, 0,
-                                   (int)s->prediction, 0, (float)s->clip, stream),
+                                   (int)s->prediction, 0, 0, stream),
                      OK);
     double part = fabs((double)x) + fabs((double)p);
     double clean = s->prediction == PREDICT_NOISE ? part / (double)coef[0] : part;
@@ -72,11 +72,13 @@ static void check_plan(const NoiseSchedule *s, const json_t *plan, Stream *strea
     int steps = (int)number(plan, "steps");
     const json_t *want = json_object_get(plan, "timesteps"),
                  *taken = json_object_get(plan, "taken");
-    Status status = schedule_timesteps(s, s->spacing, steps, 0, t);
+    Status status = schedule_timesteps(s, folder, s->spacing, steps, 0, t);
     if (s->alpha_bar[json_integer_value(json_array_get(want, 0))] <= 0 &&
         s->prediction == PREDICT_NOISE) {
         assert_int_equal(status, ERR_INPUT);
-        assert_non_null(strstr(status_message(), "zero terminal SNR"));
+        assert_non_null(strstr(status_message(), folder));
+        assert_non_null(strstr(status_message(),
+                               "scheduler_config.json: prediction_type: found epsilon with zero"));
         return;
     }
     assert_int_equal(status, OK);
@@ -126,7 +128,11 @@ static void refuses_by_name(void **state)
         {"{\"thresholding\": true}", "thresholding: found true, expected false"},
         {"{\"beta_schedule\": \"sigmoid\"}", "beta_schedule: found \"sigmoid\", expected linear, "},
         {"{\"prediction_type\": \"flow_prediction\"}", "prediction_type: found"},
-        {"{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", "_class_name: found"},
+        {"{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}",
+         "_class_name: found "
+         "\"FlowMatchEulerDiscreteScheduler\", expected DDIMScheduler, DDPMScheduler, "
+         "PNDMScheduler, "
+         "LMSDiscreteScheduler or 12 others"},
         {"{\"beta_begin\": 0.1}", "beta_begin: found 0.1, expected no such key"},
         {"{\"use_flow_sigmas\": true}", "use_flow_sigmas: found true, expected false"},
         {"{\"trained_betas\": [0.1, 0.2], \"num_train_timesteps\": 3}",
@@ -139,8 +145,17 @@ static void refuses_by_name(void **state)
         {"{\"num_train_timesteps\": 100000}",
          "num_train_timesteps: found 100000, expected 1..4096"},
         {"{\"steps_offset\": -1}", "steps_offset: found -1"},
-        {"{\"beta_end\": Infinity}", "beta_end: found \"inf\""},
-        {"{\"clip_sample_range\": NaN}", "clip_sample_range: found \"\""},
+        {"{\"beta_end\": Infinity}", "beta_end: found Infinity, expected 0..1"},
+        {"{\"beta_end\": -Infinity}", "beta_end: found -Infinity, expected"},
+        {"{\"beta_end\": NaN}", "beta_end: found NaN, expected"},
+        {"{\"beta_end\": null}", "beta_end: found null, expected a value"},
+        {"{\"clip_sample_range\": \"1\"}", "clip_sample_range: found \"1\", expected a number"},
+        {"{\"solver_order\": 2.5}", "solver_order: found 2.5, expected a whole number"},
+        {"{\"use_karras_sigmas\": 0}", "use_karras_sigmas: found 0, expected true or false"},
+        {"{\"variance_type\": false}", "variance_type: found false, expected a text"},
+        {"{\"disable_corrector\": [1, 2.5]}",
+         "disable_corrector: found [1,2.5], expected a list of whole numbers"},
+        {"{\"solver_p\": 1}", "solver_p: found 1, expected a text or an object"},
         {"{\"clip_sample\": \"no\"}", "clip_sample: found \"no\""},
     };
     static NoiseSchedule s;
@@ -151,8 +166,42 @@ static void refuses_by_name(void **state)
             fail_msg("%s\n%s", bad[i].text, status_message());
     }
     assert_int_equal(
-        read_text(&s, "{\"skip_prk_steps\": true, \"use_karras_sigmas\": true, \"_old\": 1}"), OK);
-    assert_true(s.clip == 1 && s.set_alpha_to_one && s.prediction == PREDICT_NOISE);
+        read_text(&s, "{\"skip_prk_steps\": true, \"use_karras_sigmas\": true, \"_old\": 1, "
+                      "\"lambda_min_clipped\": -Infinity, \"solver_p\": null}"),
+        OK);
+    assert_true(s.set_alpha_to_one && s.prediction == PREDICT_NOISE && !s.outdated);
+}
+
+/* What a pipeline overrules in a file is known to whoever wants to say so. */
+static void overruled_values_are_marked(void **state)
+{
+    static NoiseSchedule s;
+    (void)state;
+    assert_int_equal(read_text(&s, "{\"steps_offset\": 1, \"clip_sample\": false}"), OK);
+    assert_false(s.outdated);
+    assert_int_equal(read_text(&s, "{\"steps_offset\": 0, \"clip_sample\": false}"), OK);
+    assert_true(s.outdated);
+    assert_int_equal(read_text(&s, "{\"clip_sample\": true}"), OK);
+    assert_true(s.outdated);
+}
+
+/* As many leading steps as there are timesteps, each one later: diffusers has an IndexError, unless
+ * image-to-image begins behind the first. */
+static void timesteps_behind_the_last_are_refused(void **state)
+{
+    static NoiseSchedule s;
+    int t[50];
+    (void)state;
+    assert_int_equal(read_text(&s, "{\"num_train_timesteps\": 50, \"steps_offset\": 7}"), OK);
+    assert_int_equal(schedule_timesteps(&s, folder, SPACING_LEADING, 50, 0, t), ERR_USAGE);
+    assert_non_null(
+        strstr(status_message(),
+               "found 50 sampling steps with leading timesteps, of which the first would "
+               "be 50, expected fewer steps: the last timestep is 49"));
+    assert_int_equal(schedule_timesteps(&s, folder, SPACING_LEADING, 50, 1, t), OK);
+    assert_true(t[1] == 49 && t[49] == 1);
+    assert_int_equal(schedule_timesteps(&s, folder, SPACING_LEADING, 49, 0, t), OK);
+    assert_int_equal(schedule_timesteps(&s, folder, SPACING_TRAILING, 50, 0, t), OK);
 }
 
 static int open_all(void **state)
@@ -172,6 +221,8 @@ static int close_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(equals_diffusers),
-                                       cmocka_unit_test(refuses_by_name)};
+                                       cmocka_unit_test(refuses_by_name),
+                                       cmocka_unit_test(overruled_values_are_marked),
+                                       cmocka_unit_test(timesteps_behind_the_last_are_refused)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

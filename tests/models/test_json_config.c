@@ -1,6 +1,7 @@
 /* test_json_config.c - configs of published models read, and refused; model folders. */
 #include "base/file.h"
 #include "weights/json_config.h"
+#include "weights/json_text.h"
 #include "weights/model_folder.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,7 +31,7 @@ static void put(const char *name, const char *text)
 static const char *const blocks[] = {"DownBlock2D", "CrossAttnDownBlock2D"};
 
 typedef struct {
-    int channels[4], n_channels, block[4], n_block, groups;
+    int channels[4], n_channels, block[4], n_block, groups, heads[2];
     double eps;
     bool flip;
 } Unet;
@@ -40,11 +41,13 @@ static Status read_unet(Unet *u, const char *text)
     static const char *const classes[] = {"UNet2DConditionModel"};
     static const JsonFixed fixed[] = {
         {"act_fn", "\"silu\""}, {"dual_cross_attention", "false"}, {"scale", "1"}};
-    static const char *const ignored[] = {"sample_size"};
+    static const JsonIgnored ignored[] = {{"sample_size", JSON_WHOLE | JSON_WHOLES},
+                                          {"sigma", JSON_NUMBER},
+                                          {"names", JSON_WORDS | JSON_TABLE}};
     JsonConfig c;
     int class = 0;
     Status s;
-    *u = (Unet){.groups = 32};
+    *u = (Unet){.groups = 32, .heads = {3, 4}};
     put("unet/config.json", text);
     TRY(json_config_open(&c, in_folder("unet/config.json")));
     TRY_OR(done, s, json_config_need(&c, "block_out_channels"));
@@ -54,10 +57,11 @@ static Status read_unet(Unet *u, const char *text)
     TRY_OR(done, s,
            json_config_choices(u->block, &u->n_block, 4, &c, "down_block_types", blocks, 2));
     TRY_OR(done, s, json_config_int(&u->groups, &c, "norm_num_groups", 1, 64));
+    TRY_OR(done, s, json_config_each(u->heads, 2, &c, "heads", 1, 9));
     TRY_OR(done, s, json_config_real(&u->eps, &c, "norm_eps", 0, 1));
     TRY_OR(done, s, json_config_bool(&u->flip, &c, "flip"));
     TRY_OR(done, s, json_config_fixed(&c, fixed, 3));
-    TRY_OR(done, s, json_config_finish(&c, ignored, 1));
+    TRY_OR(done, s, json_config_finish(&c, ignored, 3));
 done:
     json_config_close(&c);
     return s;
@@ -78,8 +82,15 @@ static void good_configs_read(void **state)
     assert_true(u.n_channels == 2 && u.channels[0] == 320 && u.channels[1] == 640);
     assert_true(u.n_block == 2 && u.block[0] == 1 && u.block[1] == 0);
     assert_true(u.groups == 32 && u.eps == 1e-5 && u.flip);
-    assert_int_equal(read_unet(&u, "{\"block_out_channels\": 8}"), OK);
+    assert_true(u.heads[0] == 3 && u.heads[1] == 4);
+    assert_int_equal(read_unet(&u, "{\"block_out_channels\": [8], \"heads\": 5, \"sample_size\": "
+                                   "[64, 32], \"sigma\": -Infinity, \"names\": {}}"),
+                     OK);
     assert_true(u.n_channels == 1 && u.channels[0] == 8 && u.n_block == 0 && !u.flip);
+    assert_true(u.heads[0] == 5 && u.heads[1] == 5);
+    assert_int_equal(
+        read_unet(&u, "{\"block_out_channels\": [8], \"heads\": [6, 7], \"sigma\": 3}"), OK);
+    assert_true(u.heads[0] == 6 && u.heads[1] == 7);
 }
 
 static void bad_configs_are_refused_by_name(void **state)
@@ -95,9 +106,25 @@ static void bad_configs_are_refused_by_name(void **state)
         {"{\"block_out_channels\": [8, 2.5]}",
          "block_out_channels[1]: found 2.5, expected 1..65536"},
         {"{\"block_out_channels\": [8, 1e400]}", "unet/config.json: JSON byte"},
-        {"{\"block_out_channels\": [1,2,3,4,5]}", "found 5 values, expected at most 4"},
+        {"{\"block_out_channels\": [1,2,3,4,5]}",
+         "block_out_channels: found a list of 5, expected 1..4 values"},
+        {"{\"block_out_channels\": []}",
+         "block_out_channels: found a list of 0, expected 1..4 values"},
+        {"{\"block_out_channels\": 8}", "block_out_channels: found 8, expected a list"},
         {"{\"block_out_channels\": [[1]]}", "block_out_channels[0]: found [1], expected 1..65536"},
-        {"{\"block_out_channels\": \"x\"}", "block_out_channels: found \"x\", expected 1..65536"},
+        {"{\"block_out_channels\": \"x\"}", "block_out_channels: found \"x\", expected a list"},
+        {"{" C "\"heads\": [4]}", "heads: found a list of 1, expected one value or a list of 2"},
+        {"{" C "\"heads\": []}", "heads: found a list of 0, expected one value or a list of 2"},
+        {"{" C "\"heads\": [1, 2, 3]}", "heads: found a list of 3, expected"},
+        {"{" C "\"heads\": [1, 10]}", "heads[1]: found 10, expected 1..9"},
+        {"{" C "\"heads\": 0}", "heads: found 0, expected 1..9"},
+        {"{" C "\"sample_size\": \"64\"}",
+         "sample_size: found \"64\", expected a whole number or a list of whole numbers"},
+        {"{" C "\"sample_size\": [64, true]}", "sample_size: found [64,true], expected"},
+        {"{" C "\"sigma\": true}", "sigma: found true, expected a number"},
+        {"{" C "\"names\": [\"a\", 1]}",
+         "names: found [\"a\",1], expected an object or a list of texts"},
+        {"{" C "\"norm_eps\": NaN}", "norm_eps: found NaN, expected 0..1"},
         {"{" C "\"_class_name\": \"UNet3D\"}",
          "_class_name: found \"UNet3D\", expected UNet2DConditionModel"},
         {"{" C "\"down_block_types\": [\"SkipDownBlock2D\"]}",
@@ -125,11 +152,27 @@ static void bad_configs_are_refused_by_name(void **state)
     }
 }
 
+/* Python's words for what JSON has not are read, are no texts, and are written as they were. */
+static void words_of_python_come_back(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\":-Infinity,\"b\":[NaN,Infinity,1.5],\"c\":\"NaN \\\"NaN\"}";
+    json_t *all;
+    put("python.json", text);
+    assert_int_equal(json_file_object(&all, in_folder("python.json"), 1000, 4), OK);
+    assert_string_equal(json_text_python(json_object_get(all, "a")), "-Infinity");
+    assert_null(json_text_python(json_object_get(all, "c")));
+    char *again = json_text_dump(all, JSON_COMPACT | JSON_SORT_KEYS);
+    assert_string_equal(again, text);
+    free(again);
+    json_decref(all);
+}
+
 /* ---- folders --------------------------------------------------------------------------- */
 
 static void expect_folder(Status want, const char *message)
 {
-    Status s = model_folder_check(in_folder("m"));
+    Status s = model_folder_check(in_folder("m"), true);
     if (s != want || (want && !strstr(status_message(), message)))
         fail_msg("%d \"%s\", expected %d \"%s\"", s, s ? status_message() : "", want, message);
 }
@@ -167,7 +210,8 @@ static void folders_say_what_is_missing(void **state)
     char *config, *weights;
     expect_folder(ERR_INPUT, "/m: found no such folder");
     put("m/model_index.json",
-        "{\"unet\": [\"diffusers\", \"UNet2DConditionModel\"], \"vae\": [\"diffusers\", "
+        "{\"_class_name\": \"StableDiffusionImg2ImgPipeline\", \"unet\": [\"diffusers\", "
+        "\"UNet2DConditionModel\"], \"vae\": [\"diffusers\", "
         "\"AutoencoderTiny\"], \"text_encoder\": [\"transformers\", \"CLIPTextModel\"], "
         "\"tokenizer\": [\"transformers\", \"CLIPTokenizer\"]}");
     expect_folder(ERR_INPUT, "m/unet: found no such folder, expected diffusers' unet, vae,");
@@ -192,12 +236,22 @@ static void folders_say_what_is_missing(void **state)
     put("m/tokenizer/merges.txt", "a b\n");
     put("m/scheduler/scheduler_config.json", "{}");
     expect_folder(OK, "");
-    put("m/model_index.json", "{\"unet\": [\"diffusers\", \"UNet3DConditionModel\"]}");
+    put("m/model_index.json", "{\"_class_name\": \"StableDiffusionXLPipeline\"}");
+    expect_folder(ERR_INPUT,
+                  "m/model_index.json: _class_name: found \"StableDiffusionXLPipeline\", "
+                  "expected StableDiffusionPipeline or StableDiffusionImg2ImgPipeline");
+    put("m/model_index.json", "{}");
+    expect_folder(ERR_INPUT, "m/model_index.json: _class_name: found nothing, expected a value");
+    put("m/model_index.json", "{\"_class_name\": \"StableDiffusionPipeline\", \"unet\": "
+                              "[\"diffusers\", \"UNet3DConditionModel\"]}");
     expect_folder(
         ERR_INPUT,
         "m/model_index.json: unet: found UNet3DConditionModel, expected UNet2DConditionModel");
     unlink(in_folder("m/model_index.json"));
     expect_folder(OK, "");
+    unlink(in_folder("m/unet/diffusion_pytorch_model.safetensors"));
+    expect_folder(ERR_INPUT, "m/unet: found a.safetensors.index.json, another index of shards");
+    assert_int_equal(model_folder_check(in_folder("m"), false), OK);
 
     assert_int_equal(model_find(&config, &weights, in_folder("m/text_encoder")), OK);
     assert_string_equal(config, in_folder("m/text_encoder/config.json"));
@@ -217,6 +271,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_configs_read),
         cmocka_unit_test(bad_configs_are_refused_by_name),
+        cmocka_unit_test(words_of_python_come_back),
         cmocka_unit_test(weights_have_an_order),
         cmocka_unit_test(folders_say_what_is_missing),
     };

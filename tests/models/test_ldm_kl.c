@@ -1,5 +1,5 @@
 /* test_ldm_kl.c - a latent diffusion model whose autoencoder is an AutoencoderKL: latents are the
- * scaled mean whatever the batch, samples lie exp(logvar/2) around it, films come back in [0, 1],
+ * scaled mean, not shifted, whatever the batch, samples lie exp(logvar/2) around it, films come back in [0, 1],
  * the autoencoder is saved as it was. */
 #include "base/random.h"
 #include "exec/exec.h"
@@ -105,7 +105,7 @@ static void test_latents(void **state)
     require(ldm_encode_moments(m, films, FILMS, shape, latent, deviation));
     moments(m, films, mean, logvar);
     for (int i = 0; i < FILMS * PER; i++) {
-        double want = 0.5 * ((double)mean[i] - 0.25), wide = 0.5 * exp(0.5 * (double)logvar[i]);
+        double want = 0.5 * (double)mean[i], wide = 0.5 * exp(0.5 * (double)logvar[i]);
         assert_true(fabs(latent[i] - want) <= 0x1p-22 * (1 + fabs(want)));
         assert_true(fabs(deviation[i] - wide) <= 0x1p-22 * wide);
     }
@@ -149,10 +149,23 @@ static void test_refusals(void **state)
         {"{\"_class_name\": \"VQModel\"}", "_class_name: found VQModel"},
         {"{\"_class_name\": \"AutoencoderKL\", \"in_channels\": 1}", "in_channels"},
         {"{\"_class_name\": \"AutoencoderTiny\", \"latent_channels\": 65}", "latent_channels"},
+#define TINY_CONFIG "{\"_class_name\": \"AutoencoderTiny\", \"latent_channels\": 2"
+        {TINY_CONFIG ", \"latents_mean\": [1, 2]}", "latents_std: found 0 numbers, expected 2"},
+        {TINY_CONFIG ", \"latents_mean\": [1, 2], \"latents_std\": [1]}", "latents_std: found 1"},
+        {TINY_CONFIG ", \"latents_mean\": [1, 2], \"latents_std\": [1, 0]}",
+         "latents_std[1]: found 0"},
+        {TINY_CONFIG ", \"latents_mean\": [1, NaN], \"latents_std\": [1, 1]}", "latents_mean[1]"},
+        {TINY_CONFIG ", \"latents_mean\": \"x\"}", "latents_mean: found \"x\", expected a list"},
+        {TINY_CONFIG ", \"force_upcast\": \"x\"}", "force_upcast: found \"x\", expected true or"},
+        {TINY_CONFIG ", \"latent_magnitude\": true}",
+         "latent_magnitude: found true, expected a number"},
+        {TINY_CONFIG ", \"num_encoder_blocks\": [1, 3, 3]}", "num_encoder_blocks: found 3 values"},
+        {TINY_CONFIG ", \"num_decoder_blocks\": 3}",
+         "num_decoder_blocks: found 3, expected a list"},
     };
     require(dir_make(at("bad")));
     require(file_write(at("bad/diffusion_pytorch_model.safetensors"), "", 0));
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
         require(file_write(at("bad/config.json"), text[i][0], strlen(text[i][0])));
         assert_int_equal(autoencoder_config_read(&c, at("bad")), ERR_INPUT);
         if (!strstr(status_message(), text[i][1]))

@@ -125,8 +125,10 @@ static void every_form_merges(void **state)
          "text_encoder.layers.0.q_proj.lora_B.weight"},
         {"lora_te_text_model_layers_0_q_proj.lora_down.weight",
          "lora_te_text_model_layers_0_q_proj.lora_up.weight"},
+        {"lora_te1_text_model_layers_0_q_proj.lora_down.weight",
+         "lora_te1_text_model_layers_0_q_proj.lora_up.weight"},
     };
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         p = (Pair){.a = texts[i][0], .b = texts[i][1]};
         write_pair(&p, NULL);
         check_merge(&p, &text, 0, 1);
@@ -161,8 +163,7 @@ static void expect_refusal(const char *message)
 static void misfits_are_refused(void **state)
 {
     (void)state;
-    Pair p = {.a = "unet.mid.attn1.to_q.lora_magnitude_vector",
-              .b = "unet.mid.attn1.to_q.lora_B.weight"};
+    Pair p = {.a = "unet.mid.attn1.to_q.weight", .b = "unet.mid.attn1.to_q.lora_B.weight"};
     write_pair(&p, NULL);
     expect_refusal("found a name that is no LoRA's");
     p = (Pair){.a = "unet.up.attn1.to_q.lora_A.weight", .b = "unet.up.attn1.to_q.lora_B.weight"};
@@ -193,6 +194,39 @@ static void misfits_are_refused(void **state)
     expect_refusal("found a lora_alpha that is no number");
     write_pair(&p, "{\"unet.use_dora\"");
     expect_refusal("l.safetensors: lora_adapter_metadata: JSON byte 16: found the end");
+}
+
+/* What is found is said by its format, and what is read is said too. */
+static void other_formats_are_named(void **state)
+{
+    (void)state;
+    static const char *const form[][3] = {
+        {"lora_unet_input_blocks_1_1_proj_in.lora_down.weight",
+         "lora_unet_input_blocks_1_1_proj_in.lora_up.weight",
+         "found Kohya's names with the blocks of single-file checkpoints, expected diffusers' or "
+         "PEFT's"},
+        {"lora_te2_text_model_layers_0_q_proj.lora_down.weight", "x.lora_B.weight",
+         "found Kohya's names for SDXL's second text encoder"},
+        {"lora_unet_mid_attn1_to_q.hada_w1_a", "lora_unet_mid_attn1_to_q.hada_w1_b",
+         "found a LoHa of LyCORIS"},
+        {"lora_unet_mid_attn1_to_q.lokr_w1", "lora_unet_mid_attn1_to_q.lokr_w2",
+         "found a LoKr of LyCORIS"},
+        {"lora_unet_mid_attn1_to_q.dora_scale", "lora_unet_mid_attn1_to_q.lora_up.weight",
+         "found a DoRA"},
+        {"transformer.single_blocks.0.proj.lora_A.weight",
+         "transformer.single_blocks.0.proj.lora_B.weight",
+         "found a LoRA of a diffusion transformer"},
+        {"diffusion_model.input_blocks.1.1.proj_in.lora_A.weight", "x.lora_B.weight",
+         "found names of single-file checkpoints, expected"},
+        {"lora_unet_up_attn1_to_q.lora_down.weight", "lora_unet_up_attn1_to_q.lora_up.weight",
+         "found no such module in the model, expected a LoRA that was made for it (the names are "
+         "Kohya's)"},
+    };
+    for (size_t i = 0; i < sizeof form / sizeof *form; i++) {
+        Pair p = {.a = form[i][0], .b = form[i][1]};
+        write_pair(&p, NULL);
+        expect_refusal(form[i][2]);
+    }
 }
 
 static void bad_values_are_refused(void **state)
@@ -251,6 +285,7 @@ int main(void)
         cmocka_unit_test(every_form_merges),
         cmocka_unit_test(metadata_give_alpha),
         cmocka_unit_test(misfits_are_refused),
+        cmocka_unit_test(other_formats_are_named),
         cmocka_unit_test(bad_values_are_refused),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

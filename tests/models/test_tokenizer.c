@@ -368,13 +368,13 @@ static void hostile_files_are_survived(void **state)
 }
 
 /* For tests/parity/tokenizer.py: the ids of each string in a file, which a 0 ends, in a line. */
-static int print_ids(const char *path)
+static int print_ids(const char *path, const char *files)
 {
     Tokenizer *t;
     char *text;
     size_t size;
     int32_t ids[LENGTH];
-    if (tokenizer_open(&t, BASE) || file_read(&text, &size, path, 1 << 28)) {
+    if (tokenizer_open(&t, files) || file_read(&text, &size, path, 1 << 28)) {
         fprintf(stderr, "%s\n", status_message());
         return 1;
     }
@@ -390,7 +390,7 @@ static int print_ids(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) return print_ids(argv[1]);
+    if (argc > 1) return print_ids(argv[1], argc > 2 ? argv[2] : BASE);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_equal_the_goldens),
         cmocka_unit_test(opens_from_merges_alone),

@@ -181,6 +181,140 @@ static void test_refusals(void **state)
     json_decref(all);
 }
 
+/* A folder's file as text from BASE, or none. */
+static void link_base(const char *name, bool there)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    unlink(path);
+    if (!there) return;
+    char *text;
+    size_t n;
+    snprintf(path, sizeof path, BASE "/%s", name);
+    assert_int_equal(file_read(&text, &n, path, 1 << 24), OK);
+    put(name, text);
+    free(text);
+}
+
+static void expect_open(Status want, const char *said)
+{
+    Tokenizer *t;
+    Status s = tokenizer_open(&t, folder);
+    if (s != want || (s && !strstr(status_message(), said)))
+        fail_msg("%d, expected %d: %s", s, want, s ? status_message() : "");
+    tokenizer_close(&t);
+}
+
+/* tokenizer.json beside vocab.json and merges.txt: all agree, or none is read. */
+static void test_both_kinds(void **state)
+{
+    (void)state;
+    json_t *all = make(true, false), *model = json_object_get(all, "model"),
+           *list = json_object_get(model, "merges"), *vocab = json_object_get(model, "vocab");
+    put("tokenizer_config.json", "{}");
+    write_json(all);
+    link_base("merges.txt", true);
+    expect_open(OK, ""); /* the vocabulary follows from the merges */
+    link_base("vocab.json", true);
+    expect_open(OK, "");
+
+    json_t *last = json_incref(json_array_get(list, json_array_size(list) - 1));
+    json_array_remove(list, json_array_size(list) - 1);
+    json_array_insert(list, json_array_size(list) - 1, last); /* two ranks change places */
+    json_decref(last);
+    write_json(all);
+    expect_open(ERR_INPUT,
+                "/tokenizer.json: found another vocabulary or other merges than in vocab.json "
+                "and merges.txt beside it, expected the same");
+    link_base("merges.txt", false); /* vocab.json alone is not read by anyone */
+    expect_open(OK, "");
+    link_base("merges.txt", true);
+    json_object_set_new(model, "merges", merges(true));
+    json_t *a = json_incref(json_object_get(vocab, "lung</w>")),
+           *b = json_incref(json_object_get(vocab, "chest</w>"));
+    assert_true(a && b);
+    json_object_set_new(vocab, "lung</w>", b);
+    json_object_set_new(vocab, "chest</w>", a);
+    write_json(all);
+    expect_open(ERR_INPUT, "found another vocabulary or other merges");
+    link_base("merges.txt", false);
+    link_base("vocab.json", false);
+    expect_open(OK, "");
+    json_decref(all);
+}
+
+/* The first ids behind the start; the padding is the last of them. */
+static void expect_ids(const char *text, int first, int last)
+{
+    Tokenizer *t;
+    int ids[LENGTH];
+    if (tokenizer_open(&t, folder)) fail_msg("%s", status_message());
+    assert_int_equal(tokenizer_encode(t, text, ids, LENGTH), OK);
+    if (ids[1] != first || ids[LENGTH - 1] != last)
+        fail_msg("%s: found %d .. %d, expected %d .. %d", text, ids[1], ids[LENGTH - 1], first,
+                 last);
+    tokenizer_close(&t);
+}
+
+/* Which file says what special tokens are, as transformers 5.24 was found to have it: END in capitals
+ * is a token only where its flag is "normalized". */
+static void test_special_tokens(void **state)
+{
+    (void)state;
+    enum { END = 49407, LESS = 27, BANG = 0 };
+    static const char capitals[] = "<|EndOfText|>";
+    json_t *all = make(true, false);
+    write_json(all); /* END: not normalized */
+    put("tokenizer_config.json",
+        "{\"eos_token\": {\"content\": \"<|endoftext|>\", \"normalized\": true}}");
+    expect_ids(capitals, LESS, END); /* tokenizer.json's flag goes first */
+    put("special_tokens_map.json", "{\"pad_token\": \"!\"}");
+    expect_ids(capitals, LESS, BANG); /* the map names roles beside tokenizer.json too, */
+    put("tokenizer_config.json", "{\"added_tokens_decoder\": {\"49407\": {\"content\": "
+                                 "\"<|endoftext|>\", \"normalized\": true}}}");
+    expect_ids(capitals, END, END); /* but all give way to added_tokens_decoder, */
+    put("tokenizer_config.json",
+        "{\"added_tokens_decoder\": {}, \"pad_token\": \"!\", \"eos_token\": "
+        "{\"content\": \"<|endoftext|>\", \"normalized\": true}, \"unk_token\": "
+        "{\"content\": \"<|endoftext|>\", \"normalized\": true}}");
+    expect_ids(capitals, END, BANG); /* an empty one too */
+    put("tokenizer_config.json", "{}");
+    put("added_tokens.json", "{\"<|endoftext|>\": 49407, \"<|startoftext|>\": 49406}");
+    expect_ids(capitals, LESS, BANG);
+    put("added_tokens.json", "{\"<|endoftext|>\": 5}");
+    expect_open(ERR_INPUT, "added_tokens.json \"<|endoftext|>\": found id 5, expected 49407");
+    put("added_tokens.json", "{\"<cat>\": 49408}");
+    expect_open(ERR_INPUT,
+                "added_tokens.json: found the token \"<cat>\", expected <|startoftext|> and");
+    link_base("added_tokens.json", false);
+    /* without a list, the last form that was not there before: text, object, object with the flag */
+    static const struct {
+        const char *eos, *unk, *pad;
+        int first;
+    } role[] = {{"0", "1", "0", END},  {"1", "0", "1", LESS}, {"T", "1", "T", END},
+                {"1", "T", "0", LESS}, {"T", "0", "1", END},  {"0", "0", "T", LESS}};
+    link_base("special_tokens_map.json", false);
+    link_base("tokenizer.json", false);
+    link_base("vocab.json", true);
+    link_base("merges.txt", true);
+    for (size_t i = 0; i < sizeof role / sizeof *role; i++) {
+        char text[3][128], config[512];
+        const char *const form[] = {role[i].eos, role[i].unk, role[i].pad};
+        for (int k = 0; k < 3; k++)
+            snprintf(text[k], sizeof text[k],
+                     *form[k] == 'T' ? "\"<|endoftext|>\""
+                                     : "{\"content\": \"<|endoftext|>\", \"normalized\": %s}",
+                     *form[k] == '1' ? "true" : "false");
+        snprintf(config, sizeof config, "{\"eos_token\": %s, \"unk_token\": %s, \"pad_token\": %s}",
+                 text[0], text[1], text[2]);
+        put("tokenizer_config.json", config);
+        expect_ids(capitals, role[i].first, END);
+    }
+    link_base("vocab.json", false);
+    link_base("merges.txt", false);
+    json_decref(all);
+}
+
 static int open_folder(void **state)
 {
     (void)state;
@@ -196,6 +330,8 @@ static int close_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens),
-                                       cmocka_unit_test(test_refusals)};
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_both_kinds),
+                                       cmocka_unit_test(test_special_tokens)};
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -118,6 +118,15 @@ check "folder inspected" grep -qxF '1 files, 3 values, 12 bytes' out
 
 expect 2 "nothing is overwritten" convert a.safetensors half.safetensors --dtype f16
 expect 2 "nothing is overwritten" convert model half --dtype f16
+ln -s model alias
+for inside in model/sub model/../model/unet/deep/er alias/sub; do
+    expect 2 "$inside: lies in model, which it is made of" convert model "$inside" --dtype f16
+    expect 2 "$inside: lies in model, which it is made of" convert a.safetensors "$inside" --config model
+    expect 2 "$inside: lies in model, which it is made of" merge-lora model a.safetensors "$inside"
+done
+check "nothing was made there" test "$(find model | wc -l)" = 5
+"$program" weights convert model model-half --dtype f16 2>err
+check "a name that begins alike is no place inside" test $? -eq 0
 expect 2 "--dtype is missing" convert a.safetensors x
 expect 2 "expected f16, bf16 or f32" convert a.safetensors x --dtype f64
 expect 2 "expected inspect, convert or merge-lora" show a.safetensors
@@ -132,7 +141,7 @@ expect 3 "cut.safetensors: found a header length of" inspect cut.safetensors
 head -c -1 a.safetensors >model/unet/z.safetensors
 expect 3 "z.safetensors: tensor \"n\": found data_offsets" convert model x --dtype f16
 echo '{}' >model/model_index.json
-expect 3 "model_index.json: unet: found no class" inspect model
+expect 3 "model_index.json: _class_name: found nothing" inspect model
 mkdir empty
 expect 3 "found no safetensors file" inspect empty
 expect 3 "found no safetensors file" convert empty x --dtype f16

@@ -5,11 +5,13 @@ Limits: every value within 1 of 255, at least 99.9 % equal. Drawn again are sett
 itself: more than 0.1 % of its values move when the networks run in float64 (epsilon from pure noise divides rounding errors
 by sqrt(alpha_bar), without clipping up to 1e4 times); pictures without contrast; and, never drawn, the cosine schedule
 rescaled to zero SNR, which begins at 1 - alpha_bar = 4e-5, of which float32 keeps three digits, fewer after torch's
-square root (MKL's, off by a unit in the last place at random). The scheduler is set after the pipeline is built, since the
-pipelines' constructors overwrite steps_offset and clip_sample in the one they are given.
+square root (MKL's, off by a unit in the last place at random). The pipelines are constructed with the DDIMScheduler of the
+file, in which they overwrite steps_offset and clip_sample; half of the AutoencoderKL have a shift_factor and statistics, which
+they do not look at.
 """
 import json
 import os
+import warnings
 from contextlib import ExitStack
 from unittest import mock
 
@@ -109,13 +111,16 @@ class Case:
         self.from_film, self.kl = index % 4 != 3, index % 2 == 1
         text, width = text_encoder(rng)
         vae, channels, scale = autoencoder(rng, self.kl)
+        if self.kl and index % 4 == 1:
+            vae.register_to_config(shift_factor=0.3, latents_mean=[0.5] * channels, latents_std=[2.0] * channels)
         net, blocks = unet(rng, channels, width)
         tokenizer = transformers.CLIPTokenizer.from_pretrained(TOKENIZER)
         cls = diffusers.StableDiffusionImg2ImgPipeline if self.from_film else diffusers.StableDiffusionPipeline
         self.scheduler = scheduler(rng)
         own = diffusers.DDIMScheduler.from_config(json.loads(self.scheduler))
-        self.pipe = cls(vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=net.eval(), scheduler=own,
-                        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        with warnings.catch_warnings(action="ignore"):
+            self.pipe = cls(vae=vae.eval(), text_encoder=text.eval(), tokenizer=tokenizer, unet=net.eval(), scheduler=own,
+                            safety_checker=None, feature_extractor=None, requires_safety_checker=False)
         settle(self.pipe, rng, channels)
         unit = scale if self.from_film else max(scale, 8)  # the latter is what their txt2img takes
         self.h, self.w = (unit * int(rng.integers(2 ** blocks, 128 // unit + 1)) for _ in range(2))
@@ -145,7 +150,9 @@ class Case:
 
     def theirs(self):
         config = json.loads(self.scheduler) | ({"timestep_spacing": self.spacing} if self.spacing else {})
-        self.pipe.scheduler = diffusers.DDIMScheduler.from_config(config)
+        own = {"scheduler": diffusers.DDIMScheduler.from_config(config)}
+        with warnings.catch_warnings(action="ignore"):  # of what they overwrite
+            self.pipe = type(self.pipe)(**self.pipe.components | own, requires_safety_checker=False)
         self.pipe.set_progress_bar_config(disable=True)
         queue = [self.noise[k] for k in ("encode_noise", "noise") if k in self.noise]
         if not self.from_film:

@@ -3,10 +3,16 @@
 Prompts, accents, emoji, white space, digits, long text, special tokens, characters of all of Unicode, marks in any order,
 and hostile bytes: broken UTF-8 goes to Equipoise as it is and to transformers as Python decodes it with errors="replace"
 (each maximal broken piece is U+FFFD). Without NUL and surrogates, which no command line holds. A case is 1,000 strings, read
-by the test program (`test_tokenizer FILE`). Values are strings that differ; the limit is none.
+by the test program (`test_tokenizer FILE FOLDER`). Values are strings that differ; the limit is none. The first case has the
+folder in samples/; the others the same vocabulary in other files: vocab.json and merges.txt, tokenizer.json, or both, with
+special tokens said here or there and flagged at random.
 """
+import functools
+import json
 import os
+import shutil
 import subprocess
+import tempfile
 import unicodedata
 
 import transformers
@@ -66,8 +72,57 @@ def damage(rng, raw):
     return bytes(raw)
 
 
+@functools.cache
+def one_file():
+    """The text of the tokenizer.json that transformers writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.CLIPTokenizer.from_pretrained(FOLDER).save_pretrained(folder)
+        with open(os.path.join(folder, "tokenizer.json")) as f:
+            return f.read()
+
+
+def token(rng, text):
+    return dict(content=text, single_word=False, lstrip=False, rstrip=False, normalized=pick(rng, [True, False]), special=True)
+
+
+def lay_out(rng, folder):
+    """Fills the folder, and says how."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    ids = {start: 49406, end: 49407, "!": 0}
+    kind, says = pick(rng, ["pair", "json", "both"]), []
+    if kind != "json":
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(os.path.join(FOLDER, name), folder)
+    if kind != "pair":
+        whole = json.loads(one_file())
+        listed = pick(rng, [[start, end], [start, end], [end], ["!", start, end], []])
+        whole["added_tokens"] = [token(rng, t) | {"id": ids[t]} for t in listed]
+        with open(os.path.join(folder, "tokenizer.json"), "w") as f:
+            json.dump(whole, f)
+        says.append(f"lists {len(listed)}")
+    roles = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": pick(rng, [end, "!"])}
+    if rng.random() < 0.8:
+        config = {k: pick(rng, [t, token(rng, t) | {"__type": "AddedToken"}]) for k, t in roles.items()}
+        if rng.random() < 0.4:
+            decoder = pick(rng, [[start, end], [end], ["!", end], []])
+            config["added_tokens_decoder"] = {str(ids[t]): token(rng, t) for t in decoder}
+            says.append(f"decoder of {len(decoder)}")
+        with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:
+            json.dump(config | {"tokenizer_class": "CLIPTokenizer"}, f)
+        says.append("config")
+    if rng.random() < 0.5:
+        roles["pad_token"] = pick(rng, [end, "!"])
+        with open(os.path.join(folder, "special_tokens_map.json"), "w") as f:
+            json.dump({k: pick(rng, [t, token(rng, t)]) for k, t in roles.items()}, f)
+        says.append("map")
+    return ", ".join([kind] + says)
+
+
 class Case:
-    def __init__(self, rng):
+    def __init__(self, rng, index):
+        self.files = tempfile.TemporaryDirectory(prefix="parity-") if index else None
+        self.folder = self.files.name if index else FOLDER
+        layout = lay_out(rng, self.folder) if index else "samples/base"
         self.texts = []
         while len(self.texts) < EACH:
             raw = text(rng).encode()
@@ -76,16 +131,17 @@ class Case:
             if 0 not in raw and len(raw) <= 16384:
                 self.texts.append(raw)
         broken = sum(t.decode(errors="replace").encode() != t for t in self.texts)
-        self.name = f"{EACH} strings, {broken} of them broken UTF-8"
+        self.name = f"{EACH} strings, {broken} of them broken UTF-8, {layout}"
 
     def measure(self, program, folder):
         path = os.path.join(folder, "strings")
         with open(path, "wb") as f:
             f.write(b"".join(t + b"\0" for t in self.texts))
-        done = subprocess.run([os.path.join(os.path.dirname(program), "test_tokenizer"), path], capture_output=True, text=True)
+        done = subprocess.run([os.path.join(os.path.dirname(program), "test_tokenizer"), path, self.folder], capture_output=True,
+                              text=True)
         if done.returncode:
             raise Miss(f"exit {done.returncode}: {done.stderr.strip()}")
-        theirs = transformers.CLIPTokenizer.from_pretrained(FOLDER)(
+        theirs = transformers.CLIPTokenizer.from_pretrained(self.folder)(
             [t.decode(errors="replace") for t in self.texts], truncation=True, max_length=LENGTH, padding="max_length").input_ids
         ours = [[int(v) for v in line.split()] for line in done.stdout.splitlines()]
         if len(ours) != len(theirs):
@@ -97,4 +153,4 @@ class Case:
 
 
 def draw(rng, index):
-    return Case(rng)
+    return Case(rng, index)

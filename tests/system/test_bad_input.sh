@@ -128,9 +128,26 @@ wrong_class() { # FILE KEY FOUND EXPECTED OWN
     cp "$SOURCE_DIR/samples/base/$1" "model/$1"
 }
 wrong_class model_index.json unet UNet3DConditionModel UNet2DConditionModel
+wrong_class model_index.json _class_name StableDiffusionXLPipeline StableDiffusionPipeline
+wrong_class scheduler/scheduler_config.json _class_name FlowMatchEulerDiscreteScheduler DDIMScheduler
 wrong_class unet/config.json _class_name UNet3DConditionModel UNet2DConditionModel
 wrong_class vae/config.json _class_name VQModel AutoencoderKL AutoencoderTiny
 wrong_class text_encoder/config.json "architectures[0]" T5EncoderModel CLIPTextModel
+
+scheduler=model/scheduler/scheduler_config.json
+sed 's/"v_prediction"/"epsilon", "rescale_betas_zero_snr": true/; s/leading/trailing/' "$SOURCE_DIR/samples/base/scheduler/scheduler_config.json" >$scheduler
+refuse_text "$scheduler: prediction_type: found epsilon with zero terminal SNR"
+# what a Stable Diffusion pipeline overrules is said once, and makes the film of the file as it should be
+small_film() { "$program" txt2img --model "$1" --prompt x --size 64 --steps 2 --out "$2" 2>err || fail "$2: $(tail -1 err)"; }
+small_film "$SOURCE_DIR/samples/base" plain.png
+! grep -q warning err || fail "a warning: $(cat err)"
+sed 's/"steps_offset": 1/"steps_offset": 0/; s/"clip_sample": false/"clip_sample": true/' "$SOURCE_DIR/samples/base/scheduler/scheduler_config.json" >$scheduler
+small_film model overruled.png
+[ "$(grep -c "warning: $scheduler: steps_offset is taken for 1 and clip_sample for false" err)" = 1 ] || fail "no warning: $(cat err)"
+cmp -s plain.png overruled.png || fail "steps_offset or clip_sample had an effect"
+cp "$SOURCE_DIR/samples/base/scheduler/scheduler_config.json" $scheduler
+refuse 2 "found 1000 sampling steps with leading timesteps, of which the first would be 1000" x.png \
+    "$program" txt2img --model model --prompt x --size 64 --steps 1000 --out x.png
 
 # ---- a lone stage that was refused for a setting runs when that is corrected
 lone_autoencoder() {

@@ -1,4 +1,5 @@
-"""Goldens of test_diffusion.c: what DDIMScheduler.from_config makes of scheduler_config.json files of several classes.
+"""Goldens of test_diffusion.c: what DDIMScheduler makes of scheduler_config.json files of several classes in a
+StableDiffusionPipeline, whose constructor sets steps_offset and clip_sample.
 
 A case: the file's text; alpha_bar at some timesteps; the gain of the rescale to zero SNR, 0 without; the timesteps of some numbers of steps; for some of these steps one
 step's coefficients as the test reads them back: with x = 1 and a prediction p, and no noise or noise 1.
@@ -36,10 +37,17 @@ def draw(name):
     return cls(**given)
 
 
+def piped(text):
+    s = diffusers.DDIMScheduler.from_config(json.loads(text))
+    diffusers.StableDiffusionPipeline(vae=None, text_encoder=None, tokenizer=None, unet=None, scheduler=s, safety_checker=None,
+                                      feature_extractor=None, requires_safety_checker=False)
+    return s
+
+
 def case(name):
     own = draw(name)
     text = own.to_json_string()
-    s = diffusers.DDIMScheduler.from_config(json.loads(text))
+    s = piped(text)
     n = s.config.num_train_timesteps
     at = sorted({0, 1, n // 3, n // 2, n - 2, n - 1, rng.randrange(n)})
     c = {"file": text, "alpha_bar": {str(t): s.alphas_cumprod[t].item() for t in at}, "plans": []}
