@@ -180,6 +180,7 @@ static Status agree(Comm *c)
     EXPECT(comm_agree(c, "nothing wrong", OK) == OK, "an agreement on OK fails");
     Status mine = me < 4 && fate[me] ? FAIL(fate[me], "trouble of %d", me) : OK;
     Status s = comm_agree(c, "films", mine);
+    EXPECT(comm_agreed(c) == s, "%d is remembered as %d", (int)s, (int)comm_agreed(c));
     char text[32];
     snprintf(text, sizeof text, "trouble of %d", worst);
     const char *at = strstr(status_message(), text);
