@@ -436,13 +436,15 @@ static Status stops(Job *j)
     return comm_agree(j->comm, "stop", signal_check());
 }
 
-/* Long enough for the test to talk to the store's port. */
-static Status slow(Job *j)
+/* Steps, as long as the file HOLD is there. */
+static Status holds(Job *j)
 {
-    for (int i = 0; i < 12; i++) {
-        usleep(100000);
-        TRY(comm_barrier(j->comm, "step"));
-    }
+    const char *file = getenv("HOLD");
+    TRY(comm_barrier(j->comm, "start"));
+    puts("steps");
+    fflush(stdout);
+    for (bool any = true; any; usleep(20000))
+        TRY(comm_any(j->comm, "step", file && access(file, F_OK) == 0, &any));
     return OK;
 }
 
@@ -484,7 +486,7 @@ static const struct {
     {"kind", true, kind},
     {"ends_early", true, ends_early},
     {"stops", true, stops},
-    {"slow", true, slow},
+    {"holds", true, holds},
     {"midway", true, midway},
     {"absent", false, absent},
 };
