@@ -12,12 +12,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-static const char *value(const char *name)
-{
-    const char *v = getenv(name);
-    return v && *v ? v : NULL;
-}
-
 void address_first_host(char *out, size_t room, const char *list)
 {
     size_t n = 0;
@@ -42,26 +36,28 @@ static void job_text(Text *t, const CommPlace *p)
     int from = p->found_by[0] == 'm' ? 2 : p->found_by[0] == 's' ? 3 : 0;
     int to = p->found_by[0] == 'm' ? 3 : p->found_by[0] == 's' ? 6 : 2;
     for (int i = from; i < to; i++)
-        if (value(names[i])) text_add(t, "%s=%s\n", names[i], value(names[i]));
+        if (address_variable(names[i]))
+            text_add(t, "%s=%s\n", names[i], address_variable(names[i]));
 }
 
 static Status port_of_job(Address *a, const Text *job)
 {
     long port = 29500;
     unsigned hash;
-    const char *v = value("MASTER_PORT");
+    const char *v = address_variable("MASTER_PORT");
     if (v && (!text_to_long(&port, v) || port < 1 || port > 65534))
         return FAIL(ERR_USAGE, "MASTER_PORT is \"%s\", expected a number from 1 to 65534", v);
     if (!v && job->n && sscanf(a->token, "%8x", &hash) == 1) port = 20000 + hash % 10000;
     /* There torchrun itself listens on MASTER_PORT. */
-    const char *agent = value("TORCHELASTIC_USE_AGENT_STORE");
+    const char *agent = address_variable("TORCHELASTIC_USE_AGENT_STORE");
     a->port = (int)port + (v && agent && !strcmp(agent, "True"));
     return OK;
 }
 
 Status address_of_job(Address *a, const CommPlace *p)
 {
-    const char *master = value("MASTER_ADDR"), *nodes = value("SLURM_STEP_NODELIST");
+    const char *master = address_variable("MASTER_ADDR"),
+               *nodes = address_variable("SLURM_STEP_NODELIST");
     Text job = {0};
     *a = (Address){0};
     job_text(&job, p);

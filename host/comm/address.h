@@ -17,6 +17,8 @@ Status address_of_job(Address *a, const CommPlace *p);
 /* This host's: every address that others may reach it at, port 0. The token is drawn at random. */
 Status address_of_this_host(Address *a);
 
+/* The variable of the environment, NULL where it is not set or empty; of no name NULL. */
+const char *address_variable(const char *name);
 /* The first name of a Slurm host list: "n001" of "n[001-004,7]-ib,m2". */
 void address_first_host(char *out, size_t room, const char *list);
 #endif

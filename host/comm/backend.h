@@ -1,7 +1,8 @@
 /* backend.h - what moves the bytes of device memory between ranks; comm.c calls it. Meanings are comm.h's.
  *
  * Whatever waits for other ranks asks link_check() meanwhile and gives up with its ERR_PEER. What cannot ask,
- * because it hangs in a library, is ended with the process by the link's thread.
+ * because it hangs in a library, is ended with the process by the link's thread. The limit of time holds while
+ * a function here runs: a kind that only enqueues watches its work itself (link_begin_untold()).
  */
 #ifndef BACKEND_H
 #define BACKEND_H

@@ -1,9 +1,10 @@
-/* backend_nccl.c - collectives between GPUs, by NCCL. They are enqueued on the device's stream, and may be
- * recorded there: a recorded step tells the store of its calls once, a replayed one does not.
+/* backend_nccl.c - collectives between GPUs, by NCCL. They are enqueued on the device's stream, and
+ * may be recorded there: a recorded step tells the store of its calls once, a replayed one does
+ * not.
  *
- * NCCL waits for a lost rank for ever and reports faults only when asked. So one thread of the process looks
- * at all its communicators ten times a second: where NCCL tells of a fault it ends the job, and where the
- * job has ended it aborts them, so that what waits on the GPU comes back.
+ * NCCL waits for a lost rank for ever and reports faults only when asked. So one thread of the
+ * process looks at all its communicators ten times a second: where NCCL tells of a fault it ends
+ * the job, and where the job has ended it aborts them, so that what waits on the GPU comes back.
  */
 #include "comm/backend.h"
 #if EQ_CUDA
@@ -120,8 +121,10 @@ static Status check_devices(Comm *c)
     for (int b = 1; !s && b < c->size; b++)
         for (int a = 0; !s && a < b; a++)
             if (!strcmp(all[a].host, all[b].host) && !strcmp(all[a].bus, all[b].bus))
-                s = FAIL(ERR_USAGE, "ranks %d and %d both have GPU %s of host %s, expected one rank "
-                         "per GPU", a, b, all[a].bus, all[a].host);
+                s = FAIL(ERR_USAGE,
+                         "ranks %d and %d both have GPU %s of host %s, expected one rank "
+                         "per GPU",
+                         a, b, all[a].bus, all[a].host);
     free(all);
     return s;
 }
@@ -177,7 +180,8 @@ static void detach(Comm *c)
 
 /* Nothing is enqueued on a communicator that has been aborted. */
 #define NCCL(c, name, arguments)                                                                   \
-    (atomic_load(&watch.aborted) ? link_check((c)->link) : said(c, watch.nccl->name arguments, #name))
+    (atomic_load(&watch.aborted) ? link_check((c)->link)                                           \
+                                 : said(c, watch.nccl->name arguments, #name))
 
 static Status all_reduce(Comm *c, float *data, size_t count)
 {

@@ -5,7 +5,7 @@
  * helpers with srun. Variables set by hand must agree with a launcher's.
  */
 #include "base/text.h"
-#include "comm/comm.h"
+#include "comm/address.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static const Names mpirun = {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_
 /* SLURM_STEP_NUM_TASKS: only srun sets it. A batch shell has the others too, and is alone. */
 static const Names srun = {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", NULL};
 
-static const char *value(const char *name)
+const char *address_variable(const char *name)
 {
     const char *v = name ? getenv(name) : NULL;
     return v && *v ? v : NULL;
@@ -33,7 +33,7 @@ static const char *value(const char *name)
 static Status number(int *out, const char *name, int least)
 {
     long n;
-    const char *v = value(name);
+    const char *v = address_variable(name);
     if (!v) return OK;
     if (!text_to_long(&n, v) || n < least || n > INT_MAX)
         return FAIL(ERR_USAGE, "%s is \"%s\", expected a number from %d", name, v, least);
@@ -64,7 +64,7 @@ static Status slurm_local(int *n_local)
 {
     int node = 0;
     TRY(number(&node, "SLURM_NODEID", 0));
-    const char *list = value("SLURM_STEP_TASKS_PER_NODE");
+    const char *list = address_variable("SLURM_STEP_TASKS_PER_NODE");
     if (!list) return OK;
     *n_local = tasks_of_node(list, node);
     if (*n_local) return OK;
@@ -75,7 +75,7 @@ static Status slurm_local(int *n_local)
 /* Ranks set by hand: on one host unless MASTER_ADDR is another. */
 static bool one_host(void)
 {
-    const char *master = value("MASTER_ADDR");
+    const char *master = address_variable("MASTER_ADDR");
     return !master || !strcmp(master, "localhost") || !strcmp(master, "127.0.0.1") ||
            !strcmp(master, "::1");
 }
@@ -122,10 +122,12 @@ static Status agrees(const char *name, int launched, const char *launcher)
 
 Status comm_place(CommPlace *p)
 {
-    const Names *launcher = value(mpirun.world) ? &mpirun : value(srun.world) ? &srun : NULL;
-    bool by_hand = value(torchrun.world) || value(torchrun.rank);
+    const Names *launcher = address_variable(mpirun.world) ? &mpirun
+                            : address_variable(srun.world) ? &srun
+                                                           : NULL;
+    bool by_hand = address_variable(torchrun.world) || address_variable(torchrun.rank);
     CommPlace found = {.world = 1, .n_local = 1, .found_by = "alone"};
-    if (launcher && !(by_hand && value("TORCHELASTIC_RUN_ID"))) {
+    if (launcher && !(by_hand && address_variable("TORCHELASTIC_RUN_ID"))) {
         TRY(read_place(&found, launcher));
         TRY(agrees(torchrun.rank, found.rank, launcher->rank));
         TRY(agrees(torchrun.world, found.world, launcher->world));

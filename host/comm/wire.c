@@ -22,7 +22,7 @@ double wire_clock(Clock *c)
 {
     double now = wire_now(), gap = c->seen > 0 ? now - c->seen : 0;
     c->seen = now;
-    return c->own += gap < 1 ? gap : 1;
+    return c->own += gap < 0.5 ? gap : 0.1;
 }
 
 const char *call_text(char out[CALL_TEXT], const Frame *call)

@@ -93,7 +93,7 @@ bool   wire_first_here(const char *token);
 Status wire_thread(pthread_t *t, void *(*run)(void *), void *arg); /* one that takes no signals */
 double wire_now(void);                                      /* seconds of the monotonic clock */
 /* Seconds that this process has not stood still (stopped and continued with its job, as batch systems do),
- * asked for at least every second by one thread; begins as {0}. */
+ * asked for at least twice a second by one thread; begins as {0}. */
 typedef struct { double seen, own; } Clock;
 double wire_clock(Clock *c);
 #endif

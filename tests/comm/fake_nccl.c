@@ -1,15 +1,15 @@
-/* fake_nccl.c - stands in for libnccl.so.2 in tests: ranks are processes of this machine, their GPUs simulated
- * (tests/hostcuda), the data goes through a file in shared memory. As NCCL does, it enqueues on the given stream, waits for
- * ever, and tells of faults only when asked.
+/* fake_nccl.c - stands in for libnccl.so.2 in tests: ranks are processes of this machine, their
+ * GPUs simulated (tests/hostcuda), the data goes through a file in shared memory. As NCCL does, it
+ * enqueues on the given stream, waits for ever, and tells of faults only when asked.
  *
- * What it is strict about, where NCCL would hang or mix data: every rank of a communicator makes the same call with the same
- * sizes (a send meets its receive); the stream is not the null one.
+ * What it is strict about, where NCCL would hang or mix data: every rank of a communicator makes
+ * the same call with the same sizes (a send meets its receive); the stream is not the null one.
  *
  * Environment, read at each call:
  *   FAKE_NCCL_LOG=FILE        a line per call: "rank 0 of 2: AllReduce 1000 7 0"
  *   FAKE_NCCL_FAIL=NAME:RANK  that function fails on that rank
- *   FAKE_NCCL_LOSE=N:RANK     from its Nth collective (from 0) on, that rank's GPU is not heard of: it waits until it is
- *                             aborted, the others' communicators report a remote error after a while
+ *   FAKE_NCCL_LOSE=N:RANK     from its Nth collective (from 0) on, that rank's GPU is not heard of:
+ * it waits until it is aborted, the others' communicators report a remote error after a while
  */
 #include "comm/nccl.h"
 #include "hostcuda/hostcuda_runtime.h"
@@ -17,8 +17,8 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdint.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,8 +214,11 @@ static void run(void *data)
     static const struct {
         const char *name;
         void (*run)(const Job *j);
-    } table[] = {{"AllReduce", run_all_reduce}, {"AllGather", run_all_gather},
-                 {"ReduceScatter", run_reduce_scatter}, {"Broadcast", run_broadcast}, {"Group", run_pairs}};
+    } table[] = {{"AllReduce", run_all_reduce},
+                 {"AllGather", run_all_gather},
+                 {"ReduceScatter", run_reduce_scatter},
+                 {"Broadcast", run_broadcast},
+                 {"Group", run_pairs}};
     const Job *j = data; /* kept: a recorded graph runs it again */
     while (j->comm->lost && !atomic_load(&j->comm->s->aborted)) nap();
     if (!same(j->comm, &j->call)) return;
@@ -245,8 +248,8 @@ static Job *job(NcclHandle c, const char *name, size_t count, int type, int numb
     return j;
 }
 
-static int collective(const char *name, const void *from, void *to, size_t count, int type, int number,
-                      NcclHandle c, void *stream)
+static int collective(const char *name, const void *from, void *to, size_t count, int type,
+                      int number, NcclHandle c, void *stream)
 {
     Job *j = job(c, name, count, type, number);
     j->from[0] = from;
@@ -329,8 +332,12 @@ EXPORTED int ncclCommGetAsyncError(NcclHandle c, int *error)
 
 EXPORTED const char *ncclGetErrorString(int code)
 {
-    static const char *const text[] = {"no error", "unhandled cuda error", "unhandled system error",
-                                       "internal error", "invalid argument", "invalid usage",
+    static const char *const text[] = {"no error",
+                                       "unhandled cuda error",
+                                       "unhandled system error",
+                                       "internal error",
+                                       "invalid argument",
+                                       "invalid usage",
                                        "remote process exited or there was a network error"};
     return code >= 0 && code <= REMOTE_ERROR ? text[code] : "unknown";
 }
@@ -341,24 +348,32 @@ EXPORTED const char *ncclGetLastError(NcclHandle c)
     return "";
 }
 
-EXPORTED int ncclAllReduce(const void *from, void *to, size_t n, int type, int op, NcclHandle c, void *stream)
+EXPORTED int ncclAllReduce(const void *from, void *to, size_t n, int type, int op, NcclHandle c,
+                           void *stream)
 {
-    return type != NCCL_FLOAT32 ? INVALID_ARGUMENT : collective("AllReduce", from, to, n, type, op, c, stream);
+    return type != NCCL_FLOAT32 ? INVALID_ARGUMENT
+                                : collective("AllReduce", from, to, n, type, op, c, stream);
 }
 
-EXPORTED int ncclAllGather(const void *from, void *to, size_t n, int type, NcclHandle c, void *stream)
+EXPORTED int ncclAllGather(const void *from, void *to, size_t n, int type, NcclHandle c,
+                           void *stream)
 {
-    return type != NCCL_INT8 ? INVALID_ARGUMENT : collective("AllGather", from, to, n, type, 0, c, stream);
+    return type != NCCL_INT8 ? INVALID_ARGUMENT
+                             : collective("AllGather", from, to, n, type, 0, c, stream);
 }
 
-EXPORTED int ncclReduceScatter(const void *from, void *to, size_t n, int type, int op, NcclHandle c, void *stream)
+EXPORTED int ncclReduceScatter(const void *from, void *to, size_t n, int type, int op, NcclHandle c,
+                               void *stream)
 {
-    return type != NCCL_FLOAT32 ? INVALID_ARGUMENT : collective("ReduceScatter", from, to, n, type, op, c, stream);
+    return type != NCCL_FLOAT32 ? INVALID_ARGUMENT
+                                : collective("ReduceScatter", from, to, n, type, op, c, stream);
 }
 
-EXPORTED int ncclBroadcast(const void *from, void *to, size_t n, int type, int root, NcclHandle c, void *stream)
+EXPORTED int ncclBroadcast(const void *from, void *to, size_t n, int type, int root, NcclHandle c,
+                           void *stream)
 {
-    return type != NCCL_INT8 ? INVALID_ARGUMENT : collective("Broadcast", from, to, n, type, root, c, stream);
+    return type != NCCL_INT8 ? INVALID_ARGUMENT
+                             : collective("Broadcast", from, to, n, type, root, c, stream);
 }
 
 static int pair(NcclHandle c, void *stream)
