@@ -1,7 +1,7 @@
 /* timeline.c - which ranks worked on which stage when, from stages/NAME/times.json.
  *
- * Time runs from the first start of any stage. Where no stage was at work for longer than a while, as
- * between a stop and the next start, that time is left out of the axis.
+ * Time runs from the first start of any stage. Where no stage was at work for longer than a while,
+ * as between a stop and the next start, that time is left out of the axis.
  */
 #include "report/html.h"
 #include "report/plot.h"
@@ -26,7 +26,7 @@ typedef struct {
     double *cut; /* owned: [n_cut] places on the axis */
     int n_cut;
     double end; /* of the axis */
-} Timeline; /* starts as {0} */
+} Timeline;     /* starts as {0} */
 
 static void timeline_free(Timeline *l)
 {
@@ -52,8 +52,11 @@ static Status read_stage(Timeline *l, const Run *r, int stage)
     if (s || !list) goto done;
     json_array_foreach(list, i, one)
     {
-        Entry e = {stage, number_at(one, "began"), number_at(one, "ended"),
-                   (int)number_at(one, "rank"), (int)number_at(one, "ranks"),
+        Entry e = {stage,
+                   number_at(one, "began"),
+                   number_at(one, "ended"),
+                   (int)number_at(one, "rank"),
+                   (int)number_at(one, "ranks"),
                    !strcmp(text_at(one, "how"), "done")};
         if (!(e.began > 0 && e.ended >= e.began && e.ended < 1e11 && e.rank >= 0 && e.ranks > 0)) {
             s = FAIL(ERR_INPUT, "%s/%s: entry %d, expected the times of a stage", r->folder, name.s,

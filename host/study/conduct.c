@@ -14,7 +14,7 @@ typedef struct {
     bool own[N_STEP];
     Board *board;
     char why[1024]; /* this rank failed */
-    bool torn; /* this rank's failure cannot be told by agreement */
+    bool torn;      /* this rank's failure cannot be told by agreement */
 } Conductor;
 
 static bool same_ranks(const Slot *a, const Slot *b)
@@ -86,8 +86,8 @@ static Status run_step(Study *s, int i, int first_rank)
     return status;
 }
 
-/* Step i, which this rank has a part in. A failure is torn where others may wait for this rank in what
- * it has left: where not all of the group have it. */
+/* Step i, which this rank has a part in. A failure is torn where others may wait for this rank in
+ * what it has left: where not all of the group have it. */
 static Status take_turn(Conductor *c, int i)
 {
     Study *s = c->s;

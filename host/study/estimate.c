@@ -46,8 +46,12 @@ static Status measure_classifier(Estimate *e, const Bench *b, int task, bool aug
     Cost predict;
     int train = f->train[0] + f->train[1] + (augmented ? f->made[0] : 0);
     int val = f->val[0] + f->val[1] + (augmented ? f->made[1] : 0);
-    ClassifierJob job = {
-        .config = c, .name = "plan", .out = "", .n_train = train, .n_val = val, .classes = 2,
+    ClassifierJob job = {.config = c,
+                         .name = "plan",
+                         .out = "",
+                         .n_train = train,
+                         .n_val = val,
+                         .classes = 2,
                          .comm = b->group};
     TRY(classifier_measure_predict(&predict, c, b->counting));
     TRY(classifier_measure(&e->cost, &job, b->counting));
@@ -67,7 +71,8 @@ static Status measure_ldm(Estimate *e, const Bench *b, int task)
     const TaskFilms *f = &b->films[task];
     LdmJob job = {.config = c,
                   .base = c->ldm.base,
-                  .name = "plan", .out = "",
+                  .name = "plan",
+                  .out = "",
                   .n_train = f->train[1] > 0 ? f->train[1] : 1,
                   .n_prior = f->train[0],
                   .n_val = f->val[1],

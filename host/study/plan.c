@@ -6,7 +6,7 @@
 #include <string.h>
 
 Status study_plan_make(StudyPlan *p, const Config *c, const FilmCounts *n, Dtype act, int ranks,
-                 const bool *done)
+                       const bool *done)
 {
     Job job[N_STEP];
     int size[N_STEP];
@@ -126,8 +126,8 @@ void study_plan_log(const StudyPlan *p, const Config *c, Log *log)
         step_title(&title, i, c);
         log_info(log, "  %-12s rank%s %s, from %s for %s: %s, %sFLOP, %s a rank", step[i].name,
                  s->n == 1 ? "" : "s", ranks_word(s).s, time_word(s->start / p->flops_per_s).s,
-                 time_word((s->end - s->start) / p->flops_per_s).s, title.s,
-                 flops_word(e->flops).s, bytes_word((double)e->cost.peak).s);
+                 time_word((s->end - s->start) / p->flops_per_s).s, title.s, flops_word(e->flops).s,
+                 bytes_word((double)e->cost.peak).s);
         free(title.s);
     }
 }
@@ -169,17 +169,18 @@ void study_plan_print(FILE *to, const StudyPlan *p, const Config *c)
     if (p->link > 0) fprintf(to, " %9s %9s %7s", "exchange", "exposed", "of step");
     fprintf(to, "\n");
     for (int k = 0; k < N_STEP; k++) print_step(to, p, order[k]);
-    fprintf(to,
-            "\nsteps of training, or films made or classified; passes: micro-batches of a step that "
-            "a rank runs. FLOP: of\n"
-            "convolutions, matrix products and attention, all ranks together. Memory: of tensors on "
-            "the device: weights\n"
-            "with their gradients, planned block of activations, optimizer state with what the "
-            "exchange needs; without\n"
-            "scratch memory of kernels and libraries. Estimates, not measured: times are FLOP / "
-            "speed, and so lower\n"
-            "bounds%s\n",
-            p->link > 0 ? ", without the exchange: bytes / link; exposed: what of it the backward pass "
-                          "does not hide."
-                        : ".");
+    fprintf(
+        to,
+        "\nsteps of training, or films made or classified; passes: micro-batches of a step that "
+        "a rank runs. FLOP: of\n"
+        "convolutions, matrix products and attention, all ranks together. Memory: of tensors on "
+        "the device: weights\n"
+        "with their gradients, planned block of activations, optimizer state with what the "
+        "exchange needs; without\n"
+        "scratch memory of kernels and libraries. Estimates, not measured: times are FLOP / "
+        "speed, and so lower\n"
+        "bounds%s\n",
+        p->link > 0 ? ", without the exchange: bytes / link; exposed: what of it the backward pass "
+                      "does not hide."
+                    : ".");
 }

@@ -192,8 +192,7 @@ static Status nearest(json_t **j, const Study *s, const Task *t, Arena *a,
                 to_source[n_source++] = fingerprint_correlation(&of_made[i], &of_train[k]);
             k++;
         }
-    TRY_OR(done, status,
-           highest_of_all(to_any, of_made, made.n, of_train, train.n, s->comm));
+    TRY_OR(done, status, highest_of_all(to_any, of_made, made.n, of_train, train.n, s->comm));
     TRY_OR(done, status, highest_of_all(usual, of_test, test.n, of_train, train.n, s->comm));
     *j = json_pack("{s:o, s:o, s:o}", "with_source", summary(to_source, n_source), "with_training",
                    summary(to_any, made.n), "real_test_with_training", summary(usual, test.n));

@@ -11,12 +11,12 @@ static const double NOTHING = 1e-9; /* gains below this share of a plan are roun
 typedef struct {
     const Job *job;
     int n, ranks;
-    int size[MOST_STAGES];              /* ranks of a kind */
+    int size[MOST_STAGES];               /* ranks of a kind */
     int choice[MOST_STAGES][MOST_SIZES]; /* sizes that a kind may have, ascending */
     int n_choice[MOST_STAGES];
     double rest[MOST_STAGES]; /* work from the stage's start to the end of all, on one rank each */
-    bool by_rest; /* of stages that could start at once the one with most rest goes first */
-    double *free_at;          /* owned: [ranks] */
+    bool by_rest;    /* of stages that could start at once the one with most rest goes first */
+    double *free_at; /* owned: [ranks] */
 } Search;
 
 static double duration(const Search *s, int i)

@@ -256,8 +256,8 @@ static Status read_record(json_t **j, const Stage *s)
     if (!*j)
         return FAIL(ERR_INPUT, "%s:%d: %s, expected the record of a stage", s->record, error.line,
                     error.text);
-    bool whole = !json_is_true(json_object_get(*j, "done")) ||
-                 all_texts(json_object_get(*j, "outputs"));
+    bool whole =
+        !json_is_true(json_object_get(*j, "done")) || all_texts(json_object_get(*j, "outputs"));
     if (whole && all_texts(json_object_get(*j, "inputs"))) return OK;
     json_decref(*j);
     return FAIL(ERR_INPUT, "%s: holds no inputs or outputs, expected the record of a stage",
@@ -290,8 +290,8 @@ static Status share(Stage *s, Status mine)
 {
     TRY(comm_agree(s->comm, s->name, mine));
     if (comm_size(s->comm) == 1) return OK;
-    json_t *j = json_pack("{s:b, s:O, s:O?}", "done", s->done, "inputs", s->inputs, "outputs",
-                          s->outputs);
+    json_t *j =
+        json_pack("{s:b, s:O, s:O?}", "done", s->done, "inputs", s->inputs, "outputs", s->outputs);
     char *text = first(s) ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
     Status status = share_text(&text, s);

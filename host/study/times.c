@@ -35,8 +35,10 @@ void time_end(const StageTime *t, const Stage *s, Status how, size_t bytes, Log 
     json_t *list = read_list(path);
     json_t *one = json_pack("{s:f, s:f, s:i, s:i, s:s, s:I}", "began", t->began_s, "ended", now_s(),
                             "rank", t->rank, "ranks", t->ranks, "how",
-                            how == OK ? "done" : how == ERR_STOPPED ? "stopped" : "failed", "bytes",
-                            (json_int_t)bytes);
+                            how == OK            ? "done"
+                            : how == ERR_STOPPED ? "stopped"
+                                                 : "failed",
+                            "bytes", (json_int_t)bytes);
     CHECK(list && one && !json_array_append_new(list, one));
     if (json_write(list, path)) log_warn(log, "%s", status_message());
     json_decref(list);

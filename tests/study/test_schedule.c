@@ -1,8 +1,8 @@
 /* test_schedule.c - plans of stages over ranks: for random studies and numbers of ranks every stage
  * has its place behind what it needs, no rank has two stages at once, and the plan is not longer
  * than what bounds it from above. */
-#include "study/schedule.h"
 #include "base/random.h"
+#include "study/schedule.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
