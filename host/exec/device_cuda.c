@@ -269,6 +269,7 @@ static Status marks_ms(Device *d, float *ms, int n)
 }
 
 const DeviceTable device_cuda = {.name = "cuda",
+                                 .fuses = true,
                                  .open = open_gpu,
                                  .close = close_gpu,
                                  .alloc = alloc,

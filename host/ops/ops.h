@@ -10,6 +10,8 @@
 #include "graph/graph.h"
 
 typedef struct { int stride, top, left, bottom, right; } ConvArgs;      /* zero padding, pixels */
+typedef struct { ConvArgs conv; Act act; } AfterArgs;                   /* of what fusions.h makes */
+enum { AFTER_X, AFTER_W, AFTER_B, AFTER_V, AFTER_R, AFTER_X2 };         /* its sources (op_after.c) */
 typedef struct { int heads, causal; } AttentionArgs;
 typedef struct { int groups; float eps; Act act; } GroupnormArgs;
 typedef struct { float eps; } LayernormArgs;
