@@ -7,7 +7,6 @@
 #include "sample/sampler.h"
 #include "base/random.h"
 #include "base/signal.h"
-#include "exec/exec.h"
 #include "ops/ops.h"
 #include <math.h>
 #include <stdio.h>
@@ -322,6 +321,7 @@ static Status step(Sampler *s, int index, const SampleRequest *r, int n)
     return exec_run_then(s->e, advance, s);
 }
 
+const Exec *sampler_exec(const Sampler *s) { return s->e; }
 int sampler_steps(const Sampler *s) { return s->n_time - s->first; }
 
 Status sampler_run(Sampler *s, const SampleRequest *r, int n, float *films)

@@ -7,6 +7,7 @@
  */
 #ifndef SAMPLER_H
 #define SAMPLER_H
+#include "exec/exec.h"
 #include "models/ldm.h"
 
 typedef struct {
@@ -36,6 +37,7 @@ Status sampler_open(Sampler **s, Ldm *m, FilmShape shape, int batch, SamplerSett
                     uint32_t seed);
 void sampler_close(Sampler *s); /* accepts NULL */
 
+const Exec *sampler_exec(const Sampler *s); /* of a step, for its FLOPs, bytes and times */
 int sampler_steps(const Sampler *s); /* that a film runs: fewer than `steps` from a film */
 
 /* n <= batch films [n, h, w, channels] in [0, 1]; ERR_STOPPED on a signal; grey that is no number stays

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <cmocka.h>
 
-enum { SIDE = 40, PIXELS = SIDE * SIDE, LATENT = 5 * 5 * 4, STEPS = 5, FILMS = 3 };
+enum { SIDE = 40, PIXELS = SIDE * SIDE, LATENT = 5 * 5 * 4, STEPS = 4, FILMS = 3 };
 static const char model_folder[] = SOURCE_DIR "/configs/models/tiny";
 
 static void require(Status s)
@@ -37,7 +37,7 @@ static int open_world(void **state)
 {
     World *w = calloc(1, sizeof *w);
     w->seed = *(uint32_t *)*state;
-    require(device_open(&w->d, "cpu", "auto", 2, NULL));
+    require(device_open(&w->d, "cpu", "auto", 1, NULL));
     require(ldm_open(&w->m, w->d, model_folder, (LdmUse){.random = true, .seed = w->seed}));
     for (uint32_t i = 0; i < FILMS * PIXELS; i++)
         w->source[i] = (float)random_uniform((RandomKey){w->seed, STREAM_TEST, 0, 0}, i);
@@ -131,7 +131,7 @@ static void plain_film(World *w, const SamplerSettings *set, const SampleRequest
 /* ---- cases -------------------------------------------------------------------------------------- */
 
 static const SamplerSettings settings[] = {
-    {.image_to_image = true, .strength = .7, .guidance = 3, .eta = .5, .steps = STEPS},
+    {.image_to_image = true, .strength = .8, .guidance = 3, .eta = .5, .steps = STEPS},
     {.image_to_image = true, .strength = 1, .guidance = 1, .eta = 0, .steps = STEPS},
     {.guidance = 4, .eta = 0, .steps = STEPS, .spacing = SPACING_TRAILING},
     {.guidance = 1, .eta = 1, .steps = STEPS},
