@@ -37,9 +37,10 @@ Status cpu_upsample2_fold(float *w4, const float *w, int c, int k, Stream *s)
                 int down = phase / 2, across = phase % 2;
                 memset(w4, 0, (size_t)c * sizeof *w4);
                 for (int r = line_from(down, tap / 2); r <= line_to(down, tap / 2); r++)
-                    for (int q = line_from(across, tap % 2); q <= line_to(across, tap % 2); q++)
-                        for (int i = 0; i < c; i++)
-                            w4[i] += w[((size_t)filter * 9 + (size_t)(r * 3 + q)) * (size_t)c + (size_t)i];
+                    for (int q = line_from(across, tap % 2); q <= line_to(across, tap % 2); q++) {
+                        const float *from = w + ((size_t)filter * 9 + (size_t)(r * 3 + q)) * (size_t)c;
+                        for (int i = 0; i < c; i++) w4[i] += from[i];
+                    }
             }
     return OK;
 }
@@ -63,7 +64,8 @@ Status cpu_upsample2_conv2d_fwd(float *y, const float *x, const float *w4, const
     for (int phase = 0; phase < 4 && !status; phase++) {
         int down = phase / 2, across = phase % 2;
         ConvShape one = {a->n, a->h, a->w, a->c, a->k, 2, 2, 1, 1 - down, 1 - across, down, across};
-        status = cpu_conv2d_fwd(part, x, w4 + (size_t)phase * (size_t)a->k * 4 * (size_t)a->c, b, &one, s);
+        status = cpu_conv2d_fwd(part, x, w4, b, &one, s);
+        w4 += (size_t)a->k * 4 * (size_t)a->c;
         spread(y, part, down, across, a);
     }
     free(part);

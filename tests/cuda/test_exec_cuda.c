@@ -1,12 +1,7 @@
-<<<<<<< HEAD
 /* test_exec_cuda.c - the executor on a GPU: recorded runs take new inputs and give the CPU's
  * results, work behind a run belongs to it, a failing node leaves no recording, EQ_COMPARE names
- * the node whose kernel is wrong, EQ_PROFILE counts, feeds keep their order. */
-=======
-/* test_exec_cuda.c - the executor on a GPU: recorded runs take new inputs and give the CPU's results,
- * work behind a run belongs to it, a failing node leaves no recording, EQ_COMPARE names the node whose
- * kernel is wrong, EQ_PROFILE counts, feeds keep their order; nodes are fused, held ones run apart. */
->>>>>>> 507943f (sample: text and times once, noise drawn on the device; ddim_step is the same wherever an element stands)
+ * the node whose kernel is wrong, EQ_PROFILE counts, feeds keep their order; nodes are fused, held
+ * ones run apart. */
 #include "base/random.h"
 #include "exec/exec.h"
 #include "kernels.h"
@@ -146,9 +141,6 @@ static void without_recordings_all_is_called(void **state)
     }
 }
 
-<<<<<<< HEAD
-/* ---- nodes that go wrong --------------------------------------------------------------------- */
-=======
 static Tensor *silu_and_sum(Graph *g, Tensor *x) { return add(g, silu(g, x), silu(g, x)); }
 
 /* One node where it may be, as many as recorded where it may not; the same result. */
@@ -205,8 +197,7 @@ static void held_nodes_run_outside_recordings(void **state)
     net_close(&net[1]);
 }
 
-/* ---- nodes that go wrong ---------------------------------------------------------------------- */
->>>>>>> 507943f (sample: text and times once, noise drawn on the device; ddim_step is the same wherever an element stands)
+/* ---- nodes that go wrong --------------------------------------------------------------------- */
 
 static Status liar_cpu(const Tensor *y, Stream *s)
 {

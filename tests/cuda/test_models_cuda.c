@@ -88,7 +88,8 @@ static int build_unet_of(Graph *g, ParamStore *s, Tensor *out[MAX_OUT], UnetUse 
                                  .flip_sin_to_cos = true,
                                  .downsample_padding = 1};
     Tensor *x = image(g, "sample", 2, 6, 4, 4), *at = NULL;
-    Tensor *t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "time", 1, (int[]){use == SAMPLED ? VOCAB : 2});
+    int times = use == SAMPLED ? VOCAB : 2;
+    Tensor *t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "time", 1, &times);
     if (use == SAMPLED) at = graph_leaf(g, KIND_INPUT, DTYPE_I32, "at", 2, (int[]){2, 1});
     Tensor *text = graph_leaf(g, KIND_INPUT, DTYPE_F32, "context", 3, (int[]){2, 5, 12});
     text->trainable = true;

@@ -54,7 +54,8 @@ static int films(const char *device, const char *precision, SamplerSettings set,
     for (uint32_t i = 0; i < FILMS * PIXELS; i++)
         source[i] = (float)random_uniform((RandomKey){3, STREAM_TEST, 0, 0}, i);
     require(device_open(&d, device, precision, 1, NULL));
-    require(ldm_open(&m, d, SOURCE_DIR "/configs/models/tiny", (LdmUse){.random = true, .seed = 3}));
+    require(ldm_open(&m, d, SOURCE_DIR "/configs/models/tiny",
+                     (LdmUse){.random = true, .seed = 3}));
     require(sampler_open(&s, &m, film_square(SIDE), BATCH, set, 5));
     for (int i = 0; i < count; i += BATCH) {
         SampleRequest r[BATCH];

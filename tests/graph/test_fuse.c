@@ -180,7 +180,8 @@ static Tensor *join_normed(Graph *g, Tensor **more) /* as in a UNet's up block *
 }
 
 /* [N,h,w,C] -> [N,2h,2w,K], or less by what is said */
-static Tensor *larger_less(Graph *g, int h, int w, int less_h, int less_w, int r, bool held, ConvArgs a)
+static Tensor *larger_less(Graph *g, int h, int w, int less_h, int less_w, int r, bool held,
+                           ConvArgs a)
 {
     Tensor *x = input(g, 4, (int[]){N, h, w, C}), *f = filter(g, r, C);
     if (held) graph_hold(f);

@@ -24,7 +24,7 @@ static void require(Status s)
     if (s) fail_msg("%s", status_message());
 }
 
-/* ---- random graphs ------------------------------------------------------------------------------ */
+/* ---- random graphs ---------------------------------------------------------------------------- */
 
 static Exec *open_random(RandomGraph *r, Device *d, uint32_t seed, bool hold)
 {
@@ -49,7 +49,8 @@ static void poison(const Graph *g)
 {
     for (int i = 0; i < g->n; i++) {
         Tensor *t = g->node[i];
-        if (plan_has_place(t) && t->kind == KIND_ACT && !t->held) memset(t->data, 0xff, tensor_bytes(t));
+        if (plan_has_place(t) && t->kind == KIND_ACT && !t->held)
+            memset(t->data, 0xff, tensor_bytes(t));
     }
 }
 
@@ -61,6 +62,18 @@ static int held_nodes(const Graph *g)
     return n;
 }
 
+/* New values to both: all leaves, then a few now and then. */
+static void write_leaves(Exec *const e[2], const RandomGraph r[2], uint32_t seed, uint32_t run)
+{
+    RandomKey key = {seed, STREAM_TEST, run, 7};
+    for (int i = 0; i < r[0].n_leaf; i++) {
+        if (run && random_below(key, (uint32_t)i, 8) != run) continue;
+        float *v = random_graph_values(r[0].leaf[i], seed + 1000 * run);
+        for (int k = 0; k < 2; k++) require(exec_write(e[k], r[k].leaf[i], v));
+        free(v);
+    }
+}
+
 static void holding_changes_no_bit(void **state)
 {
     uint32_t first = *(uint32_t *)*state;
@@ -68,33 +81,27 @@ static void holding_changes_no_bit(void **state)
     Device *d;
     require(device_open(&d, "cpu", "auto", 2, NULL));
     for (uint32_t seed = first; seed < first + GRAPHS; seed++) {
-        RandomGraph plain, held_one, *both[] = {&plain, &held_one};
-        Exec *e[] = {open_random(&plain, d, seed, false), open_random(&held_one, d, seed, true)};
-        held += held_nodes(held_one.g);
+        RandomGraph r[2]; /* plain, held */
+        Exec *e[] = {open_random(&r[0], d, seed, false), open_random(&r[1], d, seed, true)};
+        held += held_nodes(r[1].g);
         for (uint32_t run = 0; run < RUNS; run++) {
-            for (int i = 0; i < plain.n_leaf; i++) { /* all, then a few now and then */
-                uint32_t draw = random_below((RandomKey){seed, STREAM_TEST, run, 7}, (uint32_t)i, 8);
-                float *v = random_graph_values(plain.leaf[i], seed + 1000 * run);
-                for (int k = 0; k < 2 && (!run || draw == run); k++)
-                    require(exec_write(e[k], both[k]->leaf[i], v));
-                free(v);
-            }
-            poison(held_one.g);
+            write_leaves(e, r, seed, run);
+            poison(r[1].g);
             require(exec_run(e[0]));
             require(exec_run(e[1]));
-            for (int i = 0; i < plain.n_keep; i++)
-                if (memcmp(plain.keep[i]->data, held_one.keep[i]->data, tensor_bytes(plain.keep[i])))
-                    fail_msg("seed %u, run %u: kept tensor %d (%s) differs", seed, run, i,
-                             plain.keep[i]->name);
+            for (int i = 0; i < r[0].n_keep; i++) {
+                const Tensor *a = r[0].keep[i], *b = r[1].keep[i];
+                if (memcmp(a->data, b->data, tensor_bytes(a)))
+                    fail_msg("seed %u, run %u: kept tensor %d (%s) differs", seed, run, i, a->name);
+            }
         }
-        close_random(&plain, d, e[0]);
-        close_random(&held_one, d, e[1]);
+        for (int k = 0; k < 2; k++) close_random(&r[k], d, e[k]);
     }
     assert_true(held > GRAPHS); /* there was something to hold */
     device_close(d);
 }
 
-/* ---- which nodes run ---------------------------------------------------------------------------- */
+/* ---- which nodes run -------------------------------------------------------------------------- */
 
 static int ran[2]; /* of the held node, of the other */
 
@@ -175,7 +182,8 @@ static void what_is_not_constant_is_not_held(void **state)
     graph_hold(x);
     Tensor *all = add(g, x, x), *mixed = add(g, all, w), *stateful = add(g, x, running);
     Tensor *effect = graph_node(g, &op_updates, 2, dim, 1, &x, NULL, 0);
-    Tensor *pinned = add(g, all, x), *ones = graph_node(g, &op_fill, 2, dim, 0, NULL, &(float){1}, 4);
+    Tensor *pinned = add(g, all, x);
+    Tensor *ones = graph_node(g, &op_fill, 2, dim, 0, NULL, &(float){1}, sizeof(float));
     Tensor *image = reshape(g, all, 4, (int[]){1, 2, 3, 1}), *pooled = maxpool(g, image, 2, 1, 0);
     graph_pin(pinned, place);
     Tensor *keep[] = {mixed, stateful, effect, ones, pooled};

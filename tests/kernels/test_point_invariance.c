@@ -85,7 +85,8 @@ static void test_ddim_steps(void **state)
     float *two = empty(2 * N); /* the piece's predictions, side by side */
     for (uint32_t k = 0; k < 240; k++) {
         RandomKey key = {seed(state), STREAM_TEST, 2, k};
-        size_t from = random_below(key, 0, N / 2), count = 1 + random_below(key, 1, k % 5 ? 90 : N / 2);
+        size_t from = random_below(key, 0, N / 2);
+        size_t count = 1 + random_below(key, 1, k % 5 ? 90 : N / 2);
         int guided = k % 2, prediction = (int)(k / 2 % 3);
         const float *drawn = k / 6 % 2 ? noise : NULL;
         float clip = k / 12 % 2 ? .7f : 0;

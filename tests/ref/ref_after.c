@@ -44,9 +44,10 @@ static void conv_after_twin(const Tensor *y)
         double sum = 0;
         for (int r = 0; r < w->dim[1]; r++)
             for (int s = 0; s < w->dim[2]; s++)
-                for (int c = 0; c < w->dim[3]; c++)
-                    sum += element(w, i % k, r, s, c) *
-                           seen(y, n, line * a.stride + r - a.top, column * a.stride + s - a.left, c);
+                for (int c = 0; c < w->dim[3]; c++) {
+                    int up = line * a.stride + r - a.top, left = column * a.stride + s - a.left;
+                    sum += element(w, i % k, r, s, c) * seen(y, n, up, left, c);
+                }
         ref_data(y)[i] = gone_on(y, sum, (size_t)i, (size_t)k, (size_t)(p * q * k));
     }
 }
@@ -180,4 +181,5 @@ AFTER_CASES(AFTER_BUILD)
 #define AFTER_ROW(name, ...) {#name, name, NULL, 528},
 static const OpCase cases[] = {AFTER_CASES(AFTER_ROW)};
 
-const RefFamily ref_after = {twins, sizeof twins / sizeof *twins, cases, sizeof cases / sizeof *cases};
+const RefFamily ref_after = {twins, sizeof twins / sizeof *twins, cases,
+                             sizeof cases / sizeof *cases};

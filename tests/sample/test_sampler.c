@@ -69,7 +69,8 @@ static void net_open(Net *n, World *w, const SamplerSettings *set)
     n->input = graph_leaf(g, KIND_INPUT, DTYPE_F32, "input", 4, (int[]){rows, 5, 5, 4});
     n->x = graph_leaf(g, KIND_INPUT, DTYPE_F32, "x", 4, (int[]){1, 5, 5, 4});
     n->t = graph_leaf(g, KIND_INPUT, DTYPE_F32, "t", 1, &rows);
-    n->context = graph_leaf(g, KIND_INPUT, DTYPE_F32, "context", 3, (int[]){rows, ldm_tokens(&w->m), 32});
+    n->context = graph_leaf(g, KIND_INPUT, DTYPE_F32, "context", 3,
+                            (int[]){rows, ldm_tokens(&w->m), 32});
     n->noise = graph_leaf(g, KIND_INPUT, DTYPE_F32, "noise", 4, n->x->dim);
     n->coef = graph_leaf(g, KIND_INPUT, DTYPE_F32, "coef", 1, (int[]){6});
     Tensor *p = unet(g, &w->m.unet, &w->m.unet_config, n->input, n->t, n->context, false);

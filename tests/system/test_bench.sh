@@ -36,17 +36,15 @@ printf '3\n0\n' | kernels --pipe || fail "kernels, piped"
 [ "$(cut -d, -f1 "$work/out" | tr '\n' ' ')" = "case 3 0 " ] || fail "kernels, piped: rows"
 bench unet --forward --model "$tiny" --size 80 --batch 2 --rounds 1 --steps-per-round 1 || fail "unet, forward"
 
-<<<<<<< HEAD
 bench kernels --list --only nothing && fail "no row is what --only names"
 grep -q 'equipoise: bench: --only is "nothing", expected' "$work/err" || fail "message for --only"
 for row in x -1 "" 100000; do
     echo "$row" | kernels --list --pipe && fail "row $row is taken"
     grep -q 'equipoise: bench: standard input: found' "$work/err" || fail "message for row $row"
 done
-=======
+
 bench sampler --model "$tiny" --size 80 --batch 2 --rounds 1 --steps-per-round 1 --sampling-steps 3 || fail "sampler"
 head -1 "$work/out" | grep -q '"model":"sampler".*"parameters":[1-9].*"gflop":[0-9.]*[1-9]' || fail "sampler: first line"
->>>>>>> 8b82fc7 (tests: fusing, holding and sampling, by hand, at random and on models; bench: sampler)
 
 bench resnet && fail "an unknown network is taken"
 grep -q 'found resnet, expected unet, inception, sampler or kernels' "$work/err" || fail "message for an unknown network"
