@@ -17,7 +17,7 @@ typedef struct {
     ParamStore *s;
     const UnetConfig *c;
     Tensor *time, *context; /* act(temb) [n or times, time_dim]; text [n, t, d] */
-    Tensor *at;             /* I32 [n, 1]: which of the times is whose; NULL: sample i's is time i */
+    Tensor *at;             /* I32 [n, 1]: which of the times is whose; NULL: sample i has time i */
     bool recompute;
 } Unet;
 

@@ -86,7 +86,8 @@ static Status record_start(Sampler *s, const int *latent)
 static Status record(Sampler *s)
 {
     int scale = ldm_scale(s->m);
-    int latent[] = {s->batch, s->shape.h / scale, s->shape.w / scale, s->m->unet_config.in_channels};
+    int latent[] = {s->batch, s->shape.h / scale, s->shape.w / scale,
+                    s->m->unet_config.in_channels};
     TRY(record_step(s, latent));
     return record_start(s, latent);
 }
@@ -315,7 +316,8 @@ static Status step(Sampler *s, int index, const SampleRequest *r, int n)
     TRY(device_copy(d, s->coef->data, s->coefs + 6 * i, 6 * sizeof(float)));
     if (s->noise && s->set.noise_given) {
         for (int k = 0; k < n; k++)
-            memcpy(s->step_noise + (size_t)k * s->per, r[k].step_noise + at, s->per * sizeof(float));
+            memcpy(s->step_noise + (size_t)k * s->per, r[k].step_noise + at,
+                   s->per * sizeof(float));
         TRY(exec_write(s->e, s->noise, s->step_noise));
     }
     return exec_run_then(s->e, advance, s);

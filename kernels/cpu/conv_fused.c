@@ -38,7 +38,7 @@ Status cpu_upsample2_fold(float *w4, const float *w, int c, int k, Stream *s)
                 memset(w4, 0, (size_t)c * sizeof *w4);
                 for (int r = line_from(down, tap / 2); r <= line_to(down, tap / 2); r++)
                     for (int q = line_from(across, tap % 2); q <= line_to(across, tap % 2); q++) {
-                        const float *from = w + ((size_t)filter * 9 + (size_t)(r * 3 + q)) * (size_t)c;
+                        const float *from = w + (size_t)(filter * 9 + r * 3 + q) * (size_t)c;
                         for (int i = 0; i < c; i++) w4[i] += from[i];
                     }
             }
