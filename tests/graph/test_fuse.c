@@ -149,7 +149,7 @@ static Tensor *other_act(Graph *g, Tensor **more)
 static Tensor *two_convolutions(Graph *g, Tensor **more)
 {
     (void)more;
-    return add(g, conv(g, image(g, C), 3), conv(g, image(g, C), 1));
+    return add(g, conv(g, image(g, C), 1), conv(g, image(g, C), 3));
 }
 
 static Tensor *joined(Graph *g, int a, int b, int c)
@@ -220,7 +220,7 @@ static Tensor *upsampled_narrower(Graph *g, Tensor **more)
 static Tensor *upsampled_wide(Graph *g, Tensor **more)
 {
     (void)more;
-    return larger(g, 8, 8, 5, true, (ConvArgs){1, 2, 2, 2, 2});
+    return larger(g, 8, 8, 5, true, same);
 }
 static Tensor *upsampled_stride(Graph *g, Tensor **more)
 {
