@@ -15,6 +15,8 @@ set_tests_properties(test_ops_cuda PROPERTIES TIMEOUT 1200
 add_test(NAME test_ops_cuda_late COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda_late PROPERTIES TIMEOUT 1200
     ENVIRONMENT "OMP_NUM_THREADS=2;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
+# Counts the host's waits.
+target_link_options(test_sampler_cuda PRIVATE -Wl,--wrap=cudaStreamSynchronize,--wrap=cudaEventSynchronize)
 # The same programs for a real GPU, which bench/gpu.sh runs: `ninja gpu`. No ctest entries: they need one.
 add_executable(test_ops_gpu EXCLUDE_FROM_ALL tests/ops/test_ops.c)
 target_compile_definitions(test_ops_gpu PRIVATE DEVICE="cuda")

@@ -40,7 +40,7 @@ Status cuda_conv2d_dx(void *dx, const void *dy, const void *w, const ConvShape *
 Status cuda_conv2d_dw(float *dw, float *db /* or NULL */, const void *dy, const void *x,
                       const ConvShape *a, Dtype type, Stream *s);
 
-/* GPU only, to spare passes over memory where nothing needs the values between (inference):
+/* GPU only, to spare passes over memory where nothing needs the values between:
  *   y = act(conv + b + v[image, k]) + r,   v and r stored as `type`, r shaped like y. */
 typedef struct {
     const void *v, *r; /* or NULL */
@@ -52,12 +52,14 @@ Status cuda_conv2d_after_fwd(void *y, const void *x, const void *w, const float 
 Status cuda_conv2d_join_fwd(void *y, const void *x1, const void *x2, int c1, const void *w,
                             const float *b /* or NULL */, const ConvAfter *after /* or NULL */,
                             const ConvShape *a, Dtype type, Stream *s);
+Status cpu_conv2d_join_fwd(float *y, const float *x1, const float *x2, int c1, const float *w,
+                           const float *b /* or NULL */, const ConvShape *a, Stream *s);
 /* One row of v for all rows. */
 Status cuda_linear_after_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
                              const ConvAfter *after, size_t rows, int c, int k, Dtype type,
                              Stream *s);
 
-/* GPU only: nearest upsampling by 2, then a 3x3 convolution with padding 1, without the large image
+/* Nearest upsampling by 2, then a 3x3 convolution with padding 1, without the large image
  * and with 4 of 9 taps: y[n,2h,2w,k] from x[n,h,w,c]. Lines of y see two lines of x, and filter
  * lines that see the same one are summed beforehand, in fp32, rounded once: w4[4,k,2,2,c], the four
  * for y's (even, even), (even, odd), (odd, even), (odd, odd) lines and columns. Of a, only n h w c
@@ -67,6 +69,9 @@ Status cuda_upsample2_fold(void *w4, const void *w /* [k,3,3,c] */, int c, int k
 Status cuda_upsample2_conv2d_fwd(void *y, const void *x, const void *w4,
                                  const float *b /* or NULL */, const ConvAfter *after /* or NULL */,
                                  const ConvShape *a, Dtype type, Stream *s);
+Status cpu_upsample2_fold(float *w4, const float *w, int c, int k, Stream *s);
+Status cpu_upsample2_conv2d_fwd(float *y, const float *x, const float *w4,
+                                const float *b /* or NULL */, const ConvShape *a, Stream *s);
 
 /* y[rows,k] = x[rows,c] . w[k,c]^T + b[k] */
 Status cpu_linear_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,

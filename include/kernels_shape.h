@@ -82,12 +82,12 @@ Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *n
                      float clip, Stream *s);
 
 /* noisy, wanted[n,per] = mix[i,0]*x + mix[i,1]*noise and the same by target[i], where noise is that
- * of random_normals(seed, STREAM_NOISE, step, sample), key[n,4] = seed, step, sample's low and high
+ * of random_normals(seed, stream, step, sample), key[n,4] = seed, step, sample's low and high
  * word, and where offset > 0 that times a normal for each of the last dimension's channels is added
  * (STREAM_NOISE_OFFSET). In place: noisy or wanted may be x. */
 Status cpu_noise_samples(float *noisy, float *wanted, const float *x, const int32_t *key,
-                         const float *mix, const float *target, float offset, int n, size_t per,
-                         int channels, Stream *s);
+                         const float *mix, const float *target, float offset, uint32_t stream,
+                         int n, size_t per, int channels, Stream *s);
 /* cpu_ddim_step() with noise drawn by (seed, STREAM_STEP, coef[5], sample); key[n,3] = seed,
  * sample's low and high word. */
 Status cpu_ddim_step_drawn(float *y, const float *x, const float *pred, const int32_t *key,
@@ -96,8 +96,8 @@ Status cpu_ddim_step_drawn(float *y, const float *x, const float *pred, const in
 
 /* n <= 65535 */
 Status cuda_noise_samples(void *noisy, void *wanted, const void *x, const int32_t *key,
-                          const float *mix, const float *target, float offset, int n, size_t per,
-                          int channels, Dtype type, Stream *s);
+                          const float *mix, const float *target, float offset, uint32_t stream,
+                          int n, size_t per, int channels, Dtype type, Stream *s);
 Status cuda_ddim_step_drawn(void *y, const void *x, const void *pred, const int32_t *key,
                             const float *coef, int n, size_t per, int guided, int prediction,
                             float guidance, float clip, Dtype type, Stream *s);

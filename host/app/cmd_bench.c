@@ -1,5 +1,5 @@
-/* cmd_bench.c - equipoise bench: times whole training steps, as the trainers run them, and calls of
- * the UNet, on random data and random weights; and single ops (bench_kernels.c).
+/* cmd_bench.c - equipoise bench: times whole training steps, as the trainers run them, calls of the
+ * UNet, and batches of films, on random data and random weights; and single ops (bench_kernels.c).
  *
  * stdout gets a line of JSON when it has warmed up, one a round, and one at the end with the
  * process's peak memory, so that a driver (bench/compare.py) can interleave it with a peer. */
@@ -10,6 +10,7 @@
 #include "base/signal.h"
 #include "models/unet.h"
 #include "ops/ops.h"
+#include "sample/sampler.h"
 #include "train/classifier_net.h"
 #include "train/optimizer.h"
 #include <math.h>
@@ -44,7 +45,10 @@ typedef struct {
     int n_feed;
     ClassifierNet net;   /* of Inception-V3 */
     ClassifierPass pass; /* of Inception-V3 */
-    float *pixel;        /* owned: BATCHES batches of films in [0, 1] */
+    Ldm ldm;             /* of the sampler */
+    Sampler *sampler;
+    int sampling_steps;
+    float *pixel;        /* owned: BATCHES batches of films in [0, 1]; the sampler's films */
     int *label;          /* owned: as many labels */
     Optimizer optimizer;
     TrainStep train;
@@ -113,7 +117,9 @@ static Status record_unet(Bench *b, const UnetConfig *c)
     TRY(graph_status(g));
     TRY(params_alloc(&b->unet_store, b->device, !b->forward));
     TRY(params_init(&b->unet_store, 1));
-    if (!b->forward) {
+    if (b->forward) {
+        params_hold(g);
+    } else {
         graph_backward(g, 1, &b->loss, NULL);
         params_pin_grads(g);
     }
@@ -218,6 +224,30 @@ static Status step_inception(Bench *b, float *loss)
     return OK;
 }
 
+/* ---- films ------------------------------------------------------------------------------ */
+
+static Status open_sampler(Bench *b)
+{
+    SamplerSettings set = {.guidance = 4, .steps = b->sampling_steps, .spacing = SPACING_LEADING};
+    TRY(ldm_open(&b->ldm, b->device, b->folder, (LdmUse){.random = true, .seed = 1}));
+    b->pixel = malloc((size_t)b->batch * (size_t)b->size * (size_t)b->size * sizeof *b->pixel);
+    CHECK(b->pixel);
+    return sampler_open(&b->sampler, &b->ldm, film_square(b->size), b->batch, set, 1);
+}
+
+/* A batch of films of one prompt, as in a synthesis stage. */
+static Status step_sampler(Bench *b, float *loss)
+{
+    SampleRequest *r = calloc((size_t)b->batch, sizeof *r);
+    CHECK(r);
+    for (int i = 0; i < b->batch; i++)
+        r[i] = (SampleRequest){.id = (uint64_t)(b->step * b->batch + i), .prompt = "chest x-ray"};
+    Status s = sampler_run(b->sampler, r, b->batch, b->pixel);
+    *loss = b->pixel[0];
+    free(r);
+    return s;
+}
+
 /* ---- rounds ----------------------------------------------------------------------------- */
 
 typedef struct {
@@ -226,7 +256,9 @@ typedef struct {
     Status (*step)(Bench *b, float *loss);
 } Case;
 static const Case cases[] = {{"unet", open_unet, step_unet},
-                             {"inception", open_inception, step_inception}};
+                             {"inception", open_inception, step_inception},
+                             {"sampler", open_sampler, step_sampler}};
+enum { N_CASE = sizeof cases / sizeof *cases };
 
 static double now_ms(clockid_t clock)
 {
@@ -275,12 +307,13 @@ static Status run_rounds(Bench *b, const Case *c)
     float loss = 0;
     Took took = {0};
     TRY(run_steps(&took, b, c, WARM_UP, &loss));
-    const Exec *e = b->exec ? b->exec : b->pass.e;
+    const Exec *e = b->sampler ? sampler_exec(b->sampler) : b->exec ? b->exec : b->pass.e;
+    const ParamStore *store =
+        b->sampler ? &b->ldm.unet : b->exec ? &b->unet_store : &b->net.store;
     printf("{\"model\":\"%s\",\"device\":\"%s\",\"batch\":%d,\"size\":%d,\"parameters\":%zu,"
            "\"gflop\":%.3f,\"activations_mib\":%.1f}\n",
            c->name, device_text(b->device), b->batch, b->size,
-           count_parameters(b->exec ? &b->unet_store : &b->net.store), exec_flops(e) * 1e-9,
-           (double)exec_bytes(e) / 1048576);
+           count_parameters(store), exec_flops(e) * 1e-9, (double)exec_bytes(e) / 1048576);
     for (int round = 1; b->piped || round <= b->rounds; round++) {
         fflush(stdout);
         if (b->piped && !fgets(go, sizeof go, stdin)) break;
@@ -306,6 +339,8 @@ static void bench_close(Bench *b)
     params_free(&b->unet_store);
     classifier_pass_close(&b->pass);
     params_free(&b->net.store);
+    sampler_close(b->sampler);
+    ldm_close(&b->ldm);
     for (int i = 0; i < b->n_feed; i++) free(b->feed[i].value);
     free(b->pixel);
     free(b->label);
@@ -324,8 +359,10 @@ static const Option option[] = {
     {"shrink", "N", "kernels: divides images, channels and tokens, to try it out", "1"},
     {"tflops", "T", "kernels: what the device can do, for the bound; 0: unknown", "0"},
     {"tbs", "T", "kernels: terabytes a second, of its memory; 0: unknown", "0"},
-    {"model", "DIR", "unet: model folder in diffusers' layout; only its config is read",
+    {"model", "DIR",
+     "unet, sampler: model folder in diffusers' layout; of the UNet only its config is read",
      "samples/base"},
+    {"sampling-steps", "N", "sampler: of a film, guided", "25"},
     {"recompute", NULL, "unet: keep few activations, compute the others again", NULL},
     {"width", "W", "inception: times the channels of the published network", "0.25"},
     {"size", "PX", "side of the films; the UNet's latents have an eighth", "128"},
@@ -339,12 +376,13 @@ static const Option option[] = {
 };
 static const Usage usage = {
     .command = "bench",
-    .arguments = "unet|inception|kernels",
+    .arguments = "unet|inception|sampler|kernels",
     .help =
         "Times training steps (forward, backward, optimizer) on random films and weights: the "
         "UNet with AdamW, clipping and averaged weights, or Inception-V3 with SGD. Prints "
         "JSON lines: what runs, milliseconds a step of each round, peak memory. EQ_PROFILE=1 "
         "adds the time of each op.\n"
+        "sampler: a step is a batch of films from a prompt, decoded.\n"
         "kernels: CSV, a row for each op and shape of the published models. With --pipe a row for "
         "each line on stdin, which is its number.",
     .least = 1,
@@ -359,6 +397,7 @@ static Status read_options(Bench *b, int *threads, const Options *o)
     TRY(options_int(&b->batch, o, "batch", 1, 4096));
     TRY(options_int(&b->rounds, o, "rounds", 1, 1000000));
     TRY(options_int(&b->steps, o, "steps-per-round", 1, 1000000));
+    TRY(options_int(&b->sampling_steps, o, "sampling-steps", 1, MAX_TIMESTEPS));
     TRY(options_int(threads, o, "threads", 0, 4096));
     TRY(options_real(&b->width, o, "width", .05, 4));
     TRY(options_real(&b->aux_weight, o, "aux-weight", 0, 1));
@@ -400,9 +439,9 @@ Status cmd_bench(App *app, int argc, char **argv)
     TRY(read_options(&b, &threads, &o));
     bool kernels = !strcmp(o.argument[0], "kernels");
     const Case *c = cases;
-    while (c < cases + 2 && strcmp(c->name, o.argument[0])) c++;
-    if (c == cases + 2 && !kernels)
-        return FAIL(ERR_USAGE, "bench: found %s, expected unet, inception or kernels",
+    while (c < cases + N_CASE && strcmp(c->name, o.argument[0])) c++;
+    if (c == cases + N_CASE && !kernels)
+        return FAIL(ERR_USAGE, "bench: found %s, expected unet, inception, sampler or kernels",
                     o.argument[0]);
     TRY(device_open(&b.device, options_text(&o, "device"), options_text(&o, "precision"), threads,
                     app->log));

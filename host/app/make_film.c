@@ -244,6 +244,17 @@ static Status read_noise(float **out, const SafeFile *f, const char *name, int64
     return s;
 }
 
+/* Whether the steps' noise is given; the rest of the file is looked at once their number is known. */
+static Status see_step_noise(Wish *w)
+{
+    SafeFile f;
+    if (!w->noise) return OK;
+    TRY(st_open(&f, w->noise));
+    w->set.noise_given = st_find(&f, "step_noise") != NULL;
+    st_close(&f);
+    return OK;
+}
+
 static Status read_noises(Noise *noise, const Wish *w, const Ldm *m, FilmShape shape, int steps)
 {
     bool encodes = w->image && m->vae_config.is_kl;
@@ -334,6 +345,7 @@ static Status make_film(Wish *w, Log *log)
     TRY_OR(done, s, choose_shape(&shape, w, &m, &source));
     TRY_OR(done, s, fit_source(&source, shape));
     if (!w->own_spacing) w->set.spacing = m.schedule.spacing;
+    TRY_OR(done, s, see_step_noise(w));
     TRY_OR(done, s,
            size_advice(sampler_open(&sampler, &m, shape, 1, w->set, (uint32_t)w->seed), shape));
     TRY_OR(done, s, read_noises(&noise, w, &m, shape, sampler_steps(sampler)));

@@ -202,6 +202,7 @@ void device_recording_free(Device *d, Recording *r)
 Status device_mark(Device *d, int number) { return d->kind->mark(d, number); }
 Status device_marks_ms(Device *d, float *ms, int n) { return d->kind->marks_ms(d, ms, n); }
 bool device_is_gpu(const Device *d) { return d->kind != &device_cpu && d->kind != &device_count; }
+bool device_fuses(const Device *d) { return d->kind->fuses; }
 Dtype device_act(const Device *d) { return d->act; }
 const char *device_text(const Device *d) { return d->text; }
 

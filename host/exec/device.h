@@ -71,6 +71,7 @@ Status device_mark(Device *d, int number);
 Status device_marks_ms(Device *d, float *ms, int n);
 
 bool device_is_gpu(const Device *d);                  /* which launchers a sweep calls */
+bool device_fuses(const Device *d);                   /* has kernels of its own for fused nodes */
 Dtype device_act(const Device *d);                    /* the precision: DTYPE_F32 or DTYPE_BF16 */
 Graph *device_graph(const Device *d);                 /* an empty graph to run there */
 /* Passes s on; where it is ERR_SPACE, the message also says which settings would fit in what was free

@@ -309,6 +309,7 @@ static Status marks_ms(Device *d, float *ms, int n)
 }
 
 const DeviceTable device_cuda = {.name = "cuda",
+                                 .fuses = true,
                                  .open = open_gpu,
                                  .close = close_gpu,
                                  .alloc = alloc,

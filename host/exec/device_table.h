@@ -15,6 +15,7 @@ typedef struct {
     Status (*zero)(Device *d, void *to, size_t bytes);
     Status (*run)(const Device *d, const Tensor *node);
     Status (*sync)(Device *d);
+    bool fuses;                                         /* has kernels for what ops/fusions.h makes */
     size_t (*free_bytes)(size_t *total);                /* NULL: not known */
     /* NULL: device_feed() is device_write() */
     Status (*feed_new)(Feed **f, size_t most_bytes); /* of the current device */

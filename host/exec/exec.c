@@ -2,6 +2,7 @@
 #include "exec/exec.h"
 #include "exec/exec_compare.h"
 #include "graph/plan.h"
+#include "ops/fusions.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,9 @@ typedef struct {
 struct Exec {
     Device *device;      /* borrowed */
     Graph *graph;        /* borrowed */
-    Tensor **run;        /* owned: the nodes that compute, in order */
-    int n_run;
+    Tensor **run;        /* owned: the nodes that compute, in order, held ones first */
+    int n_run, n_held;
+    bool stale;          /* a held leaf was written: the held nodes run before the others */
     char *block;         /* owned: device memory */
     size_t bytes;
     Feed **feed;         /* owned: [graph->n], made at an input's first value */
@@ -68,6 +70,14 @@ static Status set_modes(Exec *e)
     return OK;
 }
 
+static void list_nodes(Exec *e, bool held)
+{
+    for (int i = 0; i < e->graph->n; i++) {
+        Tensor *t = e->graph->node[i];
+        if (t->live && t->op && !t->view_of && t->held == held) e->run[e->n_run++] = t;
+    }
+}
+
 Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep)
 {
     *out = NULL;
@@ -79,9 +89,12 @@ Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep
                 .run = calloc((size_t)g->n + 1, sizeof *e->run),
                 .feed = calloc((size_t)g->n + 1, sizeof(Feed *))};
     CHECK(e->run && e->feed);
-    for (int i = 0; i < g->n; i++)
-        if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of)
-            e->run[e->n_run++] = g->node[i];
+    if (device_fuses(d) && !wanted("EQ_NO_FUSE"))
+        graph_fuse(g, fusion_table, fusion_count, keep, n_keep);
+    list_nodes(e, true);
+    e->n_held = e->n_run;
+    e->stale = e->n_held > 0;
+    list_nodes(e, false);
     Status s = set_modes(e);
     if (!s) s = bind(e, keep, n_keep);
     if (s) exec_free(e);
@@ -107,6 +120,7 @@ Status exec_write(Exec *e, Tensor *t, const void *host)
 {
     CHECK(t->kind != KIND_ACT);
     if (!t->live) return OK; /* nothing reads it */
+    if (t->held) e->stale = e->n_held > 0;
     if (t->kind != KIND_INPUT) return device_write(e->device, t->data, host, tensor_bytes(t));
     Feed **f = &e->feed[t->id];
     if (!*f) TRY(device_feed_new(f, e->device, tensor_bytes(t)));
@@ -140,31 +154,32 @@ static Status run_node(Exec *e, int i)
     return s ? name_failure(s, e->run[i]) : OK;
 }
 
-static Status add_times(Exec *e)
+/* Of marks `first` to n_run + 1. */
+static Status add_times(Exec *e, int first)
 {
     float *ms = calloc((size_t)e->n_run + 1, sizeof *ms);
     CHECK(ms);
     Status s = device_sync(e->device);
     if (!s) s = device_marks_ms(e->device, ms, e->n_run + 1);
-    for (int i = 0; i <= e->n_run && !s; i++) e->spent_s[i] += 1e-3 * (double)ms[i];
+    for (int i = first; i <= e->n_run && !s; i++) e->spent_s[i] += 1e-3 * (double)ms[i];
     free(ms);
     return s;
 }
 
-static Status run_nodes(Exec *e, const Run *r)
+static Status run_nodes(Exec *e, const Run *r, int first)
 {
-    if (e->spent_s) TRY(device_mark(e->device, 0));
-    for (int i = 0; i < e->n_run; i++) TRY(run_node(e, i));
+    if (e->spent_s) TRY(device_mark(e->device, first));
+    for (int i = first; i < e->n_run; i++) TRY(run_node(e, i));
     if (r->then) TRY(r->then(r->arg));
     if (!e->spent_s) return OK;
     TRY(device_mark(e->device, e->n_run + 1));
-    return add_times(e);
+    return add_times(e, first);
 }
 
 static Status record(Exec *e, Run *r)
 {
     TRY(device_record_begin(e->device));
-    Status s = run_nodes(e, r);
+    Status s = run_nodes(e, r, e->n_held);
     if (!s) return device_record_end(e->device, &r->recording);
     char message[1024];
     snprintf(message, sizeof message, "%s", status_message());
@@ -179,8 +194,12 @@ static Status run_kind(Exec *e, Run *r)
 {
     if (!e->records || !r->ran) {
         r->ran = true;
-        return run_nodes(e, r);
+        TRY(run_nodes(e, r, e->stale ? 0 : e->n_held));
+        e->stale = false;
+        return OK;
     }
+    for (int i = 0; e->stale && i < e->n_held; i++) TRY(run_node(e, i));
+    e->stale = false;
     if (!r->recording) TRY(record(e, r));
     return device_replay(e->device, r->recording);
 }
@@ -200,7 +219,7 @@ size_t exec_bytes(const Exec *e) { return e->bytes; }
 double exec_flops(const Exec *e)
 {
     double sum = 0;
-    for (int i = 0; i < e->n_run; i++)
+    for (int i = e->n_held; i < e->n_run; i++)
         if (e->run[i]->op->flops) sum += e->run[i]->op->flops(e->run[i]);
     return sum;
 }

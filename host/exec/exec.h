@@ -1,11 +1,19 @@
 /* exec.h - runs a recorded graph: plans its memory, binds addresses, replays the list.
  *
- * The graph must be finished (graph_finish) and must outlive the Exec; it is not changed any
- * more. Parameters and state must have their data bound before (ParamStore does). A failing
- * node is named with its op, shapes and path.
+ * The graph must be finished (graph_finish) and must outlive the Exec. Parameters and state must
+ * have their data bound before (ParamStore does). A failing node is named with its op, shapes and
+ * path.
+ *
+ * exec_new() rewrites the graph where the device has kernels that do the work of two nodes
+ * (ops/fusions.h); afterwards it is not changed any more. Of a tensor that is neither kept nor pinned
+ * nothing may be read: it may be gone.
+ *
+ * Held nodes (graph_hold) run before the others in the first run, and in each behind an
+ * exec_write() to a held leaf.
  *
  * On a GPU a run is only enqueued; exec_read() waits. The first run launches node by node, the second
  * records a CUDA graph, which later ones replay. The environment at exec_new():
+ *   EQ_NO_FUSE=1   the graph as it was recorded
  *   EQ_NO_GRAPH=1  node by node always
  *   EQ_SYNC=1      waits after each node, so that the one that fails is named
  *   EQ_COMPARE=1   computes each node on the CPU in fp32 too, from the same inputs, and stops at the
@@ -29,7 +37,7 @@ Status exec_run(Exec *e);
 Status exec_run_then(Exec *e, Status (*then)(void *arg), void *arg);
 Status exec_read(Exec *e, const Tensor *t, void *host);             /* kept, or a parameter */
 size_t exec_bytes(const Exec *e);                                   /* of the planned block */
-double exec_flops(const Exec *e);                                   /* of one run, counted ops */
+double exec_flops(const Exec *e); /* of one run without the held nodes, counted ops */
 
 /* Seconds per op name over all runs as a table; empty unless EQ_PROFILE=1. */
 void   exec_profile(const Exec *e, Text *out);

@@ -16,7 +16,7 @@ void graph_dump_text(const Graph *g, Text *out)
         text_add(out, "%5d %-20s %-20s", i, kind_name(t), tensor_shape_text(t, shape));
         for (int k = 0; k < MAX_SRC; k++)
             if (t->src[k]) text_add(out, " %d", t->src[k]->id);
-        text_add(out, "  %s\n", t->name);
+        text_add(out, "  %s%s\n", t->name, t->held ? "  held" : "");
     }
 }
 

@@ -264,6 +264,21 @@ void graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy)
     free(node);
 }
 
+void graph_hold(Tensor *t)
+{
+    CHECK(!t || t->kind == KIND_INPUT || t->kind == KIND_PARAM);
+    if (t) t->held = true;
+}
+
+/* Of a node, and so of its sides: all it reads is held, and it reads something. */
+static bool reads_held(const Tensor *t)
+{
+    if (t->op->effect || t->pinned || !t->src[0]) return false;
+    for (int k = 0; k < MAX_SRC; k++)
+        if (t->src[k] && !t->src[k]->held) return false;
+    return true;
+}
+
 static void mark_live(Tensor *t)
 {
     if (!t || t->live) return;
@@ -276,6 +291,11 @@ void graph_finish(Graph *g, Tensor *const *output, int n_output)
 {
     if (g->error[0]) return;
     for (int i = 0; i < n_output; i++) mark_live(output[i]);
+    for (int i = 0; i < g->n; i++) {
+        Tensor *t = g->node[i];
+        if (t->op) t->held = reads_held(t);
+        if (t->owner) t->held = t->owner->held;
+    }
     for (int i = g->n - 1; i >= 0; i--) {
         Tensor *t = g->node[i];
         if ((t->op && t->op->effect) || t->pinned) mark_live(t); /* both are read after the run */

@@ -52,6 +52,7 @@ struct Tensor {
     bool         trainable;       /* wants a gradient, or is computed from one that does */
     bool         live;            /* reaches an output; set by graph_finish              */
     bool         pinned;          /* data was given by graph_pin; not planned            */
+    bool         held;            /* graph_hold, or computed from held ones alone        */
     int          id;              /* index in g->node, and time of execution             */
     int          segment;         /* recompute segment, 0 = none                         */
     Tensor      *grad;
@@ -111,7 +112,12 @@ void    graph_move_behind(Graph *g, const Tensor *after);
  * memory; it counts as an output. */
 void    graph_pin(Tensor *t, void *data);
 
-void    graph_finish(Graph *g, Tensor *const *output, int n_output);  /* marks what is live */
+/* Leaf `t` seldom changes: what depends on held leaves alone is computed when one of them was written,
+ * not in each run, and keeps its memory where others read it. Before graph_finish. A held parameter
+ * must not change while an Exec of the graph exists. */
+void    graph_hold(Tensor *t /* or NULL */);
+
+void    graph_finish(Graph *g, Tensor *const *output, int n_output);  /* marks what is live and held */
 
 /* A line a live tensor: id, op, shape, sources, name. Equal graphs give equal texts. */
 void    graph_dump_text(const Graph *g, Text *out);

@@ -22,16 +22,31 @@ bool plan_has_place(const Tensor *t)
     return t->live && !t->view_of && !t->pinned && (t->kind == KIND_ACT || t->kind == KIND_INPUT);
 }
 
+int plan_time(const Graph *g, const Tensor *t)
+{
+    return (t->owner ? t->owner->id : t->id) - (t->held ? g->n : 0);
+}
+
+/* Tensor `of` is read by `by`. */
+static void read_at(int *last, const Graph *g, const Tensor *of, const Tensor *by)
+{
+    int at = of->held && !by->held ? g->n : plan_time(g, by);
+    if (last[of->id] < at) last[of->id] = at;
+}
+
 int *plan_last_use(const Graph *g, Tensor *const *keep, int n_keep)
 {
     int *last = calloc((size_t)g->n + 1, sizeof *last);
     CHECK(last);
+    for (int i = 0; i < g->n; i++) last[i] = plan_time(g, g->node[i]);
     for (int i = 0; i < g->n; i++) {
         Tensor *t = g->node[i];
         if (!t->live) continue;
-        last[i] = i;
-        for (int k = 0; k < MAX_SRC; k++)
-            if (t->src[k]) last[tensor_root(t->src[k])->id] = last[t->src[k]->id] = i;
+        for (int k = 0; k < MAX_SRC; k++) {
+            if (!t->src[k]) continue;
+            read_at(last, g, t->src[k], t);
+            read_at(last, g, tensor_root(t->src[k]), t);
+        }
     }
     for (int i = 0; i < n_keep; i++) last[tensor_root(keep[i])->id] = last[keep[i]->id] = g->n;
     return last;
@@ -67,7 +82,7 @@ void plan_make(Plan *p, const Graph *g, Tensor *const *keep, int n_keep)
         size_t size = (tensor_bytes(t) + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
         life[n++] = (Life){.t = t,
                            .size = size,
-                           .born = input ? 0 : t->owner ? t->owner->id : i,
+                           .born = input ? -g->n : plan_time(g, t),
                            .dies = input ? g->n : last[i]};
         p->unplanned += size;
     }

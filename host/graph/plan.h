@@ -4,6 +4,9 @@
  * not: a tensor lives from the node that writes it to the last node that reads it or a view
  * of it. Addresses are fixed before the first run, so that nothing is
  * allocated while steps run. Inputs get memory of their own for the whole run.
+ *
+ * Held nodes (graph_hold) run before all others, and not in every run: what they leave for others
+ * has memory of its own, what only they read shares it with everything.
  */
 #ifndef PLAN_H
 #define PLAN_H
@@ -22,6 +25,9 @@ bool plan_has_place(const Tensor *t); /* live, computed, no view, not pinned; or
 void plan_make(Plan *p, const Graph *g, Tensor *const *keep, int n_keep);
 void plan_free(Plan *p);
 
-/* Last node that reads t or a view of it; g->n when kept. For tests and dumps; [g->n], heap. */
+/* When a node runs: its id, less g->n if it is held. Of a side: its owner. */
+int plan_time(const Graph *g, const Tensor *t);
+/* When the last node runs that reads t or a view of it; g->n when kept, or held and read by one that is
+ * not. For tests and dumps; [g->n], heap. */
 int *plan_last_use(const Graph *g, Tensor *const *keep, int n_keep);
 #endif

@@ -229,6 +229,7 @@ typedef struct {
 static Status part_open(Part *p, Device *d)
 {
     TRY(graph_status(p->g));
+    params_hold(p->g); /* a part is closed before anything trains on */
     params_bind(p->g);
     graph_finish(p->g, &p->out, 1);
     return exec_new(&p->e, d, p->g, &p->out, 1);

@@ -216,6 +216,12 @@ void params_bind(Graph *g)
     }
 }
 
+void params_hold(Graph *g)
+{
+    for (int i = 0; i < g->n; i++)
+        if (g->node[i]->kind == KIND_PARAM) graph_hold(g->node[i]);
+}
+
 void params_pin_grads(Graph *g)
 {
     int n = g->n;

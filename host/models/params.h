@@ -81,6 +81,9 @@ Status params_init(ParamStore *s, uint32_t seed);      /* every value, by Philox
 void params_freeze(ParamStore *s, const char *prefix);
 /* Gives the leaves of g their addresses; before exec_new. */
 void params_bind(Graph *g);
+/* Holds all parameters of g (graph_hold): no store of theirs is written or trained while an Exec of g
+ * exists. Before graph_finish. */
+void params_hold(Graph *g);
 /* After graph_backward, before graph_finish: gradients go to the stores' grad blocks. Where the
  * loss does not reach, a parameter's gradient stays zero. */
 void params_pin_grads(Graph *g);

@@ -16,7 +16,8 @@ typedef struct {
     Graph *g;
     ParamStore *s;
     const UnetConfig *c;
-    Tensor *time, *context; /* act(temb) [n, time_dim]; text [n, t, d] */
+    Tensor *time, *context; /* act(temb) [n or times, time_dim]; text [n, t, d] */
+    Tensor *at;             /* I32 [n, 1]: which of the times is whose; NULL: sample i has time i */
     bool recompute;
 } Unet;
 
@@ -46,6 +47,14 @@ static Tensor *norm_act(Unet *u, const char *name, Tensor *x)
     return fused ? x : activate(u->g, c->act, x);
 }
 
+/* A linear layer of each sample's time: [n, k]. */
+static Tensor *of_time(Unet *u, const char *name, int k)
+{
+    Tensor *v = layer_linear(u->g, u->s, name, u->time, k, true);
+    if (!u->at || !v) return v;
+    return reshape(u->g, embedding(u->g, u->at, v), 2, (int[]){u->at->dim[0], k});
+}
+
 /* h = conv1(act(norm1(x))) + time; (shortcut(x) + conv2(act(norm2(h)))) / scale */
 static Tensor *resnet(Unet *u, int index, Tensor *x, int k, float scale)
 {
@@ -53,7 +62,7 @@ static Tensor *resnet(Unet *u, int index, Tensor *x, int k, float scale)
     graph_scope_push(u->g, "resnets.%d", index);
     segment_begin(u);
     Tensor *h = layer_conv(u->g, u->s, "conv1", norm_act(u, "norm1", x), k, 3, 1);
-    h = add_channel(u->g, h, layer_linear(u->g, u->s, "time_emb_proj", u->time, k, true));
+    h = add_channel(u->g, h, of_time(u, "time_emb_proj", k));
     h = layer_conv(u->g, u->s, "conv2", norm_act(u, "norm2", h), k, 3, 1);
     if (x->dim[3] != k) x = layer_conv(u->g, u->s, "conv_shortcut", x, k, 1, 1);
     Tensor *y = add(u->g, x, h);
@@ -188,7 +197,7 @@ int unet_least_side(const UnetConfig *c)
 }
 
 static bool inputs_fit(Graph *g, const UnetConfig *c, const Tensor *sample, const Tensor *t,
-                       const Tensor *context)
+                       const Tensor *at, const Tensor *context)
 {
     char text[64];
     int least = unet_least_side(c), n = sample->dim[0];
@@ -196,21 +205,28 @@ static bool inputs_fit(Graph *g, const UnetConfig *c, const Tensor *sample, cons
         sample->dim[2] < least)
         graph_fail(g, "sample %s: expected [n,h,w,%d] with h and w of %d or more",
                    tensor_shape_text(sample, text), c->in_channels, least);
-    if (t->ndim != 1 || t->dim[0] != n)
+    if (t->ndim != 1 || (t->dim[0] != n && !at))
         graph_fail(g, "timestep %s: expected [%d]", tensor_shape_text(t, text), n);
+    if (at && (at->dtype != DTYPE_I32 || at->ndim != 2 || at->dim[0] != n || at->dim[1] != 1))
+        graph_fail(g, "at %s: expected I32 [%d,1]", tensor_shape_text(at, text), n);
     if (context->ndim != 3 || context->dim[0] != n || context->dim[2] != c->cross_attention_dim)
         graph_fail(g, "encoder_hidden_states %s: expected [%d,tokens,%d]",
                    tensor_shape_text(context, text), n, c->cross_attention_dim);
     return !g->error[0];
 }
 
-Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
-             Tensor *context, bool recompute)
+Tensor *unet_at(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
+                Tensor *at, Tensor *context, bool recompute)
 {
-    if (!sample || !timestep || !context || !inputs_fit(g, c, sample, timestep, context))
+    if (!sample || !timestep || !context || !inputs_fit(g, c, sample, timestep, at, context))
         return NULL;
     sample = cast(g, sample, g->act);
-    Unet u = {.g = g, .s = s, .c = c, .context = cast(g, context, g->act), .recompute = recompute};
+    Unet u = {.g = g,
+              .s = s,
+              .c = c,
+              .context = cast(g, context, g->act),
+              .at = at,
+              .recompute = recompute};
     Skips skips = {.n = 0};
     int width = c->channels[0];
 
@@ -229,4 +245,10 @@ Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tenso
     x = layer_conv(g, s, "conv_out", norm_act(&u, "conv_norm_out", x), c->out_channels,
                    c->conv_out_kernel, 1);
     return cast(g, x, DTYPE_F32);
+}
+
+Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
+             Tensor *context, bool recompute)
+{
+    return unet_at(g, s, c, sample, timestep, NULL, context, recompute);
 }

@@ -53,5 +53,10 @@ Status unet_config_read(UnetConfig *c, const char *path);
  * down blocks rounded. recompute: each resnet and each attention is a recompute segment. */
 Tensor *unet(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
              Tensor *context, bool recompute);
+/* The same where the samples' times are among a few: timestep[times], of which sample i has number
+ * at[i, 0] (I32 [n, 1]; NULL: i). All that depends on the time alone is computed for each of them, in
+ * sampling once for all steps (graph_hold(timestep)). */
+Tensor *unet_at(Graph *g, ParamStore *s, const UnetConfig *c, Tensor *sample, Tensor *timestep,
+                Tensor *at, Tensor *context, bool recompute);
 int unet_least_side(const UnetConfig *c); /* the coarsest level has one latent left */
 #endif

@@ -2,6 +2,8 @@
 #ifndef OP_H
 #define OP_H
 #include "graph/graph.h"
+#include "kernels_matrix.h"
+#include "ops/ops.h"
 
 static inline Tensor *op_shapes_differ(Graph *g, const char *op, const Tensor *a, const Tensor *b)
 {
@@ -21,6 +23,12 @@ static inline size_t per_sample(const Tensor *t) { return tensor_count(t) / (siz
 
 static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 && t->dim[0] == n; }
 
+static inline ConvShape conv_shape(const Tensor *x, const Tensor *w, const ConvArgs *a)
+{
+    return (ConvShape){x->dim[0], x->dim[1], x->dim[2], x->dim[3], w->dim[0], w->dim[1],
+                       w->dim[2], a->stride, a->top,    a->left,   a->bottom, a->right};
+}
+
 /* The CUDA column of an OpDef: NULL, and the function and its launcher not linked, in a build
  * without CUDA. */
 #define CUDA_RUN(f) (EQ_CUDA ? (f) : NULL)
@@ -32,6 +40,7 @@ static inline bool op_is_vector(const Tensor *t, int n) { return t->ndim == 1 &&
     X(conv2d) X(conv2d_dx) X(conv2d_dw) \
     X(linear) X(linear_dx) X(linear_dw) X(column_sum) \
     X(attention) X(attention_bwd) \
+    X(conv2d_after) X(conv2d_join) X(upsample2_fold) X(upsample2_conv2d) X(linear_after) \
     X(concat) X(slice) X(pad) \
     X(upsample) X(upsample_dx) \
     X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \

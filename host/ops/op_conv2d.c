@@ -3,12 +3,6 @@
 #include "ops/op.h"
 #include "ops/ops.h"
 
-static ConvShape conv_shape(const Tensor *x, const Tensor *w, const ConvArgs *a)
-{
-    return (ConvShape){x->dim[0], x->dim[1], x->dim[2], x->dim[3], w->dim[0], w->dim[1],
-                       w->dim[2], a->stride, a->top,    a->left,   a->bottom, a->right};
-}
-
 /* Every output of every pass costs one multiply and add per filter tap and channel. */
 static double conv_cost(const Tensor *y, const Tensor *w)
 {

@@ -121,23 +121,25 @@ Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef
 static Status noise_samples_cpu(const Tensor *y, Stream *s)
 {
     Tensor *const *src = y->src;
+    const NoiseArgs *a = y->args;
     return cpu_noise_samples(y->data, y->side[0]->data, src[0]->data, src[1]->data, src[2]->data,
-                             src[3]->data, *(const float *)y->args, y->dim[0], per_sample(y),
+                             src[3]->data, a->offset, a->stream, y->dim[0], per_sample(y),
                              last_dim(y), s);
 }
 
 static Status noise_samples_cuda(const Tensor *y, Stream *s)
 {
     Tensor *const *src = y->src;
+    const NoiseArgs *a = y->args;
     return cuda_noise_samples(y->data, y->side[0]->data, src[0]->data, src[1]->data, src[2]->data,
-                              src[3]->data, *(const float *)y->args, y->dim[0], per_sample(y),
+                              src[3]->data, a->offset, a->stream, y->dim[0], per_sample(y),
                               last_dim(y), y->dtype, s);
 }
 
 const OpDef op_noise_samples = {
     .name = "noise_samples", .cpu = noise_samples_cpu, .cuda = CUDA_RUN(noise_samples_cuda)};
 
-Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target, float offset)
+Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target, NoiseArgs a)
 {
     if (!x || !key || !mix || !target) return NULL;
     char shape[64];
@@ -149,7 +151,7 @@ Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *tar
     if (mix->ndim != 2 || mix->dim[0] != n || mix->dim[1] != 2 || !op_alike(mix, target))
         return op_shapes_differ(g, "noise_samples", mix, target);
     Tensor *y = graph_node(g, &op_noise_samples, x->ndim, x->dim, 4,
-                           (Tensor *[]){x, key, mix, target}, &offset, sizeof offset);
+                           (Tensor *[]){x, key, mix, target}, &a, sizeof a);
     if (y) graph_typed(graph_side(g, y, x->ndim, x->dim), x->dtype);
     return y;
 }

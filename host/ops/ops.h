@@ -10,6 +10,8 @@
 #include "graph/graph.h"
 
 typedef struct { int stride, top, left, bottom, right; } ConvArgs;      /* zero padding, pixels */
+typedef struct { ConvArgs conv; Act act; } AfterArgs;                   /* of what fusions.h makes */
+enum { AFTER_X, AFTER_W, AFTER_B, AFTER_V, AFTER_R, AFTER_X2 };         /* its sources (op_after.c) */
 typedef struct { int heads, causal; } AttentionArgs;
 typedef struct { int groups; float eps; Act act; } GroupnormArgs;
 typedef struct { float eps; } LayernormArgs;
@@ -21,6 +23,7 @@ typedef struct { int from; } SliceArgs;
 typedef struct { int size, stride, pad; } PoolArgs;
 typedef struct { int dim, flip; float shift; } TimestepArgs;
 typedef struct { float rate; uint32_t stream; uint32_t element; } DropoutArgs;
+typedef struct { float offset; uint32_t stream; } NoiseArgs;
 typedef struct { float smoothing; } CrossEntropyArgs;
 typedef enum { PREDICT_NOISE, PREDICT_VELOCITY, PREDICT_SAMPLE } Prediction;
 typedef struct { int guided; Prediction prediction; float guidance, clip; /* 0: x0 is not held */ } DdimArgs;
@@ -86,10 +89,11 @@ Tensor *embedding(Graph *g, Tensor *ids, Tensor *table);
 Tensor *timestep_embedding(Graph *g, Tensor *t, int dim, bool flip, float shift);
 /* y[i] = c[i,0]*a[i] + c[i,1]*b[i] for each sample i of a,b[n,...], c[n,2]: q(x_t | x_0), v targets */
 Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);
-/* mix_samples of x and noise by mix; side 0: by target. The noise is drawn, by Philox(seed, STREAM_NOISE,
+/* mix_samples of x and noise by mix; side 0: by target. The noise is drawn, by Philox(seed, a.stream,
  * step, sample) of key I32 [n,4] = seed, step, sample (low, high word); offset: deviation of what is
  * added for each channel (STREAM_NOISE_OFFSET). */
-Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target, float offset);
+Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target,
+                      NoiseArgs a);
 /* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as
  * u + guidance*(c-u); x0 held to +-clip. coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s,
  * number of the step. noise[n,...] or NULL (eta 0) or I32 [n,3] of seed and sample (low, high word): then

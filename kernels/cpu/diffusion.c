@@ -10,6 +10,7 @@
 #include "cpu.h"
 #include "kernels_shape.h"
 #include <math.h>
+#include <string.h>
 
 /* The angle is rounded as diffusers does, in fp32 at each step: at t = 999 that is off by 6e-5, but
  * models were trained on it and are compared with it. n*dim is small. */
@@ -59,24 +60,35 @@ SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int w
     return OK;
 }
 
+/* Elements go through one vector loop of whole blocks, the last of which is filled up: in a loop's scalar
+ * tail the compiler may fuse another product of the sum, and then an element's bits would hang on
+ * where in the batch it stands. */
 SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise,
                           const float *coef, size_t count, int guided, int prediction,
                           float guidance, float clip, Stream *s)
 {
     (void)s;
+    enum { BLOCK = 16, IN = 4 };
     float a = coef[0], b = coef[1], next_a = coef[2], next_b = coef[3],
           spread = noise ? coef[4] : 0;
-    const float *cond = guided ? pred + count : pred, *extra = noise ? noise : x;
-#pragma omp parallel for simd
-    for (size_t i = 0; i < count; i++) {
-        float e = guided ? pred[i] + guidance * (cond[i] - pred[i]) : pred[i];
-        float x0 = prediction == 2 ? e : prediction == 1 ? a * x[i] - b * e : (x[i] - b * e) / a;
-        float noise_now = prediction == 2   ? (x[i] - a * e) / b
-                          : prediction == 1 ? a * e + b * x[i]
-                                            : e;
-        if (clip > 0) x0 = x0 > clip ? clip : x0 < -clip ? -clip : x0; /* a NaN stays one */
-        float v = next_a * x0 + next_b * noise_now;
-        y[i] = noise ? v + spread * extra[i] : v;
+    const float *const in[IN] = {x, pred, guided ? pred + count : pred, noise ? noise : x};
+#pragma omp parallel for
+    for (size_t at = 0; at < count; at += BLOCK) {
+        size_t n = count - at < BLOCK ? count - at : BLOCK;
+        float v[IN][BLOCK] = {{0}}, out[BLOCK];
+        for (int k = 0; k < IN; k++) memcpy(v[k], in[k] + at, n * sizeof(float));
+#pragma omp simd
+        for (int i = 0; i < BLOCK; i++) {
+            float now = v[0][i], e = guided ? v[1][i] + guidance * (v[2][i] - v[1][i]) : v[1][i];
+            float x0 = prediction == 2 ? e : prediction == 1 ? a * now - b * e : (now - b * e) / a;
+            float noise_now = prediction == 2   ? (now - a * e) / b
+                              : prediction == 1 ? a * e + b * now
+                                                : e;
+            if (clip > 0) x0 = x0 > clip ? clip : x0 < -clip ? -clip : x0; /* a NaN stays one */
+            float next = next_a * x0 + next_b * noise_now;
+            out[i] = noise ? next + spread * v[3][i] : next;
+        }
+        memcpy(y + at, out, n * sizeof(float));
     }
     return OK;
 }

@@ -1,5 +1,5 @@
-/* draw.c - diffusion arithmetic with noise drawn where it is used: a training sample's noising, and
- * a DDIM step. A sample's noise is that of random_normals() under its own key, so it does not
+/* draw.c - diffusion arithmetic with noise drawn where it is used: a sample's noising, and a DDIM
+ * step. A sample's noise is that of random_normals() under its own key, so it does not
  * depend on the batch or the device. */
 #include "base/random.h"
 #include "cpu.h"
@@ -11,13 +11,13 @@ static uint64_t sample_of(const int32_t *words)
 }
 
 Status cpu_noise_samples(float *noisy, float *wanted, const float *x, const int32_t *key,
-                         const float *mix, const float *target, float offset, int n, size_t per,
-                         int channels, Stream *s)
+                         const float *mix, const float *target, float offset, uint32_t stream,
+                         int n, size_t per, int channels, Stream *s)
 {
     float *noise = stream_scratch(s, per * sizeof *noise);
     if (!noise) return FAIL(ERR_SPACE, "no memory for the noise of a sample");
     for (size_t i = 0; i < (size_t)n; i++) {
-        RandomKey k = {(uint32_t)key[4 * i], STREAM_NOISE, (uint32_t)key[4 * i + 1],
+        RandomKey k = {(uint32_t)key[4 * i], stream, (uint32_t)key[4 * i + 1],
                        sample_of(key + 4 * i + 2)};
         random_normals(noise, per, k);
         k.stream = STREAM_NOISE_OFFSET;

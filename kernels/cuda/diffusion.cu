@@ -35,7 +35,7 @@ struct NoiseSamples {
     const float *mix, *target;
     float offset;
     unsigned channels;
-    uint32_t seed, step;
+    uint32_t stream, seed, step;
     uint64_t sample;
     float p, q, target_p, target_q;
     DEVICE void begin(size_t i)
@@ -50,7 +50,7 @@ struct NoiseSamples {
     }
     DEVICE void operator()(float *y, const float *x, size_t i) const
     {
-        float z = normal(seed, STREAM_NOISE, step, sample, (uint32_t)i);
+        float z = normal(seed, stream, step, sample, (uint32_t)i);
         if (offset > 0)
             z += offset * normal(seed, STREAM_NOISE_OFFSET, step, sample, (uint32_t)(i % channels));
         y[0] = p * x[0] + q * z;
@@ -175,9 +175,9 @@ Status cuda_ddim_step_drawn(void *y, const void *x, const void *pred, const int3
 }
 
 Status cuda_noise_samples(void *noisy, void *wanted, const void *x, const int32_t *key,
-                          const float *mix, const float *target, float offset, int n, size_t per,
-                          int channels, Dtype type, Stream *s)
+                          const float *mix, const float *target, float offset, uint32_t stream,
+                          int n, size_t per, int channels, Dtype type, Stream *s)
 {
-    NoiseSamples f = {key, mix, target, offset, (unsigned)channels};
+    NoiseSamples f = {key, mix, target, offset, (unsigned)channels, stream};
     return sweep("noise_samples", f, {noisy, wanted}, {x}, 0, (size_t)n, per, type, s);
 }

@@ -1,6 +1,7 @@
 /* test_exec_cuda.c - the executor on a GPU: recorded runs take new inputs and give the CPU's
  * results, work behind a run belongs to it, a failing node leaves no recording, EQ_COMPARE names
- * the node whose kernel is wrong, EQ_PROFILE counts, feeds keep their order. */
+ * the node whose kernel is wrong, EQ_PROFILE counts, feeds keep their order; nodes are fused, held
+ * ones run apart. */
 #include "base/random.h"
 #include "exec/exec.h"
 #include "kernels.h"
@@ -133,11 +134,67 @@ static void without_recordings_all_is_called(void **state)
         Text profile = {0};
         exec_profile(gpu.e, &profile);
         assert_true((profile.n > 0) == !strcmp(variable[i], "EQ_PROFILE"));
-        if (profile.n) assert_non_null(strstr(profile.s, "silu"));
+        if (profile.n) assert_non_null(strstr(profile.s, "linear_after"));
         free(profile.s);
         device_release(gpu.d, behind.kept);
         net_close(&gpu);
     }
+}
+
+static Tensor *silu_and_sum(Graph *g, Tensor *x) { return add(g, silu(g, x), silu(g, x)); }
+
+/* One node where it may be, as many as recorded where it may not; the same result. */
+static void nodes_are_fused_unless_told(void **state)
+{
+    (void)state;
+    float value[4][ROWS * OUT];
+    for (int i = 0; i < 4; i++) {
+        Net net;
+        if (i == 1) setenv("EQ_NO_FUSE", "1", 1);
+        net_open(&net, i == 3 ? "cpu" : "cuda", i == 2 ? silu_and_sum : silu);
+        unsetenv("EQ_NO_FUSE");
+        assert_int_equal(!strcmp(net.y->op->name, "linear_after"), i == 0);
+        net_write(&net, 0);
+        require(exec_run(net.e));
+        require(exec_read(net.e, net.y, value[i]));
+        net_close(&net);
+    }
+    near(value[0], value[3]);
+    near(value[1], value[3]);
+    for (int i = 0; i < ROWS * OUT; i++) value[2][i] /= 2;
+    near(value[2], value[3]);
+}
+
+/* y = silu(x silu(w)') with silu(w) held: recorded runs take what the last write to w left. */
+static void held_nodes_run_outside_recordings(void **state)
+{
+    (void)state;
+    Net net[2] = {{.g = NULL}};
+    for (int i = 0; i < 2; i++) {
+        Net *n = &net[i];
+        require(device_open(&n->d, i ? "cpu" : "cuda", "fp32", 1, NULL));
+        n->g = device_graph(n->d);
+        n->x = graph_leaf(n->g, KIND_INPUT, DTYPE_F32, "x", 2, (int[]){ROWS, IN});
+        n->w = graph_leaf(n->g, KIND_INPUT, DTYPE_F32, "w", 2, (int[]){OUT, IN});
+        graph_hold(n->w);
+        n->y = silu(n->g, linear(n->g, n->x, silu(n->g, n->w), NULL));
+        graph_finish(n->g, &n->y, 1);
+        require(exec_new(&n->e, n->d, n->g, &n->y, 1));
+    }
+    for (uint32_t run = 0; run < 3 * RUNS; run++) {
+        float x[ROWS * IN], w[OUT * IN], y[2][ROWS * OUT];
+        random_normals(x, ROWS * IN, (RandomKey){1, STREAM_TEST, run, 0});
+        random_normals(w, OUT * IN, (RandomKey){1, STREAM_TEST, run, 1});
+        for (int i = 0; i < 2; i++) {
+            require(exec_write(net[i].e, net[i].x, x));
+            if (run % RUNS == 0) require(exec_write(net[i].e, net[i].w, w));
+            require(exec_run(net[i].e));
+            require(exec_read(net[i].e, net[i].y, y[i]));
+        }
+        near(y[0], y[1]);
+    }
+    net_close(&net[0]);
+    net_close(&net[1]);
 }
 
 /* ---- nodes that go wrong --------------------------------------------------------------------- */
@@ -245,6 +302,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(recorded_runs_give_the_cpus_results),
                                        cmocka_unit_test(without_recordings_all_is_called),
+                                       cmocka_unit_test(nodes_are_fused_unless_told),
+                                       cmocka_unit_test(held_nodes_run_outside_recordings),
                                        cmocka_unit_test(comparing_names_the_wrong_kernel),
                                        cmocka_unit_test(a_failure_leaves_no_recording),
                                        cmocka_unit_test(feeds_keep_their_order)};

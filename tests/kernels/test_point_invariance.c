@@ -75,6 +75,37 @@ static void test_elements(void **state)
     cpu_stream_free(s);
 }
 
+static void test_ddim_steps(void **state)
+{
+    enum { N = 5000 };
+    static const float coef[6] = {.3f, .95f, .5f, .8f, .2f, 0};
+    Stream *s = stream_of_test();
+    float *x = normals(N, seed(state), 1), *pred = normals(2 * N, seed(state), 2);
+    float *noise = normals(N, seed(state), 3), *whole = empty(N), *piece = empty(N);
+    float *two = empty(2 * N); /* the piece's predictions, side by side */
+    for (uint32_t k = 0; k < 240; k++) {
+        RandomKey key = {seed(state), STREAM_TEST, 2, k};
+        size_t from = random_below(key, 0, N / 2);
+        size_t count = 1 + random_below(key, 1, k % 5 ? 90 : N / 2);
+        int guided = k % 2, prediction = (int)(k / 2 % 3);
+        const float *drawn = k / 6 % 2 ? noise : NULL;
+        float clip = k / 12 % 2 ? .7f : 0;
+        memcpy(two, pred + from, count * sizeof *two);
+        memcpy(two + count, pred + N + from, count * sizeof *two);
+        omp_set_num_threads(1 + (int)(k % 3));
+        assert_int_equal(
+            cpu_ddim_step(whole, x, pred, drawn, coef, N, guided, prediction, 3, clip, s), OK);
+        omp_set_num_threads(1 + (int)((k + 1) % 3));
+        assert_int_equal(cpu_ddim_step(piece, x + from, two, drawn ? drawn + from : NULL, coef,
+                                       count, guided, prediction, 3, clip, s),
+                         OK);
+        assert_memory_equal(piece, whole + from, count * sizeof *piece);
+    }
+    float *all[] = {x, pred, noise, whole, piece, two};
+    for (int i = 0; i < 6; i++) free(all[i]);
+    cpu_stream_free(s);
+}
+
 /* ---- rows and images ------------------------------------------------------------------ */
 
 typedef struct {
@@ -289,6 +320,7 @@ int main(int argc, char **argv)
     void *state = &value;
     print_message("seed %u (give it as an argument to repeat)\n", value);
     const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(test_elements, state),
+                                       cmocka_unit_test_prestate(test_ddim_steps, state),
                                        cmocka_unit_test_prestate(test_images, state),
                                        cmocka_unit_test_prestate(test_rows, state),
                                        cmocka_unit_test_prestate(test_threads, state),

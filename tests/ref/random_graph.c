@@ -129,6 +129,14 @@ void random_graph_make(RandomGraph *r, uint32_t seed, bool segments)
     graph_finish(r->g, r->keep, r->n_keep);
 }
 
+void random_graph_hold(RandomGraph *r, uint32_t seed)
+{
+    for (int i = 0; i < r->n_leaf; i++)
+        if (random_below((RandomKey){seed, STREAM_TEST, 8, 0}, (uint32_t)i, 2))
+            graph_hold(r->leaf[i]);
+    graph_finish(r->g, r->keep, r->n_keep);
+}
+
 void random_graph_free(RandomGraph *r)
 {
     graph_free(r->g);
@@ -137,7 +145,7 @@ void random_graph_free(RandomGraph *r)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
-static float *leaf_values(const Tensor *t, uint32_t seed)
+float *random_graph_values(const Tensor *t, uint32_t seed)
 {
     float *v = malloc(tensor_bytes(t));
     CHECK(v);
@@ -160,7 +168,7 @@ void random_graph_run_apart(RandomGraph *r, Device *d, uint32_t seed, void **val
         if (t->view_of) t->data = t->view_of->data;
         else CHECK(!device_alloc(d, &t->data, tensor_bytes(t), "tensor"));
         if (t->kind == KIND_ACT) continue;
-        float *v = leaf_values(t, seed);
+        float *v = random_graph_values(t, seed);
         memcpy(t->data, v, tensor_bytes(t));
         free(v);
     }
@@ -182,7 +190,7 @@ void random_graph_run_planned(RandomGraph *r, Device *d, uint32_t seed, void **v
         if (r->g->node[i]->live && r->g->node[i]->kind == KIND_ACT)
             memset(r->g->node[i]->data, 0xff, tensor_bytes(r->g->node[i]));
     for (int i = 0; i < r->n_leaf; i++) {
-        float *v = leaf_values(r->leaf[i], seed);
+        float *v = random_graph_values(r->leaf[i], seed);
         CHECK(!exec_write(e, r->leaf[i], v));
         free(v);
     }

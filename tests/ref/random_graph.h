@@ -16,6 +16,12 @@ typedef struct {
 /* The same seed draws the same forward graph; segments: put parts of it into recompute segments. */
 void random_graph_make(RandomGraph *r, uint32_t seed, bool segments);
 
+/* Holds about half of the leaves (graph_hold), and finishes the graph again. */
+void random_graph_hold(RandomGraph *r, uint32_t seed);
+
+/* Values of a leaf, heap. */
+float *random_graph_values(const Tensor *leaf, uint32_t seed);
+
 /* Runs every node by itself, each tensor in memory of its own: the executor that cannot go wrong.
  * values[i]: what keep[i] holds afterwards, heap. */
 void random_graph_run_apart(RandomGraph *r, Device *d, uint32_t seed, void **values);

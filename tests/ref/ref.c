@@ -9,9 +9,10 @@
 
 extern const RefFamily ref_basic;
 extern const RefFamily ref_shape, ref_loss, ref_gaussian, ref_diffusion;
-extern const RefFamily ref_point, ref_norm, ref_matrix;
+extern const RefFamily ref_point, ref_norm, ref_matrix, ref_after;
 const RefFamily *const ref_family[] = {&ref_basic, &ref_shape, &ref_diffusion, &ref_loss,
-                                       &ref_point, &ref_norm,  &ref_gaussian,  &ref_matrix};
+                                       &ref_point, &ref_norm,  &ref_gaussian,  &ref_matrix,
+                                       &ref_after};
 const int ref_family_count = sizeof ref_family / sizeof *ref_family;
 
 const Twin *ref_find(const OpDef *op)

@@ -63,15 +63,15 @@ static uint64_t sample_of(const int32_t *words)
 
 static void noise_samples_twin(const Tensor *y)
 {
-    double offset = (double)*(const float *)y->args;
+    const NoiseArgs *a = y->args;
     for (size_t i = 0; i < tensor_count(y); i++) {
         size_t n = i / per_sample(y);
         const int32_t *key = (const int32_t *)y->src[1]->data + 4 * n;
         const double *mix = ref_data(y->src[2]) + 2 * n, *target = ref_data(y->src[3]) + 2 * n;
-        RandomKey k = {(uint32_t)key[0], STREAM_NOISE, (uint32_t)key[1], sample_of(key + 2)};
+        RandomKey k = {(uint32_t)key[0], a->stream, (uint32_t)key[1], sample_of(key + 2)};
         double x = ref_data(y->src[0])[i], z = random_normal(k, (uint32_t)(i % per_sample(y)));
         k.stream = STREAM_NOISE_OFFSET;
-        z += offset * random_normal(k, (uint32_t)(i % (size_t)last_dim(y)));
+        z += (double)a->offset * random_normal(k, (uint32_t)(i % (size_t)last_dim(y)));
         ref_data(y)[i] = mix[0] * x + mix[1] * z;
         ref_data(y->side[0])[i] = target[0] * x + target[1] * z;
     }
@@ -235,7 +235,8 @@ static Tensor *noising(Graph *g, int h, float offset)
     Tensor *noisy = noise_samples(g, case_const(g, "x", g->act, 4, dim),
                                   case_const(g, "key", DTYPE_I32, 2, (int[]){3, 4}),
                                   case_const(g, "mix", DTYPE_F32, 2, pair),
-                                  case_const(g, "target", DTYPE_F32, 2, pair), offset);
+                                  case_const(g, "target", DTYPE_F32, 2, pair),
+                                  (NoiseArgs){offset, offset > 0 ? STREAM_NOISE : STREAM_START});
     return noisy ? add_scaled(g, noisy, 1, noisy->side[0], 0.5f) : NULL;
 }
 static Tensor *noising_case(Graph *g) { return noising(g, 3, 0.1f); }

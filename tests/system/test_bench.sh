@@ -43,8 +43,11 @@ for row in x -1 "" 100000; do
     grep -q 'equipoise: bench: standard input: found' "$work/err" || fail "message for row $row"
 done
 
+bench sampler --model "$tiny" --size 80 --batch 2 --rounds 1 --steps-per-round 1 --sampling-steps 3 || fail "sampler"
+head -1 "$work/out" | grep -q '"model":"sampler".*"parameters":[1-9].*"gflop":[0-9.]*[1-9]' || fail "sampler: first line"
+
 bench resnet && fail "an unknown network is taken"
-grep -q 'found resnet, expected unet, inception or kernels' "$work/err" || fail "message for an unknown network"
+grep -q 'found resnet, expected unet, inception, sampler or kernels' "$work/err" || fail "message for an unknown network"
 bench unet --model "$work" && fail "a folder without a model is taken"
 grep -q "$work/unet/config.json" "$work/err" || fail "message for a folder without a model"
 
