@@ -137,7 +137,8 @@ Status ldm_check(const char *folder, int size, LdmWeights there)
     Ldm m = {.folder = path_join("", folder)};
     Status s;
     TRY_OR(done, s, need_folder(folder));
-    TRY_OR(done, s, model_folder_check(folder, there == LDM_ALL_WEIGHTS));
+    if (there != LDM_NO_WEIGHTS)
+        TRY_OR(done, s, model_folder_check(folder, there == LDM_ALL_WEIGHTS));
     TRY_OR(done, s, read_configs(&m));
     int unit = ldm_scale(&m), least = unit * unet_least_side(&m.unet_config);
     if (size % unit || size < least)
@@ -181,7 +182,7 @@ Status ldm_open(Ldm *m, Device *d, const char *folder, LdmUse use)
     *m = (Ldm){.device = d, .folder = path_join("", folder)};
     Status s = OK;
     TRY_OR(done, s, need_folder(folder));
-    TRY_OR(done, s, model_folder_check(folder, !use.random && !use.bare));
+    if (!use.bare) TRY_OR(done, s, model_folder_check(folder, !use.random));
     TRY_OR(done, s, read_configs(m));
     say_unheeded(m, use.log);
     adapt(m, use.lora_rank);

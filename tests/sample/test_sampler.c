@@ -101,7 +101,7 @@ static void plain_film(World *w, const SamplerSettings *set, const SampleRequest
     int guided = n.t->dim[0] == 2;
     if (guided) embed(w, r->negative ? r->negative : "", context);
     embed(w, r->prompt, context + (guided ? text : 0));
-    require(schedule_timesteps(&w->m.schedule, set->spacing, STEPS, first, t));
+    require(schedule_timesteps(&w->m.schedule, w->m.folder, set->spacing, STEPS, first, t));
     float ab = (float)w->m.schedule.alpha_bar[t[first]], keep = sqrtf(ab), rest = sqrtf(1 - ab);
     random_normals(noise, LATENT, (RandomKey){w->seed, STREAM_START, 0, r->id});
     memcpy(x, noise, sizeof noise);

@@ -61,7 +61,7 @@ static int entries(void)
 static void test_command(void **state)
 {
     char text[2][1024], out[256];
-    snprintf(out, sizeof out, "%s/out", folder);
+    snprintf(out, sizeof out, "%s/out%s", folder, strstr(*state, "@/out.png") ? ".png" : "");
     for (int i = 0; i < 2; i++) {
         Text t = {0};
         for (const char *c = *state; *c; c++)
@@ -138,7 +138,7 @@ int main(void)
         STOPPED("weights convert @/in.safetensors @/out --dtype f16"),
         STOPPED("weights convert " VAE " @/out --dtype f16"),
         STOPPED("forward taesd-decode --weights " VAE " --in @/in.safetensors --out @/out"),
-        STOPPED("report @/run --grid @/out"),
+        STOPPED("report @/run --grid @/out.png"),
         cmocka_unit_test(test_report),
     };
     return cmocka_run_group_tests(tests, make_inputs, remove_folder);
