@@ -2,6 +2,7 @@
 # make check   builds and runs every test, and all but the slowest again under sanitizers
 # make parity  models against PyTorch on random configurations, PYTHON=.venv/bin/python
 # make fuzz    FUZZ_SECONDS=60 of each fuzz target under sanitizers
+# make check-slurm   studies under a real Slurm of two nodes on this machine (as root)
 # make check-container   the Dockerfile's image, built and used (docker, or buildah and podman)
 # make         builds build/equipoise
 RUN ?= runs/demo
@@ -9,7 +10,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,fuzz_%,$(filter-out %/driver.c,$(wildcard tests/fuzz/*.c)))
 
-.PHONY: all build demo check check-container parity fuzz clean
+.PHONY: all build demo check check-slurm check-container parity fuzz clean
 all: build
 
 setup:
@@ -38,6 +39,9 @@ fuzz: setup
 	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON -DEQ_CUDA=OFF
 	ninja -C build-asan $(FUZZ_TARGETS)
 	for t in $(FUZZ_TARGETS); do FUZZ_SECONDS=$(FUZZ_SECONDS) build-asan/$$t || exit 1; done
+
+check-slurm: build
+	tests/slurm/check.sh
 
 check-container:
 	tests/container/check.sh
