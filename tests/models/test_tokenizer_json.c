@@ -256,15 +256,15 @@ static void test_both_kinds(void **state)
 
     json_t *last = json_incref(json_array_get(list, FEW - 1));
     json_array_remove(list, FEW - 1);
-    json_array_insert_new(list, FEW - 2, last); /* two ranks change places */
+    json_array_insert(list, FEW - 2, last); /* two ranks change places */
     write_json(other);
     expect_open(ERR_INPUT, "/tokenizer.json: found another vocabulary or other merges than in "
                            "vocab.json and merges.txt beside it, expected the same");
     take_away("merges.txt"); /* vocab.json alone is not read by anyone */
     expect_open(OK, "");
     write_merges(all);
-    json_object_set_new(model, "merges", json_deep_copy(json_object_get(json_object_get(all, "model"),
-                                                                        "merges")));
+    json_array_remove(list, FEW - 2);
+    json_array_append(list, last);
     json_object_set_new(vocab, "in", json_integer(513));
     json_object_set_new(vocab, "th", json_integer(512));
     write_json(other);
@@ -272,6 +272,7 @@ static void test_both_kinds(void **state)
     take_away("merges.txt");
     take_away("vocab.json");
     expect_open(OK, "");
+    json_decref(last);
     json_decref(all);
     json_decref(other);
 }
