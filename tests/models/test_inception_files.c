@@ -73,8 +73,17 @@ static Status forward(const char *more)
     return s;
 }
 
-static Status forward_only(void) { return forward(NULL); }
-static Status forward_train(void) { return forward("--train"); }
+static Status forward_only(void)
+{
+    write_image(INCEPTION_LEAST_PX);
+    return forward(NULL);
+}
+
+static Status forward_train(void)
+{
+    write_image(INCEPTION_LEAST_AUX_PX);
+    return forward("--train");
+}
 
 static Status perceptual(void)
 {
@@ -108,7 +117,6 @@ static void a_head_is_whole_or_absent(void **state)
     static const char *const part[] = {"AuxLogits.fc", "AuxLogits.fc.bias",
                                        "AuxLogits.conv0.conv.weight", "AuxLogits.conv1",
                                        "AuxLogits.conv1.bn.running_var"};
-    write_image(299);
     write_without(NULL, NULL, "0.015625");
     for (int k = 0; k < USES; k++) require(use[k]());
     write_without("AuxLogits.", NULL, "0.015625");
@@ -130,7 +138,6 @@ static void the_last_layer_tells(void **state)
     (void)state;
     int64_t features = params_find(&all, "fc.weight")->dim[1];
     SafeSpec fc = {"fc.weight", SAFE_F32, 2, {CLASSES, 2 * features}};
-    write_image(75);
     static const struct {
         int ndim;
         int64_t dim[4];
@@ -144,7 +151,7 @@ static void the_last_layer_tells(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         fc.ndim = bad[i].ndim;
-        memcpy(fc.dim, bad[i].dim, sizeof fc.dim);
+        memcpy(fc.dim, bad[i].dim, sizeof bad[i].dim);
         write_without(NULL, &fc, NULL);
         assert_int_equal(forward_only(), ERR_INPUT);
         if (!strstr(status_message(), bad[i].said)) fail_msg("%s", status_message());
