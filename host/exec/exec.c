@@ -1,5 +1,6 @@
 /* exec.c - the executor: the list in order, each node where the plan put it. */
 #include "exec/exec.h"
+#include "exec/choices.h"
 #include "exec/exec_compare.h"
 #include "graph/plan.h"
 #include <stdio.h>
@@ -24,6 +25,7 @@ struct Exec {
     Feed **feed;         /* owned: [graph->n], made at an input's first value */
     Run alone, followed;
     bool records, waits; /* replays recordings; EQ_SYNC */
+    bool gradients;      /* the graph takes some */
     Compare *compare;    /* owned: EQ_COMPARE, else NULL */
     double *spent_s;     /* owned: [n_run + 1], the last is the work behind; NULL: no EQ_PROFILE */
 };
@@ -82,6 +84,7 @@ Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep
     for (int i = 0; i < g->n; i++)
         if (g->node[i]->live && g->node[i]->op && !g->node[i]->view_of)
             e->run[e->n_run++] = g->node[i];
+    for (int i = 0; i < g->n; i++) e->gradients |= g->node[i]->grad != NULL;
     Status s = set_modes(e);
     if (!s) s = bind(e, keep, n_keep);
     if (s) exec_free(e);
@@ -154,6 +157,7 @@ static Status add_times(Exec *e)
 static Status run_nodes(Exec *e, const Run *r)
 {
     if (e->spent_s) TRY(device_mark(e->device, 0));
+    device_gradients(e->device, e->gradients);
     for (int i = 0; i < e->n_run; i++) TRY(run_node(e, i));
     if (r->then) TRY(r->then(r->arg));
     if (!e->spent_s) return OK;
@@ -178,8 +182,10 @@ static Status record(Exec *e, Run *r)
 static Status run_kind(Exec *e, Run *r)
 {
     if (!e->records || !r->ran) {
+        bool first = !r->ran;
         r->ran = true;
-        return run_nodes(e, r);
+        TRY(run_nodes(e, r));
+        return first ? device_keep_choices(e->device) : OK;
     }
     if (!r->recording) TRY(record(e, r));
     return device_replay(e->device, r->recording);
