@@ -47,7 +47,7 @@ static Status choose_films(LoneStage *l)
     TRY(train_need_batch(job->name, job->n_train, "autoencoder", l->config->autoencoder.batch,
                          l->config->autoencoder.accumulate));
     stage_text(&l->stage, "class", l->label ? l->label : "all");
-    stage_setting(&l->stage, l->config, "study.seed data.size autoencoder");
+    stage_setting(&l->stage, l->config, "study.seed data.size autoencoder parallel.reduction");
     if (l->config->autoencoder.perceptual_weight > 0)
         TRY(stage_input(&l->stage, "perceptual weights",
                         l->config->autoencoder.perceptual_weights));

@@ -53,7 +53,9 @@ static Status choose_films(LoneStage *l)
     TRY(train_need_batch(job->name, job->n_train, "classifier", c->classifier.batch,
                          c->classifier.accumulate));
     stage_text(&l->stage, "class", l->label ? l->label : "patients");
-    stage_setting(&l->stage, c, "study.seed data.normal data.size classifier augment");
+    stage_setting(&l->stage, c,
+                  "study.seed data.normal data.size classifier augment parallel.reduction "
+                  "parallel.sync_batchnorm");
     return stage_input(&l->stage, "first weights", c->classifier.weights);
 }
 

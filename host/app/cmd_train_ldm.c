@@ -49,8 +49,8 @@ static Status choose_films(LoneStage *l)
     stage_text(&l->stage, "class", l->label ? l->label : "all");
     stage_setting(
         &l->stage, c,
-        "study.seed data.normal data.disease_a data.disease_b data.size ldm synthesis.weights "
-        "synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b");
+        "study.seed data.normal data.disease_a data.disease_b data.size ldm parallel.reduction "
+        "synthesis.weights synthesis.prompt_normal synthesis.prompt_a synthesis.prompt_b");
     return stage_input(&l->stage, "base model", c->ldm.base);
 }
 

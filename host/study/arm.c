@@ -212,7 +212,9 @@ static Status arm(Stage *stage, const Task *t, const Study *s, bool augmented)
     ArmFilms films = {0};
     stage_upstream(stage, &s->prepare, NULL);
     if (augmented) stage_upstream(stage, &t->synth, NULL);
-    stage_setting(stage, c, "study.seed study.repeats data.size data.normal classifier augment");
+    stage_setting(stage, c,
+                  "study.seed study.repeats data.size data.normal classifier augment "
+                  "parallel.reduction parallel.sync_batchnorm");
     stage_text(stage, "class", t->disease);
     if (augmented)
         stage_text(stage, "synthetic films", arena_printf(&a, "%d + %d", t->n_train, t->n_val));

@@ -89,7 +89,8 @@ Status task_ldm(Task *t, const Study *s)
     Arena a = {0};
     stage_upstream(&t->ldm, &s->prepare, NULL);
     stage_setting(&t->ldm, c,
-                  "study.seed data.size data.normal ldm synthesis.weights synthesis.prompt_normal");
+                  "study.seed data.size data.normal ldm parallel.reduction synthesis.weights "
+                  "synthesis.prompt_normal");
     stage_text(&t->ldm, "class", t->disease);
     stage_text(&t->ldm, "prompts", t->prompts);
     TRY(stage_input(&t->ldm, "base model", c->ldm.base));
