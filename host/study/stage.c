@@ -116,6 +116,9 @@ static int tell_changes(Text *t, const json_t *now, const json_t *was, int most)
 
 int settings_difference(Text *t, const Config *now, const Config *was)
 {
+    /* How ranks share work, not what comes of it. */
+    static const char *const free_to_change[] = {"parallel.zero", "parallel.bucket_mb",
+                                                 "parallel.timeout_s"};
     json_t *a = json_object(), *b = json_object();
     CHECK(a && b);
 #define VISIT_BOTH(section, Type, TABLE, meaning)                                                  \
@@ -123,6 +126,10 @@ int settings_difference(Text *t, const Config *now, const Config *was)
     visit_section(was, #section, put, b);
     CONFIG_SECTIONS(VISIT_BOTH)
 #undef VISIT_BOTH
+    for (size_t i = 0; i < sizeof free_to_change / sizeof *free_to_change; i++) {
+        json_object_del(a, free_to_change[i]);
+        json_object_del(b, free_to_change[i]);
+    }
     int n = tell_changes(t, a, b, NAMED_CHANGES);
     json_decref(a);
     json_decref(b);

@@ -73,6 +73,7 @@ void stage_identity(const Stage *s, char hash[HASH_TEXT]);
  */
 Status hash_path(char hash[HASH_TEXT], const char *path);
 
-/* "name = value" pairs that differ: "ldm.steps = 10, was 20; ..." appended to t; how many. */
+/* "name = value" pairs that differ: "ldm.steps = 10, was 20; ..." appended to t; how many. Settings that
+ * only tell ranks how to share the work do not count. */
 int settings_difference(Text *t, const Config *now, const Config *was);
 #endif

@@ -284,10 +284,52 @@ static void changes_stay_within_what_was_asked(void **state)
     assert_true(fabsf(out[0] - 0.5f) > 0.01f);
 }
 
+/* Batches that loaders share: each gives its own, from wherever it starts, and all together what one
+ * loader gives. Groups of one batch each, of several, and with an incomplete last group. */
+static void shares_make_the_whole(void **state)
+{
+    (void)state;
+    static const struct {
+        int group, each, batch;
+    } row[] = {{2, 1, 5}, {3, 1, 5}, {4, 2, 3}, {6, 3, 4}, {9, 3, 5}, {64, 32, 5}};
+    for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+        int n_batch = (N + row[k].batch - 1) / row[k].batch, seen = 0;
+        size_t per = (size_t)row[k].batch * PIXELS;
+        LoaderSettings s = settings(2);
+        s.batch = row[k].batch;
+        float *all;
+        size_t stride = listen(&all, &s) / (size_t)(3 * n_batch);
+        for (int from = 0; from < row[k].group; from += row[k].each) {
+            s.group = row[k].group;
+            s.from = from;
+            s.each = row[k].each;
+            s.first_epoch = 1;
+            s.first_batch = n_batch > from ? 1 : 0;
+            Loader *l;
+            Batch b;
+            assert_int_equal(loader_open(&l, item, N, &s), OK);
+            for (;;) {
+                if (loader_next(l, &b)) fail_msg("%s", status_message());
+                if (!b.n) break;
+                int turn = b.index % row[k].group;
+                assert_true(turn >= from && turn < from + row[k].each && b.epoch >= 1);
+                size_t at = (size_t)b.epoch * (size_t)n_batch + (size_t)b.index;
+                assert_memory_equal(b.pixel, all + at * stride, per * sizeof *all);
+                seen++;
+            }
+            loader_close(l);
+            seen += s.first_batch; /* what was left out at the start */
+        }
+        assert_int_equal(seen, 2 * n_batch);
+        free(all);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_cache_change_nothing),
+        cmocka_unit_test(shares_make_the_whole),
         cmocka_unit_test(starts_anywhere),
         cmocka_unit_test(each_film_once_per_epoch),
         cmocka_unit_test(plain_films_are_what_image_read_says),

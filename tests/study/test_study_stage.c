@@ -168,6 +168,9 @@ static void settings_that_differ_are_named(void **state)
     strcpy(p->config.data.source,
            "/somewhere/else"); /* paths are not compared, what they lead to is */
     assert_int_equal(settings_difference(&t, &p->config, &was), 0);
+    p->config.parallel.zero = 1; /* nor is how ranks share the work */
+    p->config.parallel.timeout_s = 20;
+    assert_int_equal(settings_difference(&t, &p->config, &was), 0);
     assert_null(t.s);
     strcpy(p->config.synthesis.source, "disease");
     p->config.ldm.learning_rate = .25;
