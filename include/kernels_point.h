@@ -139,6 +139,21 @@ Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, 
                         const float *gain, const float *bias, const float *stats, size_t rows,
                         int c, bool train, bool relu, Stream *s);
 
+/* The same in training where the batch lies on several ranks, each with `rows` rows: a rank's moments
+ * [c, 2] (mean, biased variance), and from all ranks' [ranks, c, 2] the rest; a rank's sums [2, c]
+ * (dgain, dbias), and from all ranks' [ranks, 2, c] dx. Ranks are taken in their order. */
+Status cpu_batchnorm_moments(float *moments, const float *x, size_t rows, int c, Stream *s);
+Status cpu_batchnorm_sync_fwd(float *y, float *stats, float *running_mean, float *running_var,
+                              const float *moments, int ranks, const float *x, const float *gain,
+                              const float *bias, size_t rows, int c, float eps, float momentum,
+                              bool relu, Stream *s);
+Status cpu_batchnorm_sums(float *sums, const float *dy, const float *x, const float *gain,
+                          const float *bias, const float *stats, size_t rows, int c, bool relu,
+                          Stream *s);
+Status cpu_batchnorm_sync_dx(float *dx, const float *sums, int ranks, const float *dy,
+                             const float *x, const float *gain, const float *bias,
+                             const float *stats, size_t rows, int c, bool relu, Stream *s);
+
 /* the same on a GPU. groupnorm: a group of at most 320 packs, of 16 bytes where they divide c, else
  * of one channel; layernorm: rows of at most 16 KiB, or 4096 elements where packs do not divide d */
 Status cuda_groupnorm_fwd(void *y, float *stats, const void *x, const float *gain,
@@ -162,6 +177,18 @@ Status cuda_batchnorm_fwd(void *y, float *stats, const float *running_mean,
 Status cuda_batchnorm_dx(void *dx, float *dgain, float *dbias, const void *dy, const void *x,
                          const float *gain, const float *bias, const float *stats, size_t rows,
                          int c, bool train, bool relu, Dtype type, Stream *s);
+Status cuda_batchnorm_moments(float *moments, const void *x, size_t rows, int c, Dtype type,
+                              Stream *s);
+Status cuda_batchnorm_sync_fwd(void *y, float *stats, float *running_mean, float *running_var,
+                               const float *moments, int ranks, const void *x, const float *gain,
+                               const float *bias, size_t rows, int c, float eps, float momentum,
+                               bool relu, Dtype type, Stream *s);
+Status cuda_batchnorm_sums(float *sums, const void *dy, const void *x, const float *gain,
+                           const float *bias, const float *stats, size_t rows, int c, bool relu,
+                           Dtype type, Stream *s);
+Status cuda_batchnorm_sync_dx(void *dx, const float *sums, int ranks, const void *dy, const void *x,
+                              const float *gain, const float *bias, const float *stats,
+                              size_t rows, int c, bool relu, Dtype type, Stream *s);
 
 #ifdef __cplusplus
 }

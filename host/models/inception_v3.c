@@ -51,7 +51,9 @@ static Tensor *unit(Net *m, const char *name, Tensor *x, int channels, Window w)
     Tensor *mean = param_state(g, s, "running_mean", 1, &k, INIT_ZERO, false);
     Tensor *var = param_state(g, s, "running_var", 1, &k, INIT_ONE, false);
     param_state(g, s, "num_batches_tracked", 1, &single, INIT_ZERO, true);
-    x = batchnorm(g, x, gain, bias, mean, var, 1e-3f, 0.1f, m->train, true);
+    if (m->train && m->c->sync)
+        x = batchnorm_sync(g, x, gain, bias, mean, var, 1e-3f, 0.1f, true, m->c->sync);
+    else x = batchnorm(g, x, gain, bias, mean, var, 1e-3f, 0.1f, m->train, true);
     graph_scope_pop(g);
     graph_scope_pop(g);
     return x;

@@ -15,6 +15,7 @@ typedef struct {
     bool aux;      /* has the auxiliary head */
     float dropout; /* before the last layer; 0.5 published */
     bool transform_input;
+    struct Comm *sync; /* in training, batch statistics are of all its ranks' images; NULL: its own */
 } InceptionConfig;
 
 typedef struct {

@@ -29,6 +29,11 @@ static inline ConvShape conv_shape(const Tensor *x, const Tensor *w, const ConvA
                        w->dim[2], a->stride, a->top,    a->left,   a->bottom, a->right};
 }
 
+/* Of batchnorm's builders: whether x, gain, bias, mean, var fit, else false and the reason in g; the
+ * failure of a batch of one row. */
+bool batchnorm_fits(Graph *g, Tensor *const src[5]);
+Tensor *batchnorm_too_few(Graph *g);
+
 /* The CUDA column of an OpDef: NULL, and the function and its launcher not linked, in a build
  * without CUDA. */
 #define CUDA_RUN(f) (EQ_CUDA ? (f) : NULL)
@@ -52,7 +57,8 @@ static inline ConvShape conv_shape(const Tensor *x, const Tensor *w, const ConvA
     X(relu) X(relu_dx) X(soft_clamp) X(soft_clamp_dx) \
     X(geglu) X(geglu_dx) X(add_scaled) X(scale_shift) X(channel_affine) \
     X(add_channel) X(add_channel_dv) X(add_rows) X(add_rows_dp) X(dropout) \
-    X(groupnorm) X(groupnorm_dx) X(layernorm) X(layernorm_dx) X(batchnorm) X(batchnorm_train) X(batchnorm_dx)
+    X(groupnorm) X(groupnorm_dx) X(layernorm) X(layernorm_dx) X(batchnorm) X(batchnorm_train) X(batchnorm_dx) \
+    X(batchnorm_moments) X(batchnorm_sync) X(batchnorm_sums) X(batchnorm_sync_dx)
 
 #define OP_DECLARE(name) extern const OpDef op_##name;
 OPS(OP_DECLARE)

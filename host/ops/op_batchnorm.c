@@ -84,18 +84,28 @@ const OpDef op_batchnorm_train = {.name = "batchnorm_train",
                                   .vjp = batchnorm_vjp,
                                   .effect = true};
 
+bool batchnorm_fits(Graph *g, Tensor *const src[5])
+{
+    for (int i = 1; i < 5; i++)
+        if (!op_is_vector(src[i], last_dim(src[0])))
+            return op_shapes_differ(g, "batchnorm", src[0], src[i]) != NULL;
+    if (src[3]->kind == KIND_STATE && src[4]->kind == KIND_STATE) return true;
+    return graph_fail(g, "batchnorm: the running statistics are no state") != NULL;
+}
+
+Tensor *batchnorm_too_few(Graph *g)
+{
+    return graph_fail(
+        g, "batchnorm: one value a channel has no variance; expected 2 or more to train on");
+}
+
 Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var,
                   float eps, float momentum, bool train, bool relu)
 {
     if (!x || !gain || !bias || !mean || !var) return NULL;
     Tensor *src[] = {x, gain, bias, mean, var};
-    for (int i = 1; i < 5; i++)
-        if (!op_is_vector(src[i], last_dim(x))) return op_shapes_differ(g, "batchnorm", x, src[i]);
-    if (mean->kind != KIND_STATE || var->kind != KIND_STATE)
-        return graph_fail(g, "batchnorm: the running statistics are no state");
-    if (train && rows_of(x) < 2)
-        return graph_fail(
-            g, "batchnorm: one value a channel has no variance; expected 2 or more to train on");
+    if (!batchnorm_fits(g, src)) return NULL;
+    if (train && rows_of(x) < 2) return batchnorm_too_few(g);
     BatchnormArgs args = {eps, momentum, train, relu};
     Tensor *y = graph_node(g, train ? &op_batchnorm_train : &op_batchnorm, x->ndim, x->dim, 5, src,
                            &args, sizeof args);

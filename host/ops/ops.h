@@ -16,6 +16,8 @@ typedef struct { int heads, causal; } AttentionArgs;
 typedef struct { int groups; float eps; Act act; } GroupnormArgs;
 typedef struct { float eps; } LayernormArgs;
 typedef struct { float eps, momentum; int train, relu; } BatchnormArgs; /* momentum of the new batch */
+/* ranks that share a batch, of which this is `rank`; comm: NULL where there is one */
+typedef struct { BatchnormArgs norm; int ranks, rank; struct Comm *comm; } BatchSyncArgs;
 typedef struct { float alpha, beta; } ScaleArgs;
 typedef struct { float scale[4], shift[4]; } ChannelAffineArgs;
 typedef struct { float least, most; } ClampArgs;
@@ -47,6 +49,10 @@ Tensor *layernorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, float eps);
  * side 0: stats[c,2] */
 Tensor *batchnorm(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var, float eps,
                   float momentum, bool train, bool relu);
+
+/* The same in training, of the batch that all ranks of comm (NULL: this one) have parts of, as many rows each. */
+Tensor *batchnorm_sync(Graph *g, Tensor *x, Tensor *gain, Tensor *bias, Tensor *mean, Tensor *var, float eps,
+                       float momentum, bool relu, struct Comm *comm);
 
 /* ---- elementwise ------------------------------------------------------------------------- */
 Tensor *silu(Graph *g, Tensor *x);              /* x / (1 + exp(-x))                                */

@@ -37,6 +37,32 @@ static void set_channels(const Room *r, const float *stats, const float *gain, i
     }
 }
 
+static Norm norm_of(const Room *r, const float *x, const float *bias, size_t rows, int c, bool relu)
+{
+    return (Norm){.x = x,
+                  .mean = r->mean,
+                  .scale = r->scale,
+                  .bias = bias,
+                  .slope = r->slope,
+                  .shift = r->shift,
+                  .partial = r->partial,
+                  .rows = rows,
+                  .c = c,
+                  .act = relu ? ACT_RELU : ACT_NONE,
+                  .wide = true};
+}
+
+/* From the moments of a channel over n values: mean, and sum of squares about it. */
+static void take_moments(float *stats, float *running_mean, float *running_var, double mean,
+                         double square, double n, float eps, float momentum)
+{
+    double m = momentum;
+    stats[0] = (float)mean;
+    stats[1] = (float)(1 / sqrt(square / n + eps));
+    *running_mean = (float)((1 - m) * *running_mean + m * mean);
+    *running_var = (float)((1 - m) * *running_var + m * (square / (n - 1)));
+}
+
 Status cpu_batchnorm_train_fwd(float *y, float *stats, float *running_mean, float *running_var,
                                const float *x, const float *gain, const float *bias, size_t rows,
                                int c, float eps, float momentum, bool relu, Stream *s)
@@ -44,24 +70,12 @@ Status cpu_batchnorm_train_fwd(float *y, float *stats, float *running_mean, floa
     Room r;
     if (rows < 2) return FAIL(ERR_BUG, "batch statistics of one row");
     TRY(room(&r, rows, c, s));
-    Norm n = {.x = x,
-              .y = y,
-              .mean = r.mean,
-              .scale = r.scale,
-              .bias = bias,
-              .partial = r.partial,
-              .rows = rows,
-              .c = c,
-              .act = relu ? ACT_RELU : ACT_NONE,
-              .wide = true};
+    Norm n = norm_of(&r, x, bias, rows, c, relu);
+    n.y = y;
     norm_moments(&n, r.first, r.second);
-    for (int i = 0; i < c; i++) {
-        stats[2 * i] = (float)r.first[i];
-        stats[2 * i + 1] = (float)(1 / sqrt(r.second[i] / (double)rows + eps));
-        double unbiased = r.second[i] / (double)(rows - 1);
-        running_mean[i] = (float)((1 - (double)momentum) * running_mean[i] + momentum * r.first[i]);
-        running_var[i] = (float)((1 - (double)momentum) * running_var[i] + momentum * unbiased);
-    }
+    for (int i = 0; i < c; i++)
+        take_moments(stats + 2 * i, running_mean + i, running_var + i, r.first[i], r.second[i],
+                     (double)rows, eps, momentum);
     set_channels(&r, stats, gain, c);
     norm_apply(&n);
     return OK;
@@ -73,15 +87,8 @@ Status cpu_batchnorm_fwd(float *y, float *stats, const float *running_mean,
 {
     Room r;
     TRY(room(&r, rows, c, s));
-    Norm n = {.x = x,
-              .y = y,
-              .mean = r.mean,
-              .scale = r.scale,
-              .bias = bias,
-              .rows = rows,
-              .c = c,
-              .act = relu ? ACT_RELU : ACT_NONE,
-              .wide = true};
+    Norm n = norm_of(&r, x, bias, rows, c, relu);
+    n.y = y;
     for (int i = 0; i < c; i++) {
         stats[2 * i] = running_mean[i];
         stats[2 * i + 1] = (float)(1 / sqrt((double)running_var[i] + eps));
@@ -97,19 +104,9 @@ Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, 
 {
     Room r;
     TRY(room(&r, rows, c, s));
-    Norm n = {.x = x,
-              .dy = dy,
-              .dx = dx,
-              .mean = r.mean,
-              .scale = r.scale,
-              .bias = bias,
-              .slope = r.slope,
-              .shift = r.shift,
-              .partial = r.partial,
-              .rows = rows,
-              .c = c,
-              .act = relu ? ACT_RELU : ACT_NONE,
-              .wide = true};
+    Norm n = norm_of(&r, x, bias, rows, c, relu);
+    n.dy = dy;
+    n.dx = dx;
     set_channels(&r, stats, gain, c);
     norm_slopes(&n, r.first);
     for (int i = 0; i < c; i++) {
@@ -118,6 +115,90 @@ Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, 
         r.shift[i] = train ? (float)(common * r.first[i]) : 0;
         dgain[i] = (float)(r.second[i] * per_std);
         dbias[i] = (float)r.first[i];
+    }
+    norm_combine(&n);
+    return OK;
+}
+
+/* ---- over ranks ----------------------------------------------------------------------------- */
+
+Status cpu_batchnorm_moments(float *moments, const float *x, size_t rows, int c, Stream *s)
+{
+    Room r;
+    TRY(room(&r, rows, c, s));
+    Norm n = norm_of(&r, x, NULL, rows, c, false);
+    norm_moments(&n, r.first, r.second);
+    for (int i = 0; i < c; i++) {
+        moments[2 * i] = (float)r.first[i];
+        moments[2 * i + 1] = (float)(r.second[i] / (double)rows);
+    }
+    return OK;
+}
+
+Status cpu_batchnorm_sync_fwd(float *y, float *stats, float *running_mean, float *running_var,
+                              const float *moments, int ranks, const float *x, const float *gain,
+                              const float *bias, size_t rows, int c, float eps, float momentum,
+                              bool relu, Stream *s)
+{
+    Room r;
+    size_t all = rows * (size_t)ranks, each = 2 * (size_t)c;
+    if (all < 2) return FAIL(ERR_BUG, "batch statistics of one row");
+    TRY(room(&r, rows, c, s));
+    Norm n = norm_of(&r, x, bias, rows, c, relu);
+    n.y = y;
+    for (int i = 0; i < c; i++) {
+        const float *m = moments + 2 * i;
+        double mean = 0, var = 0;
+        for (int k = 0; k < ranks; k++) mean += m[(size_t)k * each];
+        mean /= ranks;
+        for (int k = 0; k < ranks; k++) {
+            double d = m[(size_t)k * each] - mean;
+            var += m[(size_t)k * each + 1] + d * d;
+        }
+        take_moments(stats + 2 * i, running_mean + i, running_var + i, mean,
+                     var * (double)rows, (double)all, eps, momentum);
+    }
+    set_channels(&r, stats, gain, c);
+    norm_apply(&n);
+    return OK;
+}
+
+Status cpu_batchnorm_sums(float *sums, const float *dy, const float *x, const float *gain,
+                          const float *bias, const float *stats, size_t rows, int c, bool relu,
+                          Stream *s)
+{
+    Room r;
+    TRY(room(&r, rows, c, s));
+    Norm n = norm_of(&r, x, bias, rows, c, relu);
+    n.dy = dy;
+    set_channels(&r, stats, gain, c);
+    norm_slopes(&n, r.first);
+    for (int i = 0; i < c; i++) {
+        sums[i] = (float)(r.second[i] * stats[2 * i + 1]);
+        sums[c + i] = (float)r.first[i];
+    }
+    return OK;
+}
+
+Status cpu_batchnorm_sync_dx(float *dx, const float *sums, int ranks, const float *dy,
+                             const float *x, const float *gain, const float *bias,
+                             const float *stats, size_t rows, int c, bool relu, Stream *s)
+{
+    Room r;
+    TRY(room(&r, rows, c, s));
+    Norm n = norm_of(&r, x, bias, rows, c, relu);
+    n.dy = dy;
+    n.dx = dx;
+    set_channels(&r, stats, gain, c);
+    for (int i = 0; i < c; i++) {
+        double first = 0, second = 0, per_std = stats[2 * i + 1];
+        double common = -gain[i] * per_std / ((double)rows * ranks);
+        for (size_t k = 0; k < (size_t)ranks; k++) {
+            second += sums[2 * k * (size_t)c + (size_t)i];
+            first += sums[(2 * k + 1) * (size_t)c + (size_t)i];
+        }
+        r.slope[i] = (float)(common * second * per_std);
+        r.shift[i] = (float)(common * first);
     }
     norm_combine(&n);
     return OK;

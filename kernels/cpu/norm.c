@@ -176,12 +176,13 @@ INLINE void slopes(const Norm *n, size_t index, Act act)
 {
     Block block = block_of(n, index);
     size_t c = (size_t)n->c, r = 0;
-    float *sum = n->partial + index * 2 * c, *dz = n->dx + block.at;
+    float *sum = n->partial + index * 2 * c, *dz = act == ACT_SILU ? n->dx + block.at : NULL;
     const float *dy = n->dy + block.at, *x = n->x + block.at;
     for (size_t i = 0; i < 2 * c; i++) sum[i] = 0;
     for (; r + 4 <= block.rows; r += 4)
-        slope_rows(sum, dz + r * c, dy + r * c, x + r * c, n, 4, act);
-    for (; r < block.rows; r++) slope_rows(sum, dz + r * c, dy + r * c, x + r * c, n, 1, act);
+        slope_rows(sum, dz ? dz + r * c : NULL, dy + r * c, x + r * c, n, 4, act);
+    for (; r < block.rows; r++)
+        slope_rows(sum, dz ? dz + r * c : NULL, dy + r * c, x + r * c, n, 1, act);
 }
 
 SIMD static void block_slopes(const Norm *n, size_t index)

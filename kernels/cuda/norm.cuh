@@ -237,6 +237,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
 struct Running { /* batch normalisation's running statistics, or NULL */
     float *mean, *var;
     float momentum;
+    bool raw; /* the moments are to be joined with others': variances instead of 1 / std */
 };
 
 /* stats of `count` groups from the blocks' moments; a warp for each. */
@@ -259,7 +260,7 @@ static __global__ void __launch_bounds__(128)
     if (threadIdx.x % 32) return;
     float values = (float)t.rows * t.per;
     stats[2 * group] = mean;
-    stats[2 * group + 1] = 1 / sqrtf(m2 / values + eps);
+    stats[2 * group + 1] = run.raw ? m2 / values : 1 / sqrtf(m2 / values + eps);
     if (!run.mean) return;
     float keep = 1 - run.momentum;
     run.mean[group] = keep * run.mean[group] + run.momentum * mean;

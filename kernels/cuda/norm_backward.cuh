@@ -153,7 +153,7 @@ struct Backward {
 };
 
 template <class T, int V, Act A>
-static Status norm_backward(const Backward &b, size_t images, const Tiling &t, Stream *s)
+static Status norm_slopes(const Backward &b, size_t images, const Tiling &t, Stream *s)
 {
     const T *dy = (const T *)b.dy, *x = (const T *)b.x;
     slopes_kernel<T, V, A>
@@ -164,8 +164,21 @@ static Status norm_backward(const Backward &b, size_t images, const Tiling &t, S
     dim3 grid((t.groups + some - 1) / some, (unsigned)images);
     join_slopes_kernel<<<grid, 256, (size_t)some * t.per * 2 * sizeof(float), s->handle>>>(
         b.coef, b.share_bias, b.share_gain, b.partial, b.stats, b.gain, b.frozen, some, t);
-    TRY(launched("join_slopes"));
+    return launched("join_slopes");
+}
+
+template <class T, int V, Act A>
+static Status norm_combine(const Backward &b, size_t images, const Tiling &t, Stream *s)
+{
+    const T *dy = (const T *)b.dy, *x = (const T *)b.x;
     combine_kernel<T, V, A><<<norm_grid(t, images), norm_threads(t), 0, s->handle>>>(
         (T *)b.dx, dy, x, b.stats, b.gain, b.bias, b.coef, t);
     return launched("combine");
+}
+
+template <class T, int V, Act A>
+static Status norm_backward(const Backward &b, size_t images, const Tiling &t, Stream *s)
+{
+    TRY((norm_slopes<T, V, A>(b, images, t, s)));
+    return norm_combine<T, V, A>(b, images, t, s);
 }

@@ -165,11 +165,86 @@ static void batchnorm_dx_twin(const Tensor *dx)
     backward(&s, dx);
 }
 
+/* Of a batch that one rank has alone; the moments and sums of several are compared in
+ * tests/train. */
+static Shape sync_shape(const Tensor *x, const Tensor *y)
+{
+    const BatchSyncArgs *a = y->args;
+    return (Shape){1, rows_of(x), (size_t)last_dim(x), 1, a->norm.relu ? ACT_RELU : ACT_NONE,
+                   false};
+}
+
+static void batchnorm_moments_twin(const Tensor *m)
+{
+    Shape s = sync_shape(m->src[0], m);
+    for (size_t g = 0; g < s.groups; g++)
+        moments(&s, ref_data(m->src[0]), 0, g, ref_data(m) + 2 * g, ref_data(m) + 2 * g + 1);
+}
+
+static void batchnorm_sync_twin(const Tensor *y)
+{
+    const BatchSyncArgs *a = y->args;
+    Shape s = sync_shape(y, y);
+    double *running_mean = ref_data(y->src[3]), *running_var = ref_data(y->src[4]);
+    for (size_t g = 0; g < s.groups; g++) {
+        const double *m = ref_data(y->src[5]) + 2 * g;
+        double *st = ref_data(y->side[0]) + 2 * g, move = a->norm.momentum;
+        double unbiased = m[1] * (double)s.hw / (double)(s.hw - 1);
+        running_mean[g] = (1 - move) * running_mean[g] + move * m[0];
+        running_var[g] = (1 - move) * running_var[g] + move * unbiased;
+        st[0] = m[0];
+        st[1] = 1 / sqrt(m[1] + a->norm.eps);
+    }
+    forward(&s, ref_data(y), ref_data(y->src[0]), ref_data(y->src[1]), ref_data(y->src[2]),
+            ref_data(y->side[0]));
+}
+
+/* h = (x - mean) / std and dz at an element of channel g. */
+static void element(const Tensor *const *src, const Shape *s, size_t e, size_t g, double *h,
+                    double *dz)
+{
+    const double *st = ref_data(src[4]) + 2 * g;
+    *h = (ref_data(src[1])[e] - st[0]) * st[1];
+    double z = *h * ref_data(src[2])[g] + ref_data(src[3])[g];
+    *dz = ref_data(src[0])[e] * (s->act ? slope(z, s->act) : 1);
+}
+
+static void batchnorm_sums_twin(const Tensor *sums)
+{
+    const Tensor *const *src = (const Tensor *const *)sums->src;
+    Shape s = sync_shape(src[1], sums);
+    memset(sums->data, 0, tensor_count(sums) * sizeof(double));
+    for (size_t p = 0; p < s.hw; p++)
+        for (size_t g = 0; g < s.groups; g++) {
+            double h, dz;
+            element(src, &s, p * s.groups + g, g, &h, &dz);
+            ref_data(sums)[g] += dz * h;
+            ref_data(sums)[s.groups + g] += dz;
+        }
+}
+
+static void batchnorm_sync_dx_twin(const Tensor *dx)
+{
+    const Tensor *const *src = (const Tensor *const *)dx->src;
+    Shape s = sync_shape(dx, dx);
+    const double *sums = ref_data(src[5]), n = (double)s.hw;
+    for (size_t p = 0; p < s.hw; p++)
+        for (size_t g = 0; g < s.groups; g++) {
+            size_t e = p * s.groups + g;
+            double h, dz, gain = ref_data(src[2])[g], per_std = ref_data(src[4])[2 * g + 1];
+            element(src, &s, e, g, &h, &dz);
+            ref_data(dx)[e] =
+                gain * per_std * (dz - sums[s.groups + g] / n - h * sums[g] / n);
+        }
+}
+
 static const Twin twins[] = {
     {&op_groupnorm, groupnorm_twin},       {&op_groupnorm_dx, groupnorm_dx_twin},
     {&op_layernorm, layernorm_twin},       {&op_layernorm_dx, layernorm_dx_twin},
     {&op_batchnorm, batchnorm_twin},       {&op_batchnorm_train, batchnorm_twin},
-    {&op_batchnorm_dx, batchnorm_dx_twin},
+    {&op_batchnorm_dx, batchnorm_dx_twin}, {&op_batchnorm_moments, batchnorm_moments_twin},
+    {&op_batchnorm_sync, batchnorm_sync_twin}, {&op_batchnorm_sums, batchnorm_sums_twin},
+    {&op_batchnorm_sync_dx, batchnorm_sync_dx_twin},
 };
 
 /* ---- cases ---------------------------------------------------------------------------- */
@@ -251,6 +326,19 @@ static Tensor *bn_eval_relu(Graph *g)
     return batch_case(g, 4, (int[]){2, 3, 3, 16}, false, true);
 }
 
+static Tensor *sync_case(Graph *g, int ndim, const int *dim, bool use_relu)
+{
+    const int *c = dim + ndim - 1;
+    Tensor *x = case_leaf(g, "x", ndim, dim), *gain = case_leaf(g, "gain", 1, c),
+           *bias = case_leaf(g, "bias", 1, c);
+    Tensor *mean = case_state(g, "mean", 1, c), *var = case_state(g, "var", 1, c);
+    return batchnorm_sync(g, x, gain, bias, mean, var, 1e-3f, 0.1f, use_relu, NULL);
+}
+static Tensor *sn_plain(Graph *g) { return sync_case(g, 4, (int[]){3, 4, 5, 7}, false); }
+static Tensor *sn_relu(Graph *g) { return sync_case(g, 4, (int[]){2, 23, 17, 19}, true); }
+static Tensor *sn_wide(Graph *g) { return sync_case(g, 2, (int[]){5, 2576}, true); }
+static Tensor *sn_tall(Graph *g) { return sync_case(g, 3, (int[]){9, 211, 16}, true); }
+
 static bool is(const Tensor *leaf, const char *name) { return !strcmp(leaf->name, name); }
 
 /* Spread 1 about 30: a variance from raw squares would lose three digits, while the rounding of the
@@ -312,6 +400,11 @@ static const OpCase cases[] = {
     {"batchnorm of many rows", bn_tall, kink_fill, 1899},
     {"batchnorm eval, wide and odd", bn_wide_odd, kink_fill, 7},
     {"batchnorm train far from zero", bn_train, far_fill, 60},
+    {"batchnorm over ranks", sn_plain, state_fill, 60},
+    {"batchnorm over ranks, relu", sn_relu, kink_fill, 782},
+    {"batchnorm over ranks of wide vectors", sn_wide, kink_fill, 5},
+    {"batchnorm over ranks of many rows", sn_tall, kink_fill, 1899},
+    {"batchnorm over ranks far from zero", sn_plain, far_fill, 60},
     {"batchnorm eval", bn_eval, state_fill, 15},
     {"batchnorm eval relu", bn_eval_relu, kink_fill, 18},
 };
