@@ -98,7 +98,10 @@ Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c
     if (train) p->rng = graph_leaf(g, KIND_INPUT, DTYPE_I32, "rng", 1, (int[]){3});
     if (class_weight)
         p->class_weight = graph_leaf(g, KIND_INPUT, DTYPE_F32, "class_weight", 1, &classes);
-    InceptionOut out = inception_v3(g, &n->store, &n->config, p->image, p->rng, train != NULL);
+    InceptionConfig config = n->config;
+    p->joint = train && train->sum.ranks > 1 && c->parallel.sync_batchnorm;
+    config.sync = p->joint ? train->sum.set.comm : NULL;
+    InceptionOut out = inception_v3(g, &n->store, &config, p->image, p->rng, train != NULL);
     float smoothing = train ? (float)c->classifier.label_smoothing : 0;
     p->loss = cross_entropy(g, out.logits, p->label, p->class_weight, smoothing);
     p->probability = p->loss ? p->loss->side[0] : NULL;
@@ -149,6 +152,7 @@ TrainStep classifier_step(ClassifierPass *p, Optimizer *o)
                        .optimizer = o,
                        .exec = p->e,
                        .loss = p->loss,
+                       .joint = p->joint,
                        .averages = &p->net->store};
 }
 

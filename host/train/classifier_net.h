@@ -29,10 +29,12 @@ typedef struct {
     Tensor *loss, *probability, *features;      /* kept */
     float *three;                               /* owned: [batch, size, size, 3] host buffer */
     ClassifierNet *net;                         /* borrowed */
+    bool joint;                                 /* statistics of the batch are over ranks */
     int batch, size;
 } ClassifierPass; /* starts as {0} */
 
-/* train: whose updates the pass is for; NULL: a pass of evaluation. class_weight: [classes] or NULL.
+/* train: whose updates the pass is for (its ranks share statistics of the batch where
+ * parallel.sync_batchnorm says so); NULL: a pass of evaluation. class_weight: [classes] or NULL.
  */
 Status classifier_pass_open(ClassifierPass *p, ClassifierNet *n, const Config *c, int batch,
                             Optimizer *train, const float *class_weight);

@@ -258,8 +258,12 @@ static Status to_host(void *to, const float *part, size_t count)
 
 Status optimizer_averages(Optimizer *o, int k, float *host)
 {
+    const ParamStore *s = o->store[k];
     HostCopy copy = {o->sum.device, host};
-    return optimizer_visit(o, k, o->ema[k], o->store[k]->value, to_host, &copy);
+    TRY(optimizer_visit(o, k, o->ema[k], s->value, to_host, &copy));
+    if (!host) return OK; /* running averages are averages already */
+    return device_read(o->sum.device, host + s->count_param, s->value + s->count_param,
+                       (s->count - s->count_param) * sizeof *host);
 }
 
 double ema_decay_at(double decay, long step)

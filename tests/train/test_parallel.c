@@ -1,18 +1,11 @@
 /* test_parallel.c - training over ranks: 1 rank x 4 micro-batches, 2 x 2 and 4 x 1 give the same
  * weights to the bit; so does sharded state; a checkpoint of so many ranks continues on others; ranks
- * stop and fail together. On CPU ranks that mpirun starts, each one this program with arguments:
+ * stop and fail together. On CPU ranks that mpirun starts (train_rank, tests/train/rank.c).
  *
- *   test_parallel KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM]
- *
- * With one argument: only the tests of that name, which may have * and ?.
+ * With an argument: only the tests of that name, which may have * and ?.
  */
-#include "app/ranks.h"
-#include "base/csv.h"
-#include "base/random.h"
-#include "base/signal.h"
-#include "train/autoencoder_trainer.h"
-#include "train/classifier.h"
-#include "train/ldm_trainer.h"
+#include "base/file.h"
+#include "base/text.h"
 #include "weights/safetensors.h"
 #include <math.h>
 #include <setjmp.h>
@@ -26,120 +19,8 @@
 
 #include <cmocka.h>
 
-enum { TRAIN = 20, VAL = 7, FILMS = TRAIN + VAL };
-
-/* ---- one rank ------------------------------------------------------------------------------- */
-
-typedef struct {
-    Config config;
-    char *path[FILMS];
-    LdmFilm prompted[FILMS];
-    ClassifierFilm labelled[FILMS];
-    long stop;
-    int stopper, bad;
-} Job;
-
-static void choose_films(Job *j, const char *out)
-{
-    Csv csv;
-    CHECK(!csv_read(&csv, SOURCE_DIR "/samples/tiny/films.csv") && csv.n_row >= FILMS);
-    int path = csv_find(&csv, "path"), label = csv_find(&csv, "label");
-    for (int i = 0; i < FILMS; i++) {
-        int row = i * csv.n_row / FILMS;
-        char *relative = path_join("samples/films", csv_at(&csv, row, path));
-        j->path[i] = i == j->bad ? path_join(out, "bad.png") : path_join(SOURCE_DIR, relative);
-        free(relative);
-        j->prompted[i] = (LdmFilm){j->path[i], i % 2 ? "chest x-ray|film of a chest" : "pneumonia"};
-        j->labelled[i] = (ClassifierFilm){
-            j->path[i], strcmp(csv_at(&csv, row, label), "normal") != 0, (uint64_t)i};
-    }
-    csv_free(&csv);
-}
-
-static Status parse(Job *j, int argc, char **argv)
-{
-    *j = (Job){.bad = -1};
-    config_default(&j->config);
-    TRY(config_read(&j->config, SOURCE_DIR "/configs/tiny.ini"));
-    for (int i = 0; i < argc; i++) {
-        const char *value = strchr(argv[i], '=');
-        CHECK(value++);
-        if (!strncmp(argv[i], "stop=", 5)) j->stop = atol(value);
-        else if (!strncmp(argv[i], "stopper=", 8)) j->stopper = atoi(value);
-        else if (!strncmp(argv[i], "bad=", 4)) j->bad = atoi(value);
-        else TRY(config_assign(&j->config, argv[i], "test"));
-    }
-    return OK;
-}
-
-static Status work(Job *j, const char *kind, const char *out, Ranks *r)
-{
-    /* Only one rank is asked to stop. */
-    long stop = r->place.rank == j->stopper ? j->stop : 0;
-    const char *const *path = (const char *const *)j->path;
-    if (!strcmp(kind, "ldm"))
-        return ldm_train(&(LdmJob){.config = &j->config,
-                                   .base = SOURCE_DIR "/configs/models/tiny",
-                                   .out = out,
-                                   .name = "test",
-                                   .train = j->prompted,
-                                   .n_train = TRAIN,
-                                   .prior = j->prompted,
-                                   .n_prior = 3,
-                                   .val = j->prompted + TRAIN,
-                                   .n_val = VAL,
-                                   .identity = "identity",
-                                   .stop_after = stop,
-                                   .comm = r->comm},
-                         r->device, r->log);
-    if (!strcmp(kind, "classifier"))
-        return classifier_train(&(ClassifierJob){.config = &j->config,
-                                                 .seed = 3,
-                                                 .out = out,
-                                                 .name = "test",
-                                                 .train = j->labelled,
-                                                 .n_train = TRAIN,
-                                                 .val = j->labelled + TRAIN,
-                                                 .n_val = VAL,
-                                                 .classes = 2,
-                                                 .identity = "identity",
-                                                 .stop_after = stop,
-                                                 .comm = r->comm},
-                                r->device, r->log);
-    return autoencoder_train(&(AutoencoderJob){.config = &j->config,
-                                               .base = SOURCE_DIR "/configs/models/tiny/vae",
-                                               .out = out,
-                                               .name = "test",
-                                               .train = path,
-                                               .n_train = TRAIN,
-                                               .val = path + TRAIN,
-                                               .n_val = VAL,
-                                               .identity = "identity",
-                                               .stop_after = stop,
-                                               .comm = r->comm},
-                             r->device, r->log);
-}
-
-static int one_rank(int argc, char **argv)
-{
-    Job j;
-    Ranks r = {0};
-    Log *log = log_new(true);
-    signal_install();
-    Status s = parse(&j, argc - 3, argv + 3);
-    if (!s) choose_films(&j, argv[2]);
-    if (!s) s = ranks_open(&r, &j.config, log);
-    if (!s) s = work(&j, argv[1], argv[2], &r);
-    s = ranks_close(&r, s);
-    if (s && !status_said()) log_failure(log, status_message(), "");
-    for (int i = 0; i < FILMS; i++) free(j.path[i]);
-    log_free(log);
-    return (int)s;
-}
-
-/* ---- jobs of several ranks -------------------------------------------------------------------- */
-
-static char folder[64], self[512];
+enum { TRAIN_FILM = 5, VAL_FILM = 26 }; /* numbers of films that train_rank uses so */
+static char folder[64];
 
 /* Exit code; what was said on stderr goes to FOLDER/said. */
 static int start(int ranks, const char *kind, const char *run, const char *settings)
@@ -147,7 +28,7 @@ static int start(int ranks, const char *kind, const char *run, const char *setti
     Text t = {0};
     text_add(&t, "timeout 300 ");
     if (ranks > 1) text_add(&t, "mpirun --oversubscribe -np %d ", ranks);
-    text_add(&t, "%s %s %s/%s %s >%s/said 2>&1", self, kind, folder, run, settings, folder);
+    text_add(&t, "%s %s %s/%s %s >%s/said 2>&1", RANK_PROGRAM, kind, folder, run, settings, folder);
     int code = system(t.s);
     free(t.s);
     assert_true(WIFEXITED(code));
@@ -386,7 +267,7 @@ static void one_bad_film_ends_all(void **state)
             snprintf(name, sizeof name, "bad-%d-%d", i, val);
             snprintf(path, sizeof path, "%s/%s/bad.png", folder, name);
             assert_int_equal(file_write(path, "no film", 7), OK);
-            snprintf(with, sizeof with, "%s bad=%d", settings[i], val ? FILMS - 1 : 5);
+            snprintf(with, sizeof with, "%s bad=%d", settings[i], val ? VAL_FILM : TRAIN_FILM);
             int code = start(4, kind[i], name, with);
             char *text = said();
             if (code != ERR_INPUT || count_lines(text, "equipoise: ") != 1 ||
@@ -397,17 +278,47 @@ static void one_bad_film_ends_all(void **state)
     }
 }
 
+/* Statistics of the batch over ranks: ops against one big batch; a classifier that has them trains, to
+ * the same bits with shards, and to others than without. */
+static void statistics_are_of_all_ranks(void **state)
+{
+    (void)state;
+#define SYNC CLASSIFIER_SHORT " classifier.epochs=2 parallel.sync_batchnorm=1"
+    for (int ranks = 1; ranks <= 4; ranks++) run(ranks, "statistics", "statistics", "");
+    run(2, "classifier", "sync", SYNC);
+    run(2, "classifier", "sync-zero", SYNC " parallel.zero=1");
+    run(2, "classifier", "sync-not", SYNC " parallel.sync_batchnorm=0");
+    same_run("sync", "sync-zero", classifier_files);
+    assert_false(same("sync", "sync-not", classifier_files[0]));
+}
+
+static void steps_are_the_same_on_any_number_of_ranks(void **state)
+{
+    (void)state;
+    static const char *const setting[] = {"", "parallel.zero=1"};
+    char with[128], name[32];
+    run(1, "steps", "steps-1", "ldm.accumulate=4");
+    for (int zero = 0; zero < 2; zero++)
+        for (int ranks = 2; ranks <= 4; ranks += 2) {
+            snprintf(with, sizeof with, "ldm.accumulate=4 %s", setting[zero]);
+            snprintf(name, sizeof name, "steps-%d-%d", ranks, zero);
+            run(ranks, "steps", name, with);
+            assert_true(same("steps-1", name, "steps"));
+        }
+    run(1, "steps", "steps-8", "ldm.accumulate=8");
+    assert_false(same("steps-1", "steps-8", "steps"));
+}
+
 static int open_folder(void **state)
 {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/test_parallel-%ld", (long)getpid());
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     setenv("OMP_NUM_THREADS", "1", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
     setenv("LSAN_OPTIONS", "suppressions=" SOURCE_DIR "/tests/comm/mpi.supp:print_suppressions=0",
            1);
-    return n > 0 ? dir_make(folder) : 1;
+    return dir_make(folder);
 }
 
 static int remove_folder(void **state)
@@ -418,7 +329,6 @@ static int remove_folder(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc > 2) return one_rank(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ldm_is_the_same_on_any_number_of_ranks),
         cmocka_unit_test(ldm_is_the_same_where_nothing_divides),
@@ -427,6 +337,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(fast_is_near),
         cmocka_unit_test(checkpoints_continue_on_other_ranks),
         cmocka_unit_test(one_bad_film_ends_all),
+        cmocka_unit_test(statistics_are_of_all_ranks),
+        cmocka_unit_test(steps_are_the_same_on_any_number_of_ranks),
     };
     if (!EQ_MPI || system("mpirun --version >/dev/null 2>&1")) {
         printf("SKIPPED: built without MPI, or no mpirun\n");
