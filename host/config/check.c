@@ -102,7 +102,5 @@ Status config_check(const Config *c)
     TRY(check_classifier(&c->classifier, c->data.size));
     TRY(check_ldm(&c->ldm));
     TRY(check_autoencoder(&c->autoencoder));
-    if (c->parallel.sync_batchnorm)
-        return FAIL(ERR_USAGE, "parallel.sync_batchnorm = 1 is not there yet, expected 0");
     return check_synthesis(&c->synthesis);
 }
