@@ -65,8 +65,8 @@ Status optimizer_norm(const Optimizer *o, double *norm);
 typedef Status StatePart(void *to, const float *part, size_t count);
 Status optimizer_visit(Optimizer *o, int k, const float *state, const float *rest, StatePart *part,
                        void *to);
-/* The averaged weights of store k, with the running averages as they are, whole, on every rank; host: [store->count], NULL: this rank only
- * helps the others. */
+/* The averaged weights of store k, with the running averages as they are, whole, on every rank; host:
+ * [store->count], NULL: this rank only helps the others. */
 Status optimizer_averages(Optimizer *o, int k, float *host);
 
 double ema_decay_at(double decay, long step); /* of update number `step`, from 1 */

@@ -44,7 +44,8 @@ static void record(Case *c, Device *d, int rows, Comm *comm, bool over)
         c->leaf[l] = graph_leaf(g, kind, DTYPE_F32, name[l], ndim, dim + 2 - ndim);
     }
     Tensor **t = c->leaf, *x = cast(g, t[X], device_act(d));
-    Tensor *y = over ? batchnorm_sync(g, x, t[GAIN], t[BIAS], t[MEAN], t[VAR], 1e-3f, .1f, true, comm)
+    Tensor *y = over ? batchnorm_sync(g, x, t[GAIN], t[BIAS], t[MEAN], t[VAR], 1e-3f, .1f, true,
+                                      comm)
                      : batchnorm(g, x, t[GAIN], t[BIAS], t[MEAN], t[VAR], 1e-3f, .1f, true, true);
     c->result[Y] = cast(g, y, DTYPE_F32);
     graph_backward(g, 1, &c->result[Y], &t[DY]);
@@ -133,9 +134,11 @@ Status rank_statistics(Ranks *r)
     if (!s) s = compare(&together, &own, &whole, r->comm);
     if (!s) s = compare(&apart_from, &alone, &whole, r->comm);
     if (!s && !(together < limit))
-        s = FAIL(ERR_NUMERIC, "over ranks: %.3g from the whole batch, at most %.3g", together, limit);
+        s = FAIL(ERR_NUMERIC, "over ranks: %.3g from the whole batch, at most %.3g", together,
+                 limit);
     if (!s && ranks > 1 && !(apart_from > .1))
-        s = FAIL(ERR_NUMERIC, "each rank alone: %.3g from the whole batch, expected more", apart_from);
+        s = FAIL(ERR_NUMERIC, "each rank alone: %.3g from the whole batch, expected more",
+                 apart_from);
     s = comm_agree(r->comm, "statistics", s);
     close_case(&whole, r->device);
     close_case(&own, r->device);

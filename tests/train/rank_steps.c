@@ -30,7 +30,8 @@ static Tensor *layer(Graph *g, ParamStore *s, Tensor *x, int k)
     x = k == 1 ? batchnorm(g, x, param(g, s, "gain", LAYOUT_SAME, 1, one, INIT_ONE, 0),
                            param(g, s, "shift", LAYOUT_SAME, 1, one, INIT_ZERO, 0),
                            param_state(g, s, "mean", 1, one, INIT_ZERO, false),
-                           param_state(g, s, "var", 1, one, INIT_ONE, false), 1e-3f, .1f, true, true)
+                           param_state(g, s, "var", 1, one, INIT_ONE, false), 1e-3f, .1f, true,
+                           true)
                : relu(g, x);
     graph_scope_pop(g);
     return x;
