@@ -134,7 +134,7 @@ static float *values_of(const Reduction *r, const Bucket *b)
 
 void reduction_more(Reduction *r) { r->last = false; }
 void reduction_last(Reduction *r) { r->last = true; }
-void reduction_drop(Reduction *r) { tree_start(&r->stack, r->set.n_micro); }
+void reduction_start(Reduction *r) { tree_start(&r->stack, r->set.n_micro); }
 
 /* The index of the micro-batch whose pass has run, or runs, last. */
 static TreeNode newest(const Reduction *r)
@@ -268,7 +268,6 @@ Status reduction_finish(Reduction *r)
     CHECK(r->last);
     for (int i = 0; i < r->n_bucket; i++)
         if (!r->bucket[i].placed) TRY(sum_bucket(r, &r->bucket[i]));
-    reduction_drop(r);
     return device_aside_wait(r->device);
 }
 

@@ -15,12 +15,13 @@
  * writes or reads one of its gradients. So a bucket is on its way while the backward pass goes on,
  * on a GPU beside it, and belongs to the recording of the step.
  *
+ *   reduction_start(r);
  *   for each of the rank's micro-batches but the last:
  *       reduction_more(r); run the pass; TRY(reduction_hold(r));
  *   reduction_last(r); run the pass; TRY(reduction_finish(r));
  *
- * All ranks make the same calls. A rank that leaves a step out starts the next with
- * reduction_drop().
+ * All ranks make the same calls. A step may be left before its last pass. NOTE: the last pass and
+ * reduction_finish() may be recorded and replayed: they keep nothing on the host.
  */
 #ifndef REDUCE_H
 #define REDUCE_H
@@ -70,11 +71,11 @@ void reduction_free(Reduction *r); /* accepts {0} */
 /* After params_pin_grads(), before graph_finish(). No nodes where there is one rank. */
 void reduction_place(Reduction *r, Graph *g);
 
+void reduction_start(Reduction *r); /* a step */
 void reduction_more(Reduction *r);
 Status reduction_hold(Reduction *r); /* takes the spans' values; they may be overwritten then */
 void reduction_last(Reduction *r);
 Status reduction_finish(Reduction *r);
-void reduction_drop(Reduction *r);
 
 /* How many floats this rank's shard of a bucket holds: b->shard, or less at the end. */
 size_t reduction_own(const Reduction *r, const Bucket *b);

@@ -127,12 +127,6 @@ static Status read_loss(const TrainStep *t, double *mean)
     return s;
 }
 
-static void drop(TrainStep *t)
-{
-    reduction_drop(&t->optimizer->sum);
-    if (n_state(t)) reduction_drop(&t->state);
-}
-
 /* A failure that the others do not know of: they wait for this rank. */
 static Status leave(TrainStep *t, Status s)
 {
@@ -158,10 +152,10 @@ static Status run_micro_batches(TrainStep *t, long step, double rate, bool stop)
 
 Status train_step(TrainStep *t, long step, double rate, bool stop, double *loss, double *norm)
 {
+    reduction_start(&t->optimizer->sum);
+    reduction_start(&t->state);
     TRY(leave(t, start_again(t, false)));
-    Status s = run_micro_batches(t, step, rate, stop);
-    if (s) drop(t);
-    TRY(s);
+    TRY(run_micro_batches(t, step, rate, stop));
     TRY(leave(t, read_loss(t, loss)));
     return leave(t, optimizer_norm(t->optimizer, norm));
 }
