@@ -1,7 +1,6 @@
 /* cmd_train_autoencoder.c - equipoise train-autoencoder: one autoencoder, on films. */
 #include "app/commands.h"
 #include "app/lone_stage.h"
-#include "app/options.h"
 #include "study/dataset.h"
 #include "study/fold.h"
 #include "train/autoencoder_trainer.h"
@@ -32,25 +31,25 @@ static const Usage usage = {
 
 static Status choose_films(LoneStage *l)
 {
+    const Config *c = l->config;
+    const char *label = l->label;
     AutoencoderJob *job = l->job;
     const Manifest *m = &l->manifest;
     Arena *a = &l->arena;
     TRY(lone_stage_films(l));
-    TRY(fold_paths(&job->train, &job->n_train, a, m, 1u << SPLIT_TRAIN | 1u << SPLIT_POOL,
-                   l->label));
-    TRY(fold_paths(&job->val, &job->n_val, a, m, 1u << SPLIT_VAL, l->label));
+    TRY(fold_paths(&job->train, &job->n_train, a, m, 1u << SPLIT_TRAIN | 1u << SPLIT_POOL, label));
+    TRY(fold_paths(&job->val, &job->n_val, a, m, 1u << SPLIT_VAL, label));
     if (!job->n_train)
         return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
     job->identity = l->identity;
     job->comm = l->comm;
-    job->name = arena_printf(a, "autoencoder %s", l->label ? l->label : "all");
-    TRY(train_need_batch(job->name, job->n_train, "autoencoder", l->config->autoencoder.batch,
-                         l->config->autoencoder.accumulate));
-    stage_text(&l->stage, "class", l->label ? l->label : "all");
-    stage_setting(&l->stage, l->config, "study.seed data.size autoencoder parallel.reduction");
-    if (l->config->autoencoder.perceptual_weight > 0)
-        TRY(stage_input(&l->stage, "perceptual weights",
-                        l->config->autoencoder.perceptual_weights));
+    job->name = arena_printf(a, "autoencoder %s", label ? label : "all");
+    TRY(train_need_batch(job->name, job->n_train, "autoencoder", c->autoencoder.batch,
+                         c->autoencoder.accumulate));
+    stage_text(&l->stage, "class", label ? label : "all");
+    stage_setting(&l->stage, c, "study.seed data.size autoencoder parallel.reduction");
+    if (c->autoencoder.perceptual_weight > 0)
+        TRY(stage_input(&l->stage, "perceptual weights", c->autoencoder.perceptual_weights));
     return stage_input(&l->stage, "base model", job->base);
 }
 
@@ -78,29 +77,19 @@ static char *own_folder(const char *base)
 
 Status cmd_train_autoencoder(App *app, int argc, char **argv)
 {
-    Options o;
-    Config c;
-    const char *out;
-    int minutes;
-    TRY(options_parse(&o, &usage, argc, argv));
-    if (o.helped) return OK;
-    TRY(options_config(&c, &o));
-    TRY(options_need(&out, &o, "out"));
-    TRY(options_int(&minutes, &o, "minutes", 0, 1 << 20));
-    const char *label = options_text(&o, "class");
-    if (!*c.autoencoder.base)
+    TrainCall call;
+    TRY(train_call(&call, &usage, argc, argv));
+    if (call.helped) return OK;
+    const Config *c = &call.config;
+    if (!*c->autoencoder.base)
         return FAIL(ERR_USAGE, "autoencoder.base is empty, expected an autoencoder's folder");
-    char *base = own_folder(c.autoencoder.base);
-    AutoencoderJob job = {.config = &c, .base = base, .out = out, .minutes = minutes};
-    LoneStage l = {.config = &c,
-                   .out = out,
-                   .label = strcmp(label, "all") ? label : NULL,
-                   .log = app->log,
-                   .job = &job};
+    char *base = own_folder(c->autoencoder.base);
+    AutoencoderJob job = {.config = c, .base = base, .out = call.out, .minutes = call.minutes};
+    LoneStage l = {.config = c, .out = call.out, .label = call.label, .log = app->log, .job = &job};
     Status s = dir_exists(base)
-                   ? autoencoder_train_check(&c, base)
+                   ? autoencoder_train_check(c, base)
                    : FAIL(ERR_INPUT, "%s: found no such folder, expected an autoencoder's", base);
-    if (!s) s = dataset_check(NULL, &c, &l.label, l.label != NULL);
+    if (!s) s = dataset_check(NULL, c, &call.label, call.label != NULL);
     if (!s) s = lone_stage_run(&l, &kind);
     free(base);
     return s;

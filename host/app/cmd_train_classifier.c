@@ -1,7 +1,6 @@
 /* cmd_train_classifier.c - equipoise train-classifier: one classifier, outside of a study. */
 #include "app/commands.h"
 #include "app/lone_stage.h"
-#include "app/options.h"
 #include "study/dataset.h"
 #include "study/fold.h"
 #include "train/run_state.h"
@@ -33,14 +32,15 @@ static const Usage usage = {
 static Status choose_films(LoneStage *l)
 {
     const Config *c = l->config;
+    const char *label = l->label;
     const Manifest *m = &l->manifest;
     ClassifierJob *job = l->job;
     ClassifierFilm *train, *val;
     Arena *a = &l->arena;
     TRY(lone_stage_films(l));
-    if (l->label) {
-        TRY(fold_task(&train, NULL, &job->n_train, a, m, SPLIT_TRAIN, c->data.normal, l->label));
-        TRY(fold_task(&val, NULL, &job->n_val, a, m, SPLIT_VAL, c->data.normal, l->label));
+    if (label) {
+        TRY(fold_task(&train, NULL, &job->n_train, a, m, SPLIT_TRAIN, c->data.normal, label));
+        TRY(fold_task(&val, NULL, &job->n_val, a, m, SPLIT_VAL, c->data.normal, label));
         job->classes = 2;
     } else {
         TRY(fold_patients(&train, &job->n_train, &val, &job->n_val, &job->classes, a, m));
@@ -49,10 +49,10 @@ static Status choose_films(LoneStage *l)
     job->val = val;
     job->identity = l->identity;
     job->comm = l->comm;
-    job->name = arena_printf(a, "classifier %s", l->label ? l->label : "patients");
+    job->name = arena_printf(a, "classifier %s", label ? label : "patients");
     TRY(train_need_batch(job->name, job->n_train, "classifier", c->classifier.batch,
                          c->classifier.accumulate));
-    stage_text(&l->stage, "class", l->label ? l->label : "patients");
+    stage_text(&l->stage, "class", label ? label : "patients");
     stage_setting(&l->stage, c,
                   "study.seed data.normal data.size classifier augment parallel.reduction "
                   "parallel.sync_batchnorm");
@@ -75,17 +75,12 @@ static const LoneKind kind = {.name = "train-classifier",
 
 Status cmd_train_classifier(App *app, int argc, char **argv)
 {
-    Options o;
-    Config c;
-    const char *out;
-    int minutes;
-    TRY(options_parse(&o, &usage, argc, argv));
-    if (o.helped) return OK;
-    TRY(options_config(&c, &o));
-    TRY(options_need(&out, &o, "out"));
-    TRY(options_int(&minutes, &o, "minutes", 0, 1 << 20));
-    const char *label = options_text(&o, "class");
-    bool patients = !strcmp(c.classifier.target, "patient");
+    TrainCall call;
+    TRY(train_call(&call, &usage, argc, argv));
+    if (call.helped) return OK;
+    const Config *c = &call.config;
+    const char *label = call.label;
+    bool patients = !strcmp(c->classifier.target, "patient");
     if (patients && label)
         return FAIL(
             ERR_USAGE,
@@ -95,15 +90,15 @@ Status cmd_train_classifier(App *app, int argc, char **argv)
         return FAIL(
             ERR_USAGE,
             "train-classifier: --class is missing, expected one with classifier.target = disease");
-    if (label && !strcmp(label, c.data.normal))
+    if (label && !strcmp(label, c->data.normal))
         return FAIL(ERR_USAGE,
                     "train-classifier: --class is \"%s\", which data.normal is too, expected a "
                     "disease",
                     label);
-    TRY(classifier_check(&c));
-    TRY(dataset_check(NULL, &c, (const char *[]){label, c.data.normal}, label ? 2 : 0));
+    TRY(classifier_check(c));
+    TRY(dataset_check(NULL, c, (const char *[]){label, c->data.normal}, label ? 2 : 0));
     ClassifierJob job = {
-        .config = &c, .seed = (uint32_t)c.study.seed, .out = out, .minutes = minutes};
-    LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};
+        .config = c, .seed = (uint32_t)c->study.seed, .out = call.out, .minutes = call.minutes};
+    LoneStage l = {.config = c, .out = call.out, .label = call.label, .log = app->log, .job = &job};
     return lone_stage_run(&l, &kind);
 }

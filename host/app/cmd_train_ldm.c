@@ -1,7 +1,6 @@
 /* cmd_train_ldm.c - equipoise train-ldm: one diffusion model, outside of a study. */
 #include "app/commands.h"
 #include "app/lone_stage.h"
-#include "app/options.h"
 #include "study/dataset.h"
 #include "study/fold.h"
 #include <string.h>
@@ -28,15 +27,16 @@ static Status choose_films(LoneStage *l)
 {
     const unsigned outside_tests = 1u << SPLIT_TRAIN | 1u << SPLIT_POOL;
     const Config *c = l->config;
+    const char *label = l->label;
     const Manifest *m = &l->manifest;
     LdmJob *job = l->job;
     LdmFilm *train, *prior = NULL, *val;
     Arena *a = &l->arena;
     TRY(lone_stage_films(l));
-    if (l->label) TRY(fold_need_class(m, l->label));
-    TRY(fold_prompted(&train, &job->n_train, a, m, c, outside_tests, l->label));
-    TRY(fold_prompted(&val, &job->n_val, a, m, c, 1u << SPLIT_VAL, l->label));
-    if (l->label && c->ldm.prior_share > 0)
+    if (label) TRY(fold_need_class(m, label));
+    TRY(fold_prompted(&train, &job->n_train, a, m, c, outside_tests, label));
+    TRY(fold_prompted(&val, &job->n_val, a, m, c, 1u << SPLIT_VAL, label));
+    if (label && c->ldm.prior_share > 0)
         TRY(fold_prompted(&prior, &job->n_prior, a, m, c, 1u << SPLIT_TRAIN, c->data.normal));
     if (!job->n_train)
         return FAIL(ERR_INPUT, "%s: no film to train on, expected some in train or pool", m->file);
@@ -45,8 +45,8 @@ static Status choose_films(LoneStage *l)
     job->val = val;
     job->identity = l->identity;
     job->comm = l->comm;
-    job->name = arena_printf(a, "LDM %s", l->label ? l->label : "all");
-    stage_text(&l->stage, "class", l->label ? l->label : "all");
+    job->name = arena_printf(a, "LDM %s", label ? label : "all");
+    stage_text(&l->stage, "class", label ? label : "all");
     stage_setting(
         &l->stage, c,
         "study.seed data.normal data.disease_a data.disease_b data.size ldm synthesis.weights "
@@ -70,25 +70,15 @@ static const LoneKind kind = {.name = "train-ldm",
 
 Status cmd_train_ldm(App *app, int argc, char **argv)
 {
-    Options o;
-    Config c;
-    const char *out;
-    int minutes;
-    TRY(options_parse(&o, &usage, argc, argv));
-    if (o.helped) return OK;
-    TRY(options_config(&c, &o));
-    TRY(options_need(&out, &o, "out"));
-    TRY(options_int(&minutes, &o, "minutes", 0, 1 << 20));
-    const char *label = options_text(&o, "class");
-    if (!*c.ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
-    bool random = !strcmp(c.ldm.init, "random");
-    TRY(ldm_check(c.ldm.base, c.data.size, random ? LDM_AUTOENCODER : LDM_ALL_WEIGHTS));
-    TRY(dataset_check(NULL, &c, &label, strcmp(label, "all") != 0));
-    LdmJob job = {.config = &c, .base = c.ldm.base, .out = out, .minutes = minutes};
-    LoneStage l = {.config = &c,
-                   .out = out,
-                   .label = strcmp(label, "all") ? label : NULL,
-                   .log = app->log,
-                   .job = &job};
+    TrainCall call;
+    TRY(train_call(&call, &usage, argc, argv));
+    if (call.helped) return OK;
+    const Config *c = &call.config;
+    if (!*c->ldm.base) return FAIL(ERR_USAGE, "ldm.base is empty, expected a model folder");
+    bool random = !strcmp(c->ldm.init, "random");
+    TRY(ldm_check(c->ldm.base, c->data.size, random ? LDM_AUTOENCODER : LDM_ALL_WEIGHTS));
+    TRY(dataset_check(NULL, c, &call.label, call.label != NULL));
+    LdmJob job = {.config = c, .base = c->ldm.base, .out = call.out, .minutes = call.minutes};
+    LoneStage l = {.config = c, .out = call.out, .label = call.label, .log = app->log, .job = &job};
     return lone_stage_run(&l, &kind);
 }

@@ -4,6 +4,21 @@
 #include "study/dataset.h"
 #include "study/lock.h"
 #include <stdlib.h>
+#include <string.h>
+
+Status train_call(TrainCall *call, const Usage *usage, int argc, char **argv)
+{
+    Options o;
+    TRY(options_parse(&o, usage, argc, argv));
+    call->helped = o.helped;
+    if (o.helped) return OK;
+    TRY(options_config(&call->config, &o));
+    TRY(options_need(&call->out, &o, "out"));
+    TRY(options_int(&call->minutes, &o, "minutes", 0, 1 << 20));
+    call->label = options_text(&o, "class");
+    if (call->label && !strcmp(call->label, "all")) call->label = NULL;
+    return OK;
+}
 
 Status lone_stage_films(LoneStage *l)
 {

@@ -7,14 +7,27 @@
  *
  *   static const LoneKind kind = {.name = "train-ldm", .output = {"model", "history.json"},
  *                                 .result = "model", .choose = choose_films, .work = train};
- *   LoneStage l = {.config = &c, .out = out, .label = label, .log = app->log, .job = &job};
+ *   TRY(train_call(&call, &usage, argc, argv));
+ *   if (call.helped) return OK;
+ *   LoneStage l = {.config = c, .out = call.out, .label = call.label, .log = app->log, .job = &job};
  *   TRY(lone_stage_run(&l, &kind));
  */
 #ifndef LONE_STAGE_H
 #define LONE_STAGE_H
+#include "app/options.h"
 #include "base/arena.h"
 #include "data/manifest.h"
 #include "study/stage.h"
+
+/* The command line of a command that trains: CONFIG, its settings checked, --out, --minutes and --class. */
+typedef struct {
+    Config config;
+    const char *out, *label; /* label: --class, NULL where it is not given or "all" */
+    int minutes;
+    bool helped; /* --help was given and answered: nothing is left to do */
+} TrainCall;
+
+Status train_call(TrainCall *call, const Usage *usage, int argc, char **argv);
 
 typedef struct {
     const Config *config;
