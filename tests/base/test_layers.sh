@@ -2,7 +2,7 @@
 # test_layers.sh - the shape of the source tree: includes point downwards only, CUDA headers stay
 # in exec, ops and comm, files and lines are short, headers stand alone. Needs SOURCE_DIR in the
 # environment. Plants one violation of each rule in a small tree first, to see that it is found.
-set -u
+source "$SOURCE_DIR/tests/shell.sh"
 : "${SOURCE_DIR:?is not set}"
 
 declare -A level=([base]=0 [data]=1 [config]=1 [weights]=1 [graph]=2 [ops]=3 [exec]=3 [comm]=3
@@ -101,7 +101,6 @@ plant() { # plant FILE TEXT: in a fresh small tree that keeps the rules otherwis
     printf '%b' "$2" >"$tree/$1"
 }
 
-failed=0
 finds() { # finds TEXT: the planted violation and nothing else
     local found
     found=$(check_tree "$tree")
@@ -111,8 +110,7 @@ finds() { # finds TEXT: the planted violation and nothing else
     fi
 }
 
-tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
+tree=$work
 plant host/base/y.c ''
 found=$(check_tree "$tree")
 [ -z "$found" ] || { echo "FAIL: a clean tree gave: $found"; failed=1; }

@@ -1,14 +1,7 @@
 #!/bin/bash
 # test_setup.sh - .ci/setup against a stand-in for apt: what it says and does when packages are missing
 # and fetching or installing them fails. Nothing is installed.
-set -u
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
+source "$SOURCE_DIR/tests/shell.sh"
 
 # Stand-ins: no package is there; apt-get fails as often as the files say, and notes its calls.
 mkdir "$work/bin"

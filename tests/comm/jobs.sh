@@ -1,9 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables of the scripts beside it
 # jobs.sh - for the scripts beside it: starts the ranks of comm_rank and compares what they say.
+source "$SOURCE_DIR/tests/shell.sh"
 rank=$(dirname "$1")/comm_rank
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
 export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT LIMIT "${!SLURM_@}" "${!OMPI_COMM_@}"
 unset "${!PMIX_@}" "${!TORCHELASTIC_@}"

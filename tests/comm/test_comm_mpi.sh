@@ -1,7 +1,6 @@
 #!/bin/bash
 # test_comm_mpi.sh - every collective on 1 to 4 CPU ranks, started by mpirun; splits; ranks that die, stop or call
 # other things than the others. Skipped where MPI is not there.
-set -u
 # shellcheck source=tests/comm/jobs.sh
 . "$SOURCE_DIR/tests/comm/jobs.sh"
 if ! command -v mpirun >/dev/null || ! ldd "$rank" | grep -q libmpi; then

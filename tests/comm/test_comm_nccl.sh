@@ -1,7 +1,6 @@
 #!/bin/bash
 # test_comm_nccl.sh - ranks on simulated GPUs, between which a stand-in of NCCL moves the data (fake_nccl.c): every collective,
 # groups, the order of calls, and every way in which NCCL or a rank can fail the others.
-set -u
 # shellcheck source=tests/comm/jobs.sh
 . "$SOURCE_DIR/tests/comm/jobs.sh"
 rank=$(dirname "$1")/comm_rank_hostcuda

@@ -1,6 +1,5 @@
 #!/bin/bash
 # test_comm_place.sh - who a process is, from what its launcher sets; contradictions are refused.
-set -u
 # shellcheck source=tests/comm/jobs.sh
 . "$SOURCE_DIR/tests/comm/jobs.sh"
 

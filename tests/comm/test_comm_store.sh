@@ -1,7 +1,6 @@
 #!/bin/bash
 # test_comm_store.sh - ranks that meet through the store of rank 0, without MPI: collectives of hosts, and every
 # way in which a rank can fail the others. Each ends in time, with one line that names the rank.
-set -u
 # shellcheck source=tests/comm/jobs.sh
 . "$SOURCE_DIR/tests/comm/jobs.sh"
 h='on host [^ ]+ \(process [0-9]+\)' # after a rank's number

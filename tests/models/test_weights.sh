@@ -1,11 +1,8 @@
 #!/bin/bash
 # test_weights.sh - equipoise weights: inspect and convert, files and folders, and their failures.
-set -u
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-cd "$scratch" || exit 1
-failed=0
+cd "$work" || exit 1
 
 check() { # check WHAT COMMAND...
     local what=$1

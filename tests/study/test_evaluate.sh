@@ -1,17 +1,9 @@
 #!/bin/bash
 # test_evaluate.sh - equipoise evaluate from the outside: the table, the file, what it refuses, and
 # that neither threads nor the order of rows change a byte.
-set -u
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-cd "$scratch" || exit 1
-failed=0
-
-fail() {
-    echo "FAIL: $*"
-    failed=1
-}
+cd "$work" || exit 1
 
 # refuse CODE TEXT OPTIONS...: exit code, one line on stderr that holds the text, no new file
 refuse() {

@@ -1,20 +1,11 @@
 #!/bin/bash
 # test_bad_input.sh - what users get wrong, each answered by one clear error, the exit code of its
 # class, and nothing half-written under a final name. $1: the program.
-set -u
-export OMP_WAIT_POLICY=passive # other tests may run beside this one
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
 films=$SOURCE_DIR/samples/films
 tiny=$SOURCE_DIR/configs/tiny.ini
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-failed=0
-
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 
 # refuse CODE WORDS ABSENT COMMAND...: exit code CODE, one line "equipoise: ..." that holds WORDS, and of
 # ABSENT (a file or folder, "" for none) nothing: neither it, nor a temporary beside or below it.

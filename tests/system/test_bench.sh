@@ -2,12 +2,9 @@
 # bench: steps of both networks run, one line of JSON each for what runs, the rounds and the memory;
 # piped, a round for each line on stdin; steps train (the loss of a repeated batch falls). bench kernels: a row for
 # each op and part, with a time and a bound; the rows that are asked for.
-set -u
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-fail() { echo "FAIL: $1"; cat "$work/out" "$work/err"; failures=$((failures + 1)); }
+fail() { echo "FAILED: $1"; cat "$work/out" "$work/err"; failed=1; }
 
 bench() { "$program" bench "$@" >"$work/out" 2>"$work/err"; }
 rounds() { grep -c '"round":' "$work/out"; }
@@ -51,5 +48,5 @@ grep -q 'found resnet, expected unet, inception, sampler or kernels' "$work/err"
 bench unet --model "$work" && fail "a folder without a model is taken"
 grep -q "$work/unet/config.json" "$work/err" || fail "message for a folder without a model"
 
-[ $failures = 0 ] && echo ok
-exit $((failures != 0))
+[ $failed = 0 ] && echo ok
+exit $failed

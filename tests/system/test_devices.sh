@@ -1,18 +1,9 @@
 #!/bin/bash
 # test_devices.sh - the choice of device and precision. Where no GPU is: "auto" runs on the CPU and says
 # so in one line, "cuda" ends with exit code 4. $1: the program.
-set -u
-export OMP_WAIT_POLICY=passive # other tests may run beside this one
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-failed=0
-
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 
 # film NAME OPTION...: a film of one step; leaves err and code
 film() {

@@ -1,10 +1,7 @@
 #!/bin/bash
 # bench/gpu.sh on machines that are not there: without a GPU, with programs that are missing, that pass and that fail.
-set -u
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-fail() { echo "FAIL: $1"; cat "$work/out"; failures=$((failures + 1)); }
+source "$SOURCE_DIR/tests/shell.sh"
+fail() { echo "FAILED: $1"; cat "$work/out"; failed=1; }
 script="$SOURCE_DIR/bench/gpu.sh"
 
 bash -n "$script" || fail "syntax"
@@ -57,5 +54,5 @@ run
 [ $? = 1 ] || fail "a failure: exit code"
 grep -q '^every op,failed (1)' "$work/results/checks.csv" || fail "a failed check"
 
-[ $failures = 0 ] && echo ok
-exit $((failures != 0))
+[ $failed = 0 ] && echo ok
+exit $failed

@@ -1,19 +1,10 @@
 #!/bin/bash
 # test_single_stages.sh - the stages of a study as commands of their own: train-ldm, train-autoencoder, train-classifier,
 # synthesize, img2img. $1: the program.
-set -u
-export OMP_WAIT_POLICY=passive # other tests may run beside this one
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
 tiny=$SOURCE_DIR/configs/tiny.ini
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-failed=0
-
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 must() { "$@" >out 2>err || fail "$*: exit code $?: $(tail -1 err)"; }
 refuse() { # CODE WORDS COMMAND...
     "${@:3}" >out 2>err

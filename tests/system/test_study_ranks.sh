@@ -2,8 +2,8 @@
 # test_study_ranks.sh - a study shared by several CPU ranks gives the bytes of one: on 2 and 4 ranks; stopped by a signal
 # to one of them, its rank killed, and continued on other numbers; as jobs of single stages side by side. A plan says
 # what a run then does. $1: the program. Skipped where MPI is not there.
-set -u
-export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+source "$SOURCE_DIR/tests/shell.sh"
+export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_COMM_@}" "${!PMIX_@}"
 program=$1
 config=$SOURCE_DIR/configs/tiny.ini
@@ -12,13 +12,6 @@ if ! command -v mpirun >/dev/null || ! ldd "$program" | grep -q libmpi; then
     exit 77
 fi
 export ASAN_OPTIONS=detect_leaks=0 # MPI's own
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 must() { "$@" >"$work/out" 2>"$work/err" || fail "${*:2}: exit code $?: $(tail -1 "$work/err")"; }
 refuse() { # CODE WORDS COMMAND...
     "${@:3}" >"$work/out" 2>"$work/err"

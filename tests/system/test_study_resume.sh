@@ -1,19 +1,10 @@
 #!/bin/bash
 # test_study_resume.sh - a study that is killed at 20 random moments and started again reaches the
 # same metrics.json, to the byte. $1: the program. Prints the seed of its moments; EQ_TEST_SEED repeats them.
-set -u
-export OMP_WAIT_POLICY=passive # other tests may run beside this one
+source "$SOURCE_DIR/tests/shell.sh"
 program=$1
 kills=20
 config=$SOURCE_DIR/configs/tiny.ini
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failed=0
-
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 
 study() { "$program" study "$config" --run "$1" --resume "${@:2}"; }
 
