@@ -17,8 +17,8 @@
 static const int WORDS = 4096, SIDE = 32;
 
 struct Maps {
-    CUtensorMap tiled, out,
-        columns;         /* of x, of y (floats, SIDE x SIDE), of x as NHWC 2 x 4 x 4 x 32 */
+    /* of x, of y (floats, SIDE x SIDE), of x as NHWC 2 x 4 x 4 x 32 */
+    CUtensorMap tiled, out, columns;
     CUtensorMap rows[4]; /* by swizzle, of b_number: bf16, 32 rows of one swizzle's span */
 };
 using Out = unsigned *;
