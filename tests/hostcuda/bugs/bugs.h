@@ -9,8 +9,9 @@ using Run = bool (*)(bool bug);
 struct Case {
     const char *name;
     Run run;
-    /* A part of the report, or of the one in other schedules; "": a wrong result may be all. */
-    const char *finding, *or_finding;
+    /* Part of the report; schedules of threads and copies differ in which of them comes first.
+     * None: nothing is wrong with the accesses, and no report may come: the result must be wrong. */
+    const char *finding[3];
 };
 struct Cases {
     const Case *list;

@@ -9,23 +9,41 @@ namespace {
 
 const int SIDE = 32; /* of the matrix of floats, in tiles of 8 x 8 */
 
-CUtensorMap map_of(float *p)
+void *driver(const char *name)
 {
     void *f = nullptr;
     cudaDriverEntryPointQueryResult found;
-    cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, 0, &found);
+    cudaGetDriverEntryPointByVersion(name, &f, 12000, 0, &found);
+    return f;
+}
+
+CUtensorMap map_of(float *p)
+{
     CUtensorMap map;
     cuuint64_t size[] = {SIDE, SIDE}, stride[] = {SIDE * sizeof(float)};
     cuuint32_t box[] = {8, 8}, step[] = {1, 1};
-    ((decltype(&cuTensorMapEncodeTiled))f)(
+    ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, p, size, stride, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return map;
 }
 
+CUtensorMap column_map(float *p)
+{
+    CUtensorMap map;
+    cuuint64_t size[] = {32, 4, 4, 2}, stride[] = {128, 512, 2048};
+    cuuint32_t step[] = {1, 1, 1, 1};
+    int low[] = {-1, -1}, high[] = {-1, -1};
+    ((decltype(&cuTensorMapEncodeIm2col))driver("cuTensorMapEncodeIm2col"))(
+        &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, p, size, stride, low, high, 8, 32, step,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return map;
+}
+
 /* Sums four tiles, one after another through one buffer; thread 0 loads them. */
-enum { RIGHT, PARITY, BYTES, SYNC };
+enum { RIGHT, PARITY, BYTES, SYNC, WAIT, SWIZZLE };
 template <int BUG>
 __global__ void tiles_kernel(const __grid_constant__ CUtensorMap map, float *y)
 {
@@ -75,25 +93,45 @@ template <bool BUG> __global__ void __cluster_dims__(2) pair_kernel(float *y, co
     cluster_sync();
 }
 
-/* D = A . B with A 64 x 16 and B 32 x 16 (rows of k), plain 8 x 16-byte core matrices */
-template <bool BUG> __global__ void product_kernel(float *d, const float *x)
+/* Of NHWC 2 x 4 x 4 x 32: channels 8 .. 15 of all pixels as a 3 x 3 filter with padding 1 sees them
+ * through its tap one to the right and two below. With the bug they start one pixel too far. */
+template <bool BUG>
+__global__ void columns_kernel(const __grid_constant__ CUtensorMap map, float *y)
 {
-    __shared__ alignas(128) bf16 a[64 * 16], b[32 * 16];
+    __shared__ alignas(128) float tile[32 * 8];
+    __shared__ alignas(8) uint64_t bar;
+    if (threadIdx.x == 0) {
+        mbar_init(&bar, 1);
+        mbar_init_fence();
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        mbar_arrive_expect(&bar, sizeof tile);
+        tma_load_im2col(tile, &map, &bar, 8, BUG ? 0 : -1, -1, 0, 1, 2);
+    }
+    mbar_wait(&bar, 0);
+    for (int i = threadIdx.x; i < 256; i += blockDim.x) y[i] = tile[i];
+}
+
+/* D = A . B with A 64 x 16 and B 32 x 16, rows of k: their two 16-byte chunks change places in
+ * every other four rows, which the descriptors call a swizzle of 32 bytes. */
+template <int BUG> __global__ void product_kernel(float *d, const float *x)
+{
+    __shared__ alignas(256) bf16 a[64 * 16], b[32 * 16];
     for (int e = threadIdx.x; e < 64 * 16; e += 128) {
-        int row = e / 16, k = e % 16, at = (row / 8) * 128 + (k / 8) * 64 + row % 8 * 8 + k % 8;
+        int row = e / 16, k = e % 16, plain = row * 16 + k, at = plain ^ row / 4 % 2 * 8;
         a[at] = from_float<bf16>(x[e % 7]);
-        if (row < 32) b[at] = from_float<bf16>(x[e % 5]);
+        if (row < 32) b[BUG == SWIZZLE ? plain : at] = from_float<bf16>(x[e % 5]);
     }
     async_proxy_fence();
     __syncthreads();
     float r[16];
     for (int k = 0; k < 16; k++) r[k] = 0;
     wgmma_fence();
-    wgmma_m64n32(r, wgmma_matrix(a, 128, 256, SWIZZLE_NONE),
-                 wgmma_matrix(b, 128, 256, SWIZZLE_NONE), 0);
+    wgmma_m64n32(r, wgmma_matrix(a, 16, 256, SWIZZLE_32), wgmma_matrix(b, 16, 256, SWIZZLE_32), 0);
     wgmma_commit();
-    if (!BUG) wgmma_wait<0>();
-    if (BUG && threadIdx.x < 64) a[threadIdx.x * 16] = from_float<bf16>(0);
+    if (BUG != WAIT) wgmma_wait<0>();
+    if (BUG == WAIT && threadIdx.x < 64) a[threadIdx.x * 16] = from_float<bf16>(0);
     wgmma_wait<0>();
     int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
     for (int t = 0; t < 4; t++)
@@ -171,11 +209,25 @@ bool pair(bool bug)
     return true;
 }
 
-bool product(bool bug)
+bool columns(bool bug)
 {
     Pair m;
-    if (bug) product_kernel<true><<<1, 128>>>(m.y, m.x);
-    else product_kernel<false><<<1, 128>>>(m.y, m.x);
+    CUtensorMap map = column_map(m.x);
+    if (bug) columns_kernel<true><<<1, 64>>>(map, m.y);
+    else columns_kernel<false><<<1, 64>>>(map, m.y);
+    std::vector<float> v = m.result();
+    for (int i = 0; i < 256; i++) {
+        int pixel = i / 8, n = pixel / 16, h = pixel / 4 % 4 + 1, w = pixel % 4;
+        if (!(v[i] == (h < 4 ? (float)(((n * 4 + h) * 4 + w) * 32 + 8 + i % 8) : 0))) return false;
+    }
+    return true;
+}
+
+template <int BUG> bool product(bool bug)
+{
+    Pair m;
+    if (bug) product_kernel<BUG><<<1, 128>>>(m.y, m.x);
+    else product_kernel<RIGHT><<<1, 128>>>(m.y, m.x);
     std::vector<float> v = m.result();
     for (int i = 0; i < 64 * 32; i++) {
         float sum = 0;
@@ -187,12 +239,18 @@ bool product(bool bug)
 }
 
 const Case list[] = {
-    {"a wrong mbarrier parity", tiles<PARITY>, "", nullptr},
-    {"too few expected bytes", tiles<BYTES>, "", nullptr},
-    {"TMA into a buffer that is still read", tiles<SYNC>, "", nullptr},
-    {"no proxy fence before a TMA store", store, "fence.proxy.async", nullptr},
-    {"no cluster barrier", pair, "", nullptr},
-    {"an operand overwritten before wgmma's wait", product, "unfinished wgmma", "data race"},
+    {"a wrong mbarrier parity", tiles<PARITY>,
+     {"uninitialised", "destination of an asynchronous copy", "deadlock"}},
+    {"too few expected bytes", tiles<BYTES>, {"deadlock"}},
+    {"TMA into a buffer that is still read", tiles<SYNC>,
+     {"data race", "destination of an asynchronous copy", "deadlock"}},
+    {"no proxy fence before a TMA store", store, {"fence.proxy.async"}},
+    {"no cluster barrier", pair, {"barrier.cluster first"}},
+    {"a wrong im2col coordinate", columns, {}},
+    {"an operand overwritten before wgmma's wait",
+     product<WAIT>,
+     {"unfinished wgmma", "data race"}},
+    {"a wrong swizzle of wgmma's operand", product<SWIZZLE>, {}},
 };
 
 } // namespace
