@@ -92,7 +92,7 @@ struct SpecialRegisters {
 extern SpecialRegisters special;
 
 uint64_t clock_now();                /* grows; %clock, %clock64, %globaltimer */
-void *thread_memory();               /* Kernel::thread_bytes of this thread, 16-aligned, 0xFF */
+void *thread_memory();               /* Kernel::thread_bytes of this thread, 16-aligned */
 void nanosleep(At at);               /* gives way; a polling loop has to call it */
 [[noreturn]] void trap(At at, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -38,6 +38,7 @@ void run_frame(const Function &f, char *arguments, char *memory)
     frame.local = memory + slot_bytes(f);
     frame.spare = frame.local + align_up(f.local_bytes, 16);
     memcpy(frame.slot, f.image.data(), f.image.size() * sizeof(uint64_t));
+    memset(frame.local, 0xff, f.local_bytes);
     for (const Fixup &x : f.fixups) frame.slot[x.slot] = fixed_value(x, frame);
     for (const Inst *i = f.code.data(); i; i = frame.next) {
         frame.next = i + 1;

@@ -223,7 +223,6 @@ static void init_thread(Thread &t, int index, Cta &cta)
     t.warp = &machine.warps[cta.rank * special.nwarpid + i / LANES];
     t.tid = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};
     t.memory = memories[index];
-    memset(t.memory, 0xff, machine.kernel->thread_bytes);
     t.copies.clear();
     t.copy_groups.clear();
     t.bulk.clear();
