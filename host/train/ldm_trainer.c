@@ -25,8 +25,6 @@ typedef struct {
     Ldm m;
     LdmData data;
     LdmBatch batch;
-    long ahead_step; /* what batch holds already, drawn while the device was busy; 0: nothing */
-    int ahead_micro;
     Pass train, val;
     TrainLoop loop;
     char *model, *latents, *lora;
@@ -105,7 +103,6 @@ static Status validate(void *trainer, double *loss)
     float *part = calloc((size_t)n_batch + 1, sizeof *part);
     CHECK(part);
     Status s = OK;
-    t->ahead_step = 0;
     for (int b = 0; b < n_batch && !s; b++)
         if (share_mine(t->job->comm, b)) s = validate_batch(t, b * each, &part[b]);
     s = share_gather(t->job->comm, "validation", s, part, sizeof *part, n_batch);
@@ -115,20 +112,11 @@ static Status validate(void *trainer, double *loss)
     return s;
 }
 
-static void draw_batch(void *trainer, long step, int micro)
-{
-    Trainer *t = trainer;
-    if (t->ahead_step == step && t->ahead_micro == micro) return;
-    ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
-                   (uint32_t)t->job->config->study.seed, step, micro);
-    t->ahead_step = step;
-    t->ahead_micro = micro;
-}
-
 static Status feed(void *trainer, long step, int micro)
 {
     Trainer *t = trainer;
-    draw_batch(t, step, micro);
+    ldm_batch_draw(&t->batch, &t->data, &t->m.schedule, &t->job->config->ldm,
+                   (uint32_t)t->job->config->study.seed, step, micro);
     return write_batch(&t->train, &t->batch);
 }
 
@@ -136,10 +124,8 @@ static Status open_loop(Trainer *t)
 {
     const LdmJob *job = t->job;
     const LdmSettings *set = &job->config->ldm;
-    t->loop = (TrainLoop){LOOP_COMMON(job, set),
-                          .section = "ldm",
-                          .column = {"step", "loss", "val_loss", "rate", "grad_norm"},
-                          .trainer = t,
+    t->loop = (TrainLoop){LOOP_COMMON(job, set), .section = "ldm",
+                          .column = {"step", "loss", "val_loss", "rate", "grad_norm"}, .trainer = t,
                           .validate = validate};
     ParamStore *unet = set->lora_rank ? &t->m.lora : &t->m.unet;
     return train_loop_open(&t->loop, t->device, t->log, (ParamStore *[]){unet, &t->m.text},
@@ -188,7 +174,7 @@ static Status record_both(Trainer *t)
     const LdmSettings *set = &t->job->config->ldm;
     const char *recompute = set->recompute ? NULL : "ldm.recompute";
     TRY(device_memory_advice(record(&t->train, t, true), t->device, "ldm.batch", set->batch,
-                            recompute));
+                             recompute));
     return device_memory_advice(record(&t->val, t, false), t->device, "ldm.batch", set->batch,
                                 NULL);
 }
@@ -209,11 +195,9 @@ static Status open_model(Trainer *t)
 
 static Status open_step(Trainer *t)
 {
-    return train_loop_step(&t->loop, (TrainStep){.exec = t->train.e,
-                                                 .loss = t->train.loss,
-                                                 .trainer = t,
-                                                 .feed = feed,
-                                                 .ahead = draw_batch});
+    return train_loop_step(
+        &t->loop,
+        (TrainStep){.exec = t->train.e, .loss = t->train.loss, .trainer = t, .feed = feed});
 }
 
 static Status open_passes(Trainer *t)

@@ -58,7 +58,7 @@ typedef struct {
               .ema_decay = (set)->ema_decay}
 
 Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *store, int n_store);
-/* step: exec, loss, trainer, feed and, perhaps, ahead. */
+/* step: exec, loss, trainer and feed. */
 Status train_loop_step(TrainLoop *l, TrainStep step);
 /* ERR_STOPPED: stopped before the end, its state is kept. */
 Status train_loop(TrainLoop *l);

@@ -38,6 +38,7 @@ Status train_step_open(TrainStep *t)
 void train_step_close(TrainStep *t)
 {
     reduction_free(&t->state);
+    free(t->ahead_text);
     if (t->optimizer && t->optimizer->sum.device) {
         device_release(t->optimizer->sum.device, t->start);
         device_release(t->optimizer->sum.device, t->losses);
@@ -134,18 +135,35 @@ static Status leave(TrainStep *t, Status s)
     return s;
 }
 
+static void feed_ahead(TrainStep *t, long step, int micro)
+{
+    t->ahead_step = step;
+    t->ahead_micro = micro;
+    t->ahead = t->feed(t->trainer, step, micro);
+    if (t->ahead) t->ahead_text = strdup(status_message());
+}
+
+static Status feed(TrainStep *t, long step, int micro)
+{
+    if (!t->ahead_step) return t->feed(t->trainer, step, micro);
+    CHECK(t->ahead_step == step && t->ahead_micro == micro);
+    t->ahead_step = 0;
+    if (t->ahead) status_set(t->ahead, t->ahead_text);
+    return t->ahead;
+}
+
 static Status run_micro_batches(TrainStep *t, long step, double rate, bool stop)
 {
     const Reduction *sum = &t->optimizer->sum;
     for (int i = 0; i < sum->n_local; i++) {
         bool last = i + 1 == sum->n_local;
         int micro = sum->first + i;
-        Status s = stop ? FAIL(ERR_STOPPED, "asked to stop before step %ld", step)
-                        : t->feed(t->trainer, step, micro);
+        Status s =
+            stop ? FAIL(ERR_STOPPED, "asked to stop before step %ld", step) : feed(t, step, micro);
         if (s || last || t->joint) TRY(comm_agree(t->comm, "batches", s));
         TRY(leave(t, last ? last_pass(t, rate) : more_pass(t, i)));
-        if (t->ahead && device_is_gpu(sum->device))
-            t->ahead(t->trainer, last ? step + 1 : step, last ? sum->first : micro + 1);
+        if (device_is_gpu(sum->device))
+            feed_ahead(t, last ? step + 1 : step, last ? sum->first : micro + 1);
     }
     return OK;
 }

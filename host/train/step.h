@@ -25,14 +25,18 @@ typedef struct {
     bool joint;       /* ranks need one another in every pass */
     ParamStore *averages; /* whose state the pass moves; NULL: none */
     void *trainer;    /* what the functions get */
-    /* Writes a micro-batch into the pass's inputs. */
+    /* Writes a micro-batch into the pass's inputs. Called for one after the other; on a GPU as soon as
+     * the pass before is enqueued, so that the host prepares and sends the next while it runs. The
+     * one behind the last step is fed in vain. */
     Status (*feed)(void *trainer, long step, int micro);
-    /* Or NULL: what can be done for a later micro-batch while the device works. */
-    void (*ahead)(void *trainer, long step, int micro);
     /* The step's own: */
     Reduction state; /* of the averages */
     float *start;    /* owned: device copy of the averages at the step's start */
     float *losses;   /* owned: device block [micro-batches of all ranks] */
+    long ahead_step; /* what was fed early, 0: nothing, and what came of it */
+    int ahead_micro;
+    Status ahead;
+    char *ahead_text; /* owned */
 } TrainStep;         /* starts as {0} */
 
 Status train_step_open(TrainStep *t);
