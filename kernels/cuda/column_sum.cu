@@ -11,7 +11,6 @@ template <class T, int V>
 static __global__ void __launch_bounds__(256)
     column_sum_kernel(float *sum, const T *x, size_t rows, int n, size_t slice)
 {
-    __shared__ float part[8][32 * V];
     int lane = threadIdx.x % 32, row = threadIdx.x / 32, column = (blockIdx.x * 32 + lane) * V;
     size_t begin = blockIdx.y * slice, end = begin + slice < rows ? begin + slice : rows;
     float v[V] = {};
@@ -21,16 +20,10 @@ static __global__ void __launch_bounds__(256)
 #pragma unroll
             for (int k = 0; k < V; k++) v[k] += to_float(p.v[k]);
         }
-#pragma unroll
-    for (int k = 0; k < V; k++) part[row][k * 32 + lane] = v[k];
-    __syncthreads();
-    for (int i = threadIdx.x; i < 32 * V; i += 256) {
-        int to = (blockIdx.x * 32 + i % 32) * V + i / 32;
-        float total = 0;
-#pragma unroll
-        for (int k = 0; k < 8; k++) total += part[k][i];
+    sum_of_warps<V>(v, [&](int channel, float total) {
+        int to = blockIdx.x * 32 * V + channel;
         if (to < n) sum[(size_t)blockIdx.y * n + to] = total;
-    }
+    });
 }
 
 template <class T>

@@ -15,9 +15,9 @@ typedef __nv_bfloat16 bf16;
 
 struct Stream {
     cudaStream_t handle;
-    void *scratch;        /* owned; the newest and largest of `block` */
+    void *scratch; /* owned; the newest and largest of `block` */
     size_t scratch_bytes;
-    void *block[24];      /* owned: outgrown blocks stay, recorded CUDA graphs still use them */
+    void *block[24]; /* owned: outgrown blocks stay, recorded CUDA graphs still use them */
     int n_block;
 };
 
@@ -36,13 +36,17 @@ template <> DEVICE float from_float<float>(float v) { return v; }
 template <> DEVICE bf16 from_float<bf16>(float v) { return __float2bfloat16_rn(v); }
 
 /* V neighbours, moved by one load or store. */
-template <class T, int V> struct alignas(V * sizeof(T)) Pack { T v[V]; };
+template <class T, int V> struct alignas(V * sizeof(T)) Pack {
+    T v[V];
+};
 
 /* The widest pack: 16 bytes. */
-template <class T> struct Wide { static constexpr int N = 16 / sizeof(T); };
+template <class T> struct Wide {
+    static constexpr int N = 16 / sizeof(T);
+};
 
 /* ---- sums in a fixed order ---------------------------------------------------------------- */
-DEVICE float warp_sum(float v)
+template <class F> DEVICE F warp_sum(F v)
 {
 #pragma unroll
     for (int step = 16; step; step /= 2) v += __shfl_xor_sync(~0u, v, step);
@@ -57,17 +61,33 @@ DEVICE float warp_max(float v)
 }
 
 /* Over a block of THREADS threads; each gets the sum. Two calls may follow one another. */
-template <int THREADS> DEVICE float block_sum(float v)
+template <int THREADS, class F> DEVICE F block_sum(F v)
 {
-    __shared__ float partial[THREADS / 32];
+    __shared__ F partial[THREADS / 32];
     v = warp_sum(v);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
     __syncthreads();
-    float sum = 0;
+    F sum = 0;
 #pragma unroll
     for (int w = 0; w < THREADS / 32; w++) sum += partial[w];
     __syncthreads();
     return sum;
+}
+
+/* In a block of 8 warps, each with V channels a lane: write(channel, sum over the warps). */
+template <int V, class F> DEVICE void sum_of_warps(const float (&v)[V], F write)
+{
+    __shared__ float part[8][32 * V];
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < V; k++) part[threadIdx.x / 32][k * 32 + lane] = v[k];
+    __syncthreads();
+    for (int i = threadIdx.x; i < 32 * V; i += 256) {
+        float total = 0;
+#pragma unroll
+        for (int w = 0; w < 8; w++) total += part[w][i];
+        write(i % 32 * V + i / 32, total);
+    }
 }
 
 /* ---- launches ----------------------------------------------------------------------------- */

@@ -40,7 +40,6 @@ static __global__ void __launch_bounds__(256)
     embedding_dw_kernel(float *dtable, const int32_t *ids, const T *dy, size_t count, int rows,
                         int d)
 {
-    __shared__ float part[8][32 * V];
     __shared__ int before[8];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = (blockIdx.y * 32 + lane) * V;
     size_t i = blockIdx.x, own = i / 32 * 32; /* groups of 32 positions; own is this one's first */
@@ -67,16 +66,10 @@ static __global__ void __launch_bounds__(256)
             for (; mask; mask &= mask - 1)
                 add_row<T, V>(sum, dy + column, from + __clz((int)__brev(mask)), d);
     }
-#pragma unroll
-    for (int e = 0; e < V; e++) part[warp][e * 32 + lane] = sum[e];
-    __syncthreads();
-    for (int k = threadIdx.x; k < 32 * V; k += 256) {
-        int to = (blockIdx.y * 32 + k % 32) * V + k / 32;
-        float total = 0;
-#pragma unroll
-        for (int w = 0; w < 8; w++) total += part[w][k];
+    sum_of_warps<V>(sum, [&](int channel, float total) {
+        int to = blockIdx.y * 32 * V + channel;
         if (to < d) dtable[(size_t)id * d + to] = total;
-    }
+    });
 }
 
 template <class T>

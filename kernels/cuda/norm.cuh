@@ -240,6 +240,16 @@ struct Running { /* batch normalisation's running statistics, or NULL */
     bool raw; /* the moments are to be joined with others': variances instead of 1 / std */
 };
 
+/* The packs of rows r, r + high, ... before `end`; from: that of row r. */
+template <class T, int V, int N>
+DEVICE void load_rows(Pack<T, V> (&held)[N], const T *__restrict__ from, int r, int end,
+                      const Tiling &t)
+{
+#pragma unroll
+    for (int u = 0; u < N; u++)
+        if (r + u * t.high < end) held[u] = *(const Pack<T, V> *)(from + (size_t)u * t.high * t.c);
+}
+
 /* stats of `count` groups from the blocks' moments; a warp for each. */
 static __global__ void __launch_bounds__(128)
     merge_kernel(float *stats, const float2 *partial, size_t count, float eps, Running run,
@@ -280,9 +290,7 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
     for (int r = p.row; r < p.end; r += NORM_STEPS * t.high) {
         Pack<T, V> held[NORM_STEPS];
         size_t at = p.at + (size_t)r * t.c + p.channel, step = (size_t)t.high * t.c;
-#pragma unroll
-        for (int u = 0; u < NORM_STEPS; u++)
-            if (r + u * t.high < p.end) held[u] = *(const Pack<T, V> *)(x + at + u * step);
+        load_rows(held, x + at, r, p.end, t);
 #pragma unroll
         for (int u = 0; u < NORM_STEPS; u++)
             if (r + u * t.high < p.end) {

@@ -20,13 +20,9 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
 #pragma unroll 1
         for (int r = p.row; r < p.end; r += NORM_STEPS_BACK * t.high) {
             Pack<T, V> held[NORM_STEPS_BACK], given[NORM_STEPS_BACK];
-            size_t at = p.at + (size_t)r * t.c + p.channel, step = (size_t)t.high * t.c;
-#pragma unroll
-            for (int u = 0; u < NORM_STEPS_BACK; u++)
-                if (r + u * t.high < p.end) {
-                    held[u] = *(const Pack<T, V> *)(x + at + u * step);
-                    given[u] = *(const Pack<T, V> *)(dy + at + u * step);
-                }
+            size_t at = p.at + (size_t)r * t.c + p.channel;
+            load_rows(held, x + at, r, p.end, t);
+            load_rows(given, dy + at, r, p.end, t);
 #pragma unroll
             for (int u = 0; u < NORM_STEPS_BACK; u++)
                 if (r + u * t.high < p.end)
@@ -120,12 +116,8 @@ static __global__ void __launch_bounds__(NORM_THREADS, 2)
     for (int r = p.row; r < p.end; r += NORM_STEPS_BACK * t.high) {
         Pack<T, V> held[NORM_STEPS_BACK], given[NORM_STEPS_BACK];
         size_t at = p.at + (size_t)r * t.c + p.channel, step = (size_t)t.high * t.c;
-#pragma unroll
-        for (int u = 0; u < NORM_STEPS_BACK; u++)
-            if (r + u * t.high < p.end) {
-                held[u] = *(const Pack<T, V> *)(x + at + u * step);
-                given[u] = *(const Pack<T, V> *)(dy + at + u * step);
-            }
+        load_rows(held, x + at, r, p.end, t);
+        load_rows(given, dy + at, r, p.end, t);
 #pragma unroll
         for (int u = 0; u < NORM_STEPS_BACK; u++)
             if (r + u * t.high < p.end) {

@@ -128,38 +128,38 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
+/* BACK: the gradient of x, from the windows that hold a pixel; else y, from a window's pixels. */
+template <class T, int V, bool BACK>
+DEVICE void average(T *to, const T *from, const PoolShape &a, const Walk &w, float share)
+{
+    const int height = BACK ? a.p : a.h, width = BACK ? a.q : a.w;
+    SWEEP(i, w.count)
+    {
+        Spot s = spot(w, i);
+        Span rows = BACK ? windows_of(a, s.row, height) : window(a, s.row, height);
+        Span columns = BACK ? windows_of(a, s.column, width) : window(a, s.column, width);
+        const Pack<T, V> *image =
+            (const Pack<T, V> *)from + (size_t)s.image * height * width * w.packs.by + s.pack;
+        float sum[V] = {0};
+        for (int h = rows.first; h < rows.end; h++)
+            for (int q = columns.first; q < columns.end; q++)
+                add(sum, image[((size_t)h * width + q) * w.packs.by]);
+        ((Pack<T, V> *)to)[i] = scaled<T, V>(sum, share);
+    }
+}
+
 template <class T, int V>
 static __global__ void __launch_bounds__(THREADS)
     avgpool_kernel(T *y, const T *x, PoolShape a, Walk w, float share)
 {
-    SWEEP(i, w.count)
-    {
-        Spot s = spot(w, i);
-        Span rows = window(a, s.row, a.h), columns = window(a, s.column, a.w);
-        float sum[V] = {0};
-        for (int h = rows.first; h < rows.end; h++)
-            for (int q = columns.first; q < columns.end; q++)
-                add(sum, ((const Pack<T, V> *)
-                              x)[(((size_t)s.image * a.h + h) * a.w + q) * w.packs.by + s.pack]);
-        ((Pack<T, V> *)y)[i] = scaled<T, V>(sum, share);
-    }
+    average<T, V, false>(y, x, a, w, share);
 }
 
 template <class T, int V>
 static __global__ void __launch_bounds__(THREADS)
     avgpool_dx_kernel(T *dx, const T *dy, PoolShape a, Walk w, float share)
 {
-    SWEEP(i, w.count)
-    {
-        Spot s = spot(w, i);
-        Span rows = windows_of(a, s.row, a.p), columns = windows_of(a, s.column, a.q);
-        float sum[V] = {0};
-        for (int p = rows.first; p < rows.end; p++)
-            for (int q = columns.first; q < columns.end; q++)
-                add(sum, ((const Pack<T, V> *)
-                              dy)[(((size_t)s.image * a.p + p) * a.q + q) * w.packs.by + s.pack]);
-        ((Pack<T, V> *)dx)[i] = scaled<T, V>(sum, share);
-    }
+    average<T, V, true>(dx, dy, a, w, share);
 }
 
 /* ---- whole planes: a block takes 32 packs of an image, its warps every eighth position --------

@@ -7,27 +7,6 @@
 #pragma once
 #include "device.cuh"
 
-DEVICE double warp_sum(double v)
-{
-#pragma unroll
-    for (int step = 16; step; step /= 2) v += __shfl_xor_sync(~0u, v, step);
-    return v;
-}
-
-/* Over a block of THREADS threads; each gets the sum. Two calls may follow one another. */
-template <int THREADS> DEVICE double block_sum(double v)
-{
-    __shared__ double partial[THREADS / 32];
-    v = warp_sum(v);
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
-    __syncthreads();
-    double sum = 0;
-#pragma unroll
-    for (int w = 0; w < THREADS / 32; w++) sum += partial[w];
-    __syncthreads();
-    return sum;
-}
-
 static const int ERROR_BLOCK = 4096; /* elements of one partial sum */
 
 /* E: double of(float a, float b). part[n, blocks]. */
