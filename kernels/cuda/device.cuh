@@ -19,6 +19,7 @@ struct Stream {
     size_t scratch_bytes;
     void *block[24]; /* owned: outgrown blocks stay, recorded CUDA graphs still use them */
     int n_block;
+    struct Choices *choices; /* owned: of product.cu, or NULL */
 };
 
 /* At least `bytes` of device memory, 256-byte aligned, for the launches that follow until the next

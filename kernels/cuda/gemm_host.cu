@@ -131,23 +131,50 @@ static double predicted(const Gemm *g, int m, int n, int rate, int cut)
     return cut == 1 ? time : time + launch + 8.0 * cut * (double)g->count / bytes;
 }
 
-static GemmPlan plan_for(const Gemm *g, GemmPass pass, bool thin)
+/* Plans into best[most], the shortest first; how many there are. */
+static int plans_for(const Gemm *g, GemmPass pass, bool thin, GemmPlan *best, int most)
 {
     static const struct { int m, n, rate; } tile[] = {
 #define ROW(m, n, wm, wn, stages, blocks, rate) {m, n, rate},
         GEMM_TILES(ROW)
 #undef ROW
     };
-    GemmPlan best = {TILE_64x64, 1};
-    double least = predicted(g, 64, 64, tile[TILE_64x64].rate, 1);
+    double time[MOST_PLANS];
+    int count = 0;
     for (int i = 0; i < TILE_COUNT; i++)
         for (int cut = 1; cut == 1 || (cut <= MOST_SPLITS && cut * SHORTEST_SHARE <= g->k); cut++) {
-            double time = predicted(g, tile[i].m, tile[i].n, tile[i].rate, cut);
-            if (!gemm_has_tile(pass, (GemmTile)i, thin) || time >= least) continue;
-            best = {(GemmTile)i, cut};
-            least = time;
+            if (!gemm_has_tile(pass, (GemmTile)i, thin)) continue;
+            double takes = predicted(g, tile[i].m, tile[i].n, tile[i].rate, cut);
+            int at = count < most ? count++ : most;
+            for (; at > 0 && takes < time[at - 1]; at--)
+                if (at < most) time[at] = time[at - 1], best[at] = best[at - 1];
+            if (at < most) time[at] = takes, best[at] = {(GemmTile)i, cut};
         }
-    return best;
+    return count;
+}
+
+static bool is_thin(const Gemm *g, Dtype type)
+{
+    return type == DTYPE_BF16 && !(g->aligned_a && g->aligned_b);
+}
+
+static int plans(const Gemm *g, GemmPass pass, Dtype type, GemmPlan *best, int most)
+{
+    if (type == DTYPE_BF16) return plans_for(g, pass, is_thin(g, type), best, most);
+    best[0] = {TILE_64x64, splits(g, tiles_of(g, 64, 64))};
+    if (most == 1 || best[0].splits == 1) return 1;
+    best[1] = {TILE_64x64, 1};
+    return 2;
+}
+
+Status gemm_plans(int *count, GemmPass pass, const ConvShape *shape, Dtype type,
+                  GemmPlan best[MOST_PLANS])
+{
+    Gemm g;
+    *count = 0;
+    TRY(describe(&g, pass, shape));
+    *count = plans(&g, pass, type, best, MOST_PLANS);
+    return OK;
 }
 
 /* out = sum over splits, in order, and what follows it */
@@ -198,9 +225,9 @@ static Status finish(const Gemm *g, Dtype type, Stream *s)
 
 static Status run(Gemm *g, GemmPass pass, const GemmPlan *plan, Dtype type, Stream *s)
 {
-    bool thin = type == DTYPE_BF16 && !(g->aligned_a && g->aligned_b);
-    GemmPlan own = type == DTYPE_BF16 ? plan_for(g, pass, thin)
-                                      : GemmPlan{TILE_64x64, splits(g, tiles_of(g, 64, 64))};
+    bool thin = is_thin(g, type);
+    GemmPlan own;
+    if (!plan) plans(g, pass, type, &own, 1);
     if (!plan) plan = &own;
     g->splits = plan->splits;
     if (g->splits > 1) {

@@ -3,6 +3,7 @@
  * 2 rows c k FLOPs a pass.
  */
 #include "gemm.cuh"
+#include "product.h"
 #include <limits.h>
 
 static Status line(ConvShape *a, size_t rows, int c, int k)
@@ -12,29 +13,29 @@ static Status line(ConvShape *a, size_t rows, int c, int k)
     return OK;
 }
 
+static Status run(Product p, size_t rows, int c, int k, Stream *s)
+{
+    TRY(line(&p.shape, rows, c, k));
+    return product_run(&p, s);
+}
+
 Status cuda_linear_fwd(void *y, const void *x, const void *w, const float *b, size_t rows, int c,
                        int k, Dtype type, Stream *s)
 {
-    ConvShape a;
-    TRY(line(&a, rows, c, k));
-    return gemm_conv(GEMM_FWD, y, x, w, b, NULL, &a, NULL, type, s);
+    return run({GEMM_FWD, y, x, w, b, {}, type, true}, rows, c, k, s);
 }
 
 Status cuda_linear_dx(void *dx, const void *dy, const void *w, size_t rows, int c, int k,
                       Dtype type, Stream *s)
 {
-    ConvShape a;
-    TRY(line(&a, rows, c, k));
-    return gemm_conv(GEMM_DX, dx, dy, w, NULL, NULL, &a, NULL, type, s);
+    return run({GEMM_DX, dx, dy, w, NULL, {}, type, true}, rows, c, k, s);
 }
 
 Status cuda_linear_dw(float *dw, float *db, const void *dy, const void *x, size_t rows, int c,
                       int k, Dtype type, Stream *s)
 {
-    ConvShape a;
-    TRY(line(&a, rows, c, k));
     if (db) TRY(cuda_column_sum(db, dy, rows, k, type, s));
-    return gemm_conv(GEMM_DW, dw, dy, x, NULL, NULL, &a, NULL, type, s);
+    return run({GEMM_DW, dw, dy, x, NULL, {}, type, true}, rows, c, k, s);
 }
 
 Status cuda_linear_after_fwd(void *y, const void *x, const void *w, const float *b,

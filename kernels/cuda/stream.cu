@@ -1,5 +1,6 @@
 /* stream.cu - the CUDA stream behind kernels_base.h, and its scratch memory. */
 #include "device.cuh"
+#include "product.h"
 #include <cstdlib>
 
 Status cuda_stream_new(Stream **out)
@@ -16,6 +17,7 @@ Status cuda_stream_new(Stream **out)
 void cuda_stream_free(Stream *s)
 {
     if (!s) return;
+    choices_free(s->choices);
     for (int i = 0; i < s->n_block; i++) cudaFree(s->block[i]);
     cudaStreamDestroy(s->handle);
     free(s);
