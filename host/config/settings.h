@@ -20,6 +20,8 @@
     TEXT(S, base_note, "", "",                 "what base models were trained on; for the report") \
     TEXT(S, device,  "auto", "",               "auto, cpu, cuda or cuda:N; auto: a GPU if there is one") \
     TEXT(S, precision, "auto", "auto|fp32|bf16", "of activations; auto: bf16 on a GPU, fp32 on a CPU") \
+    TEXT(S, autotune, "off", "off|read|on",    "GPU: kernels by measuring them, cuBLASLt and "    \
+         "cuDNN among them; read: only what is known")                                            \
     INT (S, threads, 0, 0, 4096, "",           "processor threads; 0 = one per core")             \
     INT (S, repeats, 1, 1, 100, "",            "training seeds of each classifier")
 

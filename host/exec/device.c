@@ -1,4 +1,5 @@
 /* device.c - the device interface: picks a kind and hands over to it. */
+#include "exec/choices.h"
 #include "exec/device_table.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,8 @@ Status device_open(Device **d, const char *which, const char *precision, int thr
     r->kind = kind;
     Status s = kind->open(r, index, threads);
     if (!s) s = set_precision(r, precision);
+    const char *how = getenv("EQ_AUTOTUNE");
+    if (!s) s = device_autotune(r, how && *how ? how : "off", NULL, log);
     if (s) device_close(r);
     else *d = r;
     return s;
@@ -80,6 +83,7 @@ Status device_open_counting(Device **d, Dtype act)
 void device_close(Device *d)
 {
     if (!d) return;
+    choices_close(d);
     d->kind->close(d);
     free(d->held);
     free(d);
@@ -144,6 +148,12 @@ Status device_copy(Device *d, void *to, const void *from, size_t bytes)
 
 Status device_zero(Device *d, void *to, size_t bytes) { return d->kind->zero(d, to, bytes); }
 Status device_run(Device *d, const Tensor *node) { return d->kind->run(d, node); }
+
+void device_gradients(Device *d, bool wanted)
+{
+    if (d->kind->gradients) d->kind->gradients(d, wanted);
+}
+
 Status device_sync(Device *d) { return d->kind->sync(d); }
 Stream *device_stream(Device *d) { return d->stream; }
 

@@ -2,6 +2,7 @@
  * the batches that are copied ahead, a third for work aside, recordings as CUDA graphs. */
 #include "exec/device_table.h"
 #if EQ_CUDA
+#include "kernels_choice.h"
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,6 +60,18 @@ void cuda_device_line(Text *out, int index)
              index, p.name, p.major, p.minor, p.multiProcessorCount,
              (double)p.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10,
              runtime / 1000, runtime % 1000 / 10);
+}
+
+void cuda_device_identity(char gpu[128], char versions[64])
+{
+    struct cudaDeviceProp p;
+    int device = 0, driver = 0, runtime = 0;
+    snprintf(gpu, 128, "unknown");
+    if (cudaGetDevice(&device) == cudaSuccess && cudaGetDeviceProperties(&p, device) == cudaSuccess)
+        snprintf(gpu, 128, "%.100s", p.name);
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    snprintf(versions, 64, "driver for CUDA %d, runtime %d", driver, runtime);
 }
 
 static Status open_gpu(Device *d, int index, int threads)
@@ -249,6 +262,8 @@ static Status aside_wait(Device *d)
     return follow(own, own->aside, d->stream);
 }
 
+static void gradients(Device *d, bool wanted) { cuda_choose_for_gradients(d->stream, wanted); }
+
 static Status wait_all(Device *d) { return failed(cudaStreamSynchronize(handle(d)), "wait"); }
 
 struct Recording {
@@ -319,6 +334,7 @@ const DeviceTable device_cuda = {.name = "cuda",
                                  .copy = copy,
                                  .zero = zero,
                                  .run = run,
+                                 .gradients = gradients,
                                  .sync = wait_all,
                                  .free_bytes = free_bytes,
                                  .feed_new = feed_new,

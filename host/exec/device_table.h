@@ -14,6 +14,7 @@ typedef struct {
     Status (*copy)(Device *d, void *to, const void *from, size_t bytes);
     Status (*zero)(Device *d, void *to, size_t bytes);
     Status (*run)(const Device *d, const Tensor *node);
+    void (*gradients)(Device *d, bool wanted);          /* NULL: makes no difference */
     Status (*sync)(Device *d);
     bool fuses;                                         /* has kernels for what ops/fusions.h makes */
     size_t (*free_bytes)(size_t *total);                /* NULL: not known */
@@ -43,6 +44,7 @@ struct Device {
     Stream *stream; /* owned by the kind */
     void *own;      /* the kind's */
     Dtype act;
+    struct DeviceChoices *choices; /* owned: of choices.c, or NULL */
     struct Held {
         void *p;
         size_t bytes;
@@ -58,5 +60,6 @@ extern const DeviceTable device_cpu, device_count;
 extern const DeviceTable device_cuda;
 int cuda_device_count(const char **why_none); /* GPUs that can be used; *why_none when it is 0 */
 void cuda_device_line(Text *out, int index);
+void cuda_device_identity(char gpu[128], char versions[64]); /* of the current one */
 #endif
 #endif

@@ -1,5 +1,6 @@
 /* exec.c - the executor: the list in order, each node where the plan put it. */
 #include "exec/exec.h"
+#include "exec/choices.h"
 #include "exec/exec_compare.h"
 #include "graph/plan.h"
 #include "ops/fusions.h"
@@ -26,6 +27,7 @@ struct Exec {
     Feed **feed;         /* owned: [graph->n], made at an input's first value */
     Run alone, followed;
     bool records, waits; /* replays recordings; EQ_SYNC */
+    bool gradients;      /* the graph takes some */
     Compare *compare;    /* owned: EQ_COMPARE, else NULL */
     double *spent_s;     /* owned: [n_run + 1], the last is the work behind; NULL: no EQ_PROFILE */
 };
@@ -95,6 +97,7 @@ Status exec_new(Exec **out, Device *d, Graph *g, Tensor *const *keep, int n_keep
     e->n_held = e->n_run;
     e->stale = e->n_held > 0;
     list_nodes(e, false);
+    for (int i = 0; i < g->n; i++) e->gradients |= g->node[i]->grad != NULL;
     Status s = set_modes(e);
     if (!s) s = bind(e, keep, n_keep);
     if (s) exec_free(e);
@@ -169,6 +172,7 @@ static Status add_times(Exec *e, int first)
 static Status run_nodes(Exec *e, const Run *r, int first)
 {
     if (e->spent_s) TRY(device_mark(e->device, first));
+    device_gradients(e->device, e->gradients);
     for (int i = first; i < e->n_run; i++) TRY(run_node(e, i));
     if (r->then) TRY(r->then(r->arg));
     if (!e->spent_s) return OK;
@@ -193,10 +197,11 @@ static Status record(Exec *e, Run *r)
 static Status run_kind(Exec *e, Run *r)
 {
     if (!e->records || !r->ran) {
+        bool first = !r->ran;
         r->ran = true;
         TRY(run_nodes(e, r, e->stale ? 0 : e->n_held));
         e->stale = false;
-        return OK;
+        return first ? device_keep_choices(e->device) : OK;
     }
     for (int i = 0; e->stale && i < e->n_held; i++) TRY(run_node(e, i));
     e->stale = false;

@@ -145,6 +145,8 @@ using namespace hostcuda;
 extern "C" {
 
 void hostcuda_set_memory(size_t bytes) { memory().capacity = bytes; }
+int hostcuda_contains(const void *p, size_t n) { return device_contains(p, n); }
+void hostcuda_wrote(const void *p, size_t n) { host_wrote(p, n); }
 
 cudaError_t cudaMalloc(void **p, size_t n)
 {

@@ -57,6 +57,19 @@ void check_reads(const Stream *s, const Work &work)
     reads.erase(std::remove_if(reads.begin(), reads.end(), over), reads.end());
 }
 
+struct {
+    double (*ms)(const char *work);
+    double now = 0; /* ms */
+} scripted;
+
+std::chrono::steady_clock::time_point now()
+{
+    using namespace std::chrono;
+    if (!scripted.ms) return steady_clock::now();
+    return steady_clock::time_point(duration_cast<steady_clock::duration>(
+        duration<double, std::milli>(scripted.now)));
+}
+
 void run_first(Stream *s)
 {
     Work work = std::move(s->queue.front());
@@ -64,6 +77,7 @@ void run_first(Stream *s)
     for (const Mark &m : work.after) run_up_to(m);
     cudaError_t e = work.run ? work.run() : cudaSuccess;
     if (e != cudaSuccess) failed_for_good(e);
+    if (scripted.ms) scripted.now += scripted.ms(work.name.c_str());
     if (!streams().reads.empty()) check_reads(s, work);
     s->done++;
 }
@@ -194,6 +208,7 @@ using namespace hostcuda;
 extern "C" {
 
 void hostcuda_set_streams(int mode) { streams().mode = mode; }
+void hostcuda_set_clock(double (*ms)(const char *work)) { scripted.ms = ms; }
 
 size_t hostcuda_pending(void)
 {
@@ -330,7 +345,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
     auto time = e->time;
     Work work{"cudaEventRecord", nullptr, {}};
     work.run = [time] {
-        if (time) *time = std::chrono::steady_clock::now();
+        if (time) *time = now();
         return cudaSuccess;
     };
     e->mark = {s, s->issued + 1};

@@ -25,6 +25,15 @@ void hostcuda_set_devices(int n);
 void hostcuda_set_memory(size_t bytes);
 void hostcuda_set_streams(int mode);
 
+/* Events tell a clock of the test's own from now on: each work that runs lets ms(name of the work)
+ * pass, "kernel NAME" or "a host function". NULL: the machine's clock. */
+void hostcuda_set_clock(double (*ms)(const char *work));
+
+/* For host functions that stand in for a library's kernels (cudaLaunchHostFunc): whether n bytes at p
+ * lie in one allocation; and that they were written there. */
+int hostcuda_contains(const void *p, size_t n);
+void hostcuda_wrote(const void *p, size_t n);
+
 /* Takes back a failed kernel's error, which otherwise every later call returns. */
 void hostcuda_forgive(void);
 

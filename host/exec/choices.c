@@ -1,0 +1,208 @@
+/* choices.c - see choices.h. */
+#include "exec/choices.h"
+#include "base/file.h"
+#include "exec/device_table.h"
+#include "kernels_choice.h"
+#if EQ_CUDA
+#include <ctype.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LARGEST_FILE = 16 << 20 };
+
+struct DeviceChoices {
+    char *cache, *record; /* owned: paths, or NULL */
+    json_t *known;        /* owned: the cache's choices */
+    int n_kept;           /* used choices that are in the files */
+    char made_on[320];
+    Log *log; /* borrowed, or NULL */
+};
+typedef struct DeviceChoices Files;
+
+/* ---- where and on what -------------------------------------------------------------------- */
+
+static char *cache_folder(void)
+{
+    const char *own = getenv("EQ_CACHE"), *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (own && *own) return path_join(own, "");
+    if (base && *base) return path_join(base, "equipoise");
+    return home && *home ? path_join(home, ".cache/equipoise") : NULL;
+}
+
+static char *cache_path(const char *gpu)
+{
+    char name[96] = "kernels-", *folder = cache_folder(), *path = NULL;
+    size_t n = strlen(name);
+    for (; *gpu && n < 80; gpu++)
+        name[n++] = isalnum((unsigned char)*gpu) ? (char)tolower((unsigned char)*gpu) : '-';
+    snprintf(name + n, sizeof name - n, ".json");
+    if (folder) path = path_join(folder, name);
+    free(folder);
+    return path;
+}
+
+static void describe(Files *f, char gpu[128])
+{
+    char versions[64], libraries[96];
+    const char *missing;
+    cuda_device_identity(gpu, versions);
+    cuda_library_versions(libraries, &missing);
+    snprintf(f->made_on, sizeof f->made_on, "equipoise " EQ_VERSION "; %s; %s; %s", gpu, versions,
+             *libraries ? libraries : "no libraries");
+    if (*missing && f->log) log_info(f->log, "autotune: our kernels instead: %s", missing);
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+/* Adds the choices of a file's object; the first trouble as text, or NULL. */
+static const char *take(Stream *s, json_t *choices)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(choices)) return "has no choices";
+    json_object_foreach (choices, key, value) {
+        const char *name = json_string_value(json_object_get(value, "kernel"));
+        json_t *us = json_object_get(value, "us");
+        Choice c = {.us = json_is_number(us) ? (float)json_number_value(us) : 0};
+        if (!name || strlen(name) >= sizeof c.name || strlen(key) >= sizeof c.key)
+            return "has a choice that is none";
+        snprintf(c.key, sizeof c.key, "%s", key);
+        snprintf(c.name, sizeof c.name, "%s", name);
+        if (!cuda_choice_add(s, &c)) return "names a kernel that this program has not";
+    }
+    return NULL;
+}
+
+/* *choices: new reference to the file's object, or NULL where there is no such file or it is no use. */
+static void read_file(json_t **choices, const char *path, Device *d)
+{
+    const Files *f = d->choices;
+    char *text = NULL;
+    size_t size;
+    *choices = NULL;
+    if (!file_exists(path)) return;
+    Status s = file_read(&text, &size, path, LARGEST_FILE);
+    json_t *root = s ? NULL : json_loadb(text, size, 0, NULL);
+    const char *on = json_string_value(json_object_get(root, "measured_on"));
+    json_t *found = json_object_get(root, "choices");
+    const char *trouble = s                            ? status_message()
+                          : !on                        ? "is damaged"
+                          : strcmp(on, f->made_on)     ? "is of another machine or version"
+                                                       : take(d->stream, found);
+    if (!trouble) *choices = json_incref(found);
+    else if (f->log)
+        log_warn(f->log, "%s: %s%s%.160s: passed over, and measured again where autotune is on", path,
+                 trouble, on ? ": " : "", on ? on : "");
+    json_decref(root);
+    free(text);
+}
+
+/* ---- writing ------------------------------------------------------------------------------ */
+
+static Status write_file(const char *path, const Files *f, json_t *choices)
+{
+    json_t *root = json_pack("{s:s,s:O}", "measured_on", f->made_on, "choices", choices);
+    char *text = json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(6));
+    CHECK(text);
+    Status s = file_write(path, text, strlen(text));
+    free(text);
+    json_decref(root);
+    return s;
+}
+
+static void put(json_t *choices, const Choice *c)
+{
+    json_object_set_new(choices, c->key, json_pack("{s:s,s:f}", "kernel", c->name, "us", (double)c->us));
+}
+
+Status device_keep_choices(Device *d)
+{
+    Files *f = d->choices;
+    Choice c;
+    int n = 0;
+    if (!f) return OK;
+    const char *trouble = cuda_choice_trouble(d->stream);
+    if (trouble && f->log) log_warn(f->log, "autotune: %s", trouble);
+    json_t *used = json_object();
+    for (bool more = true; more; n += more) {
+        more = cuda_choice_used(d->stream, n, &c);
+        if (more) put(used, &c);
+        if (more && c.us > 0) put(f->known, &c);
+    }
+    Status s = OK;
+    if (n != f->n_kept && f->record) s = write_file(f->record, f, used);
+    if (n != f->n_kept && f->cache && write_file(f->cache, f, f->known)) {
+        if (f->log) log_warn(f->log, "autotune: not remembered: %s", status_message());
+        free(f->cache);
+        f->cache = NULL;
+    }
+    f->n_kept = n;
+    json_decref(used);
+    return s;
+}
+
+/* ---- the door ----------------------------------------------------------------------------- */
+
+void choices_close(Device *d)
+{
+    Files *f = d->choices;
+    if (!f) return;
+    json_decref(f->known);
+    free(f->cache);
+    free(f->record);
+    free(f);
+    d->choices = NULL;
+}
+
+static Status start(Device *d, bool measures, const char *folder, Log *log)
+{
+    char gpu[128];
+    json_t *record = NULL, *known = NULL;
+    Files *f = d->choices = calloc(1, sizeof *f);
+    CHECK(f);
+    f->log = log;
+    describe(f, gpu);
+    f->cache = cache_path(gpu);
+    if (folder) f->record = path_join(folder, "kernels.json");
+    if (f->record) read_file(&record, f->record, d);
+    if (f->cache) read_file(&known, f->cache, d);
+    f->known = known ? known : json_object();
+    json_decref(record);
+    if (!measures) {
+        free(f->cache); /* read, and left as it is */
+        f->cache = NULL;
+    }
+    return OK;
+}
+
+Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
+{
+    bool on = !strcmp(how, "on"), off = !strcmp(how, "off");
+    if (!on && !off && strcmp(how, "read"))
+        return FAIL(ERR_USAGE, "autotune = %s: expected off, read or on", how);
+    if (d->kind != &device_cuda) return OK;
+    choices_close(d);
+    const char *only = getenv("EQ_KERNELS");
+    if (off && !only) return OK;
+    cuda_choose(d->stream, off ? CHOOSE_OURS : on ? CHOOSE_FASTEST : CHOOSE_KNOWN, only);
+    return start(d, on, folder, log);
+}
+#else
+Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
+{
+    (void)d;
+    (void)folder;
+    (void)log;
+    if (strcmp(how, "on") && strcmp(how, "off") && strcmp(how, "read"))
+        return FAIL(ERR_USAGE, "autotune = %s: expected off, read or on", how);
+    return OK;
+}
+Status device_keep_choices(Device *d)
+{
+    (void)d;
+    return OK;
+}
+void choices_close(Device *d) { (void)d; }
+#endif
