@@ -1,6 +1,27 @@
 # cuda_tests.cmake - tests of the kernels, which tests/hostcuda runs on this machine's CPU, and programs for
 # a real GPU. Where CUDA is built.
 
+# Stand-ins for libraries, which tests find by EQ_LIBRARIES: all in fake/, one that lacks a function in
+# fake/broken/. The real ones are never loaded in a test.
+function(add_fake name source folder)
+    add_library(fake_${name} MODULE tests/cuda/fake/${source}.c)
+    target_compile_options(fake_${name} PRIVATE -Wall -Wextra -Wshadow -Werror -fvisibility=hidden)
+    target_include_directories(fake_${name} PRIVATE tests)
+    target_include_directories(fake_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${ARGN})
+    set_target_properties(fake_${name} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${folder})
+    add_dependencies(test_libraries fake_${name})
+endfunction()
+add_fake(cublaslt cublaslt fake)
+add_fake(broken cublaslt fake/broken)
+target_compile_definitions(fake_broken PRIVATE WITHOUT_MATMUL)
+set_target_properties(fake_cublaslt fake_broken PROPERTIES OUTPUT_NAME libcublasLt SUFFIX .so.${CUDAToolkit_VERSION_MAJOR})
+if(CUDNN_INCLUDE_DIR)
+    add_fake(cudnn cudnn fake ${CUDNN_INCLUDE_DIR})
+    set_target_properties(fake_cudnn PROPERTIES OUTPUT_NAME libcudnn SUFFIX .so.9)
+endif()
+target_compile_definitions(test_libraries PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake" HAVE_CUDNN=$<BOOL:${CUDNN_INCLUDE_DIR}>
+    CUBLASLT="libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}")
+
 # The ops once more, on the device "cuda": kernels run on this machine's CPU by tests/hostcuda.
 add_executable(test_ops_cuda tests/ops/test_ops.c)
 target_link_libraries(test_ops_cuda PRIVATE twins engine hostcuda)
@@ -11,10 +32,10 @@ set_target_properties(test_ops_cuda PROPERTIES LINKER_LANGUAGE CXX)
 # then as late; random threads.
 add_test(NAME test_ops_cuda COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "OMP_NUM_THREADS=2;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
+    ENVIRONMENT "OMP_NUM_THREADS=2;EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
 add_test(NAME test_ops_cuda_late COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda_late PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "OMP_NUM_THREADS=2;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
+    ENVIRONMENT "OMP_NUM_THREADS=2;EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
 # Counts the host's waits.
 target_link_options(test_sampler_cuda PRIVATE -Wl,--wrap=cudaStreamSynchronize,--wrap=cudaEventSynchronize)
 # The same programs for a real GPU, which bench/gpu.sh runs: `ninja gpu`. No ctest entries: they need one.

@@ -156,25 +156,19 @@ void choices_close(Device *d)
     d->choices = NULL;
 }
 
-static Status start(Device *d, bool measures, const char *folder, Log *log)
+static void read_files(Device *d, const char *folder)
 {
+    Files *f = d->choices;
     char gpu[128];
     json_t *record = NULL, *known = NULL;
-    Files *f = d->choices = calloc(1, sizeof *f);
-    CHECK(f);
-    f->log = log;
     describe(f, gpu);
     f->cache = cache_path(gpu);
     if (folder) f->record = path_join(folder, "kernels.json");
     if (f->record) read_file(&record, f->record, d);
     if (f->cache) read_file(&known, f->cache, d);
-    f->known = known ? known : json_object();
+    if (known) json_object_update(f->known, known);
     json_decref(record);
-    if (!measures) {
-        free(f->cache); /* read, and left as it is */
-        f->cache = NULL;
-    }
-    return OK;
+    json_decref(known);
 }
 
 Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
@@ -187,7 +181,15 @@ Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
     const char *only = getenv("EQ_KERNELS");
     if (off && !only) return OK;
     cuda_choose(d->stream, off ? CHOOSE_OURS : on ? CHOOSE_FASTEST : CHOOSE_KNOWN, only);
-    return start(d, on, folder, log);
+    d->choices = calloc(1, sizeof *d->choices);
+    CHECK(d->choices);
+    *d->choices = (Files){.known = json_object(), .log = log};
+    if (!off) read_files(d, folder);
+    if (!on) { /* the cache is read, and left as it is */
+        free(d->choices->cache);
+        d->choices->cache = NULL;
+    }
+    return OK;
 }
 #else
 Status device_autotune(Device *d, const char *how, const char *folder, Log *log)

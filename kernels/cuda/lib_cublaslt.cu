@@ -168,8 +168,8 @@ static Status plan(void **out, size_t *workspace, const Product *p, int which, v
     cublasLtMatmulPreference_t preference = NULL;
     Status s;
     *out = NULL;
-    if (!product_is_matrix(&p->shape)) return FAIL(ERR_DEVICE, "cuBLASLt: no convolutions");
-    if (p->bias && p->type != DTYPE_F32) return FAIL(ERR_DEVICE, "cuBLASLt: no fp32 bias with bf16");
+    if (!product_is_matrix(&p->shape)) return FAIL(ERR_BUG, "cuBLASLt: no convolutions");
+    if (p->bias && p->type != DTYPE_F32) return FAIL(ERR_BUG, "cuBLASLt: no fp32 bias with bf16");
     if (which >= MOST) return FAIL(ERR_DEVICE, "cuBLASLt: plans are numbered to %d", MOST - 1);
     Plan *m = (Plan *)calloc(1, sizeof *m);
     if (!m) return FAIL(ERR_SPACE, "no memory for a plan");

@@ -115,7 +115,7 @@ static Status open_library(int i, Stream *s)
 
 static Status run(const Product *p, Way *w, Stream *s)
 {
-    if (w->library < 0) return ours(p, &w->cut, s);
+    if (w->library < 0) return ours(p, w->cut.splits ? &w->cut : NULL, s);
     const Library *l = libraries[w->library];
     void *workspace = NULL;
     TRY(open_library(w->library, s));
@@ -331,7 +331,7 @@ Status product_run(const Product *p, Stream *s)
     d->used = true;
     Status st = run(p, &d->way, s);
     if (!st || d->way.library < 0) return st;
-    complain(c, key);
+    if (st != ERR_BUG || !*c->only) complain(c, key); /* what it does not take is no trouble */
     drop(&d->way);
     d->way = as_predicted;
     name_of(d->choice.name, &d->way);

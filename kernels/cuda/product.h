@@ -47,7 +47,7 @@ typedef struct {
     const char *name, *title; /* "cublaslt", "cuBLASLt" */
     int most;                 /* plans that are worth measuring */
     /* The which-th plan for p's shape, from 0 in the library's own order of speed; *workspace bytes
-     * of it. ERR_DEVICE where there is none. context: see below. */
+     * of it. ERR_BUG: it does not take such shapes; ERR_DEVICE: it has no such plan. */
     Status (*plan)(void **plan, size_t *workspace, const Product *p, int which, void *context);
     Status (*run)(void *plan, size_t workspace_bytes, const Product *p, void *workspace, void *context,
                   void *stream);
