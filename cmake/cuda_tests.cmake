@@ -22,6 +22,21 @@ endif()
 target_compile_definitions(test_libraries PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake" HAVE_CUDNN=$<BOOL:${CUDNN_INCLUDE_DIR}>
     CUBLASLT="libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}")
 
+# The real cuDNN, where it is: plans for GPUs that are not there.
+add_library(fake_driver MODULE tests/cuda/fake/driver.c)
+target_compile_options(fake_driver PRIVATE -Wall -Wextra -Werror -fvisibility=hidden)
+set_target_properties(fake_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.1
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fake/driver)
+find_library(CUDNN_LIBRARY libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR})
+add_executable(cudnn_plans tests/cuda/cudnn_plans.c)
+target_link_libraries(cudnn_plans PRIVATE engine hostcuda)
+set_target_properties(cudnn_plans PROPERTIES LINKER_LANGUAGE CXX)
+add_dependencies(cudnn_plans fake_driver)
+cmake_path(GET CUDNN_LIBRARY PARENT_PATH cudnn_folder)
+add_test(NAME test_cudnn_plans COMMAND cudnn_plans)
+set_tests_properties(test_cudnn_plans PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600
+    ENVIRONMENT "EQ_LIBRARIES=${cudnn_folder};LD_LIBRARY_PATH=${CMAKE_BINARY_DIR}/fake/driver:${cudnn_folder}:${CUDAToolkit_LIBRARY_DIR}")
+
 # The ops once more, on the device "cuda": kernels run on this machine's CPU by tests/hostcuda.
 add_executable(test_ops_cuda tests/ops/test_ops.c)
 target_link_libraries(test_ops_cuda PRIVATE twins engine hostcuda)
