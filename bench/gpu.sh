@@ -6,7 +6,8 @@
 #   bench/gpu.sh --bundle DIR         no GPU needed: builds, and puts programs and their libraries in DIR (EQ_BUILD: of that build)
 #
 # EQ_SECONDS=600  EQ_OUT=bench/results/<gpu>  EQ_PYTHON=python3  EQ_BENCH=0: only the checks
-# EQ_LONG=1: large batches, PyTorch compiled and tuned; wants EQ_SECONDS=3600.
+# EQ_LONG=1: large batches, PyTorch compiled and tuned, rows of cuBLASLt and cuDNN; wants EQ_SECONDS=3600.
+# EQ_AUTOTUNE=on: our steps with the kernels that are fastest here.
 # Exit codes: 0 all checks passed; 1 one failed; 3 a program cannot start; 4 no GPU. It sets nothing on the card.
 set -u
 cd "$(dirname "$0")/.." || exit 3
@@ -120,6 +121,16 @@ models=passed
 check "words of special instructions" 5 "$build/conform_gpu"
 check "parameter sweeps" 5 "$build/test_sweeps_gpu"
 check "every op" 25 "$build/test_ops_gpu" 1 || gate=failed
+# the vendor's libraries, where they are: the same ops by them
+while read -r library cases; do
+    if grep -q "^libraries: .*$library [0-9]" "$out/machine.txt"; then
+        check "$cases by $library" 6 env EQ_KERNELS="$(tr '[:upper:]' '[:lower:]' <<<"$library")" "$build/test_ops_gpu" 1 "$cases" || gate=failed
+    else
+        skip "$cases by $library" "$(grep -m1 '^libraries:' "$out/machine.txt" || echo no libraries)"
+    fi
+done <<<"cuBLASLt linear
+cuDNN conv_3
+cuDNN conv_d"
 # true shapes, each node against the CPU
 for precision in fp32 bf16; do
     check "true shapes $precision" 12 env EQ_COMPARE=1 "$build/equipoise" bench kernels --device cuda --precision $precision \
@@ -141,10 +152,11 @@ elif [ -z "$torch" ]; then
     say "kernels: no PyTorch to compare with; models: not run; $(wc -l <"$out/kernels.csv") lines in $out/kernels.csv"
 else
     long=()
-    [ "${EQ_LONG:-0}" = 1 ] && long=(--long)
+    libraries=()
+    [ "${EQ_LONG:-0}" = 1 ] && long=(--long) && libraries=(--libraries)
     half=$(($(left) * 2 / 5))
     timeout $((half + 60)) "$python" bench/peers/kernels.py --program "$build/equipoise" --seconds "$half" --gate "$gate" --compile \
-        --out "$out/kernels.csv" 2>"$out/kernels.log" ||
+        ${libraries[@]+"${libraries[@]}"} --out "$out/kernels.csv" 2>"$out/kernels.log" ||
         say "kernels: $(tail -1 "$out/kernels.log")"
     rest=$(left)
     [ "$rest" -lt 1 ] && rest=1

@@ -10,6 +10,7 @@ function(add_fake name source folder)
     target_include_directories(fake_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${ARGN})
     set_target_properties(fake_${name} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${folder})
     add_dependencies(test_libraries fake_${name})
+    add_dependencies(test_program fake_${name})
 endfunction()
 add_fake(cublaslt cublaslt fake)
 add_fake(broken cublaslt fake/broken)
@@ -19,6 +20,9 @@ if(CUDNN_INCLUDE_DIR)
     add_fake(cudnn cudnn fake ${CUDNN_INCLUDE_DIR})
     set_target_properties(fake_cudnn PROPERTIES OUTPUT_NAME libcudnn SUFFIX .so.9)
 endif()
+add_fake(tool nvtx fake) # what nvtx ranges are seen by
+set_target_properties(fake_tool PROPERTIES OUTPUT_NAME tool SUFFIX .so)
+target_compile_definitions(test_program PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake")
 target_compile_definitions(test_libraries PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake" HAVE_CUDNN=$<BOOL:${CUDNN_INCLUDE_DIR}>
     CUBLASLT="libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}")
 

@@ -30,7 +30,7 @@ typedef struct {
     float us;      /* as measured; 0: not measured */
 } Choice;
 
-/* only: "cublaslt" or "cudnn": whatever that library takes is its, whatever the rest says; else NULL
+/* A new beginning: nothing is decided, and no launch before it is recorded. only: "cublaslt" or "cudnn": whatever that library takes is its, whatever the rest says; else NULL
  * or "". For tests and benches. */
 void cuda_choose(Stream *s, Choosing how, const char *only);
 /* Whether launches from now on belong to a graph that takes gradients. */

@@ -225,7 +225,7 @@ class Ours:
     def __init__(self, o):
         self.command = [o.program, "bench", "kernels", "--device", o.device, "--precision", o.precision, "--batch",
                         str(o.batch), "--samples", str(o.samples), "--warm-ms", str(o.warm_ms), "--shrink", str(o.shrink),
-                        "--rotate-mib", str(o.rotate_mib)]
+                        "--rotate-mib", str(o.rotate_mib)] + (["--libraries"] if o.libraries else [])
 
     def list(self):
         run = subprocess.run(self.command + ["--list"], capture_output=True, text=True)
@@ -285,13 +285,21 @@ def peers_of(o, timer, first):
     return ways, wrong
 
 
-def compare(o, ours, timer, number, top, watch):
+def libraries_of(ours, numbers):
+    """The same row computed by cuBLASLt and cuDNN through our program: {name: function that measures it}."""
+    first = {name: ours.measure(number) for name, number in numbers.items()}
+    return {"ours by " + name: lambda number=numbers[name]: float(ours.measure(number)["median_us"])
+            for name, row in first.items() if row["median_us"]}
+
+
+def compare(o, ours, timer, number, top, watch, libraries):
     start = time.monotonic()
     first = ours.measure(number)
     out = {k: first[k] for k in ("op", "part", "model", "count", "dtype", "tflops", "tbs")}
     if not first["median_us"]:
         return {**out, "note": first["note"]}
     ways, wrong = peers_of(o, timer, first)
+    ways.update(libraries_of(ours, libraries))
     rounds = [[m() for m in ways.values()] for _ in range(2)]
     second = ours.measure(number)
     mine = [float(v["median_us"]) for v in (first, second)]
@@ -321,6 +329,7 @@ def main():
     p.add_argument("--shrink", type=int, default=1)
     p.add_argument("--seconds", type=float, default=1e9, help="no row starts later")
     p.add_argument("--only", default="", help="rows whose op and part begin so")
+    p.add_argument("--libraries", action="store_true", help="convolutions and linear layers by cuBLASLt and cuDNN too")
     p.add_argument("--compile", action="store_true", help="torch.compile too")
     p.add_argument("--gate", default="not run", help="what the tests of the kernels said; goes into every row")
     p.add_argument("--out", default="kernels.csv")
@@ -334,6 +343,8 @@ def main():
     if o.compile:  # gradients are taken again and again from one forward pass
         torch._functorch.config.donated_buffer = False
     todo = [r for r in ours.list() if f"{r['op']} {r['part']}".startswith(o.only)]
+    key = lambda r: [r[k] for k in ("op", "part", "model", "h", "w", "c", "k", "r", "s", "stride", "valid")]
+    others, todo = [r for r in todo if r["kernel"] != "ours"], [r for r in todo if r["kernel"] == "ours"]
     ours.open()
     with torch.cuda.stream(torch.cuda.Stream()) if o.cuda else contextlib.nullcontext():
         top = ceilings(o, timer)
@@ -346,7 +357,8 @@ def main():
             row = {"group": GROUP[r["op"]], "row": r["case"], "op": r["op"], "part": r["part"], "model": r["model"],
                    "count": r["count"], "batch": r["n"], "shape": shape, "gate": o.gate}
             if time.monotonic() < end:
-                row.update(compare(o, ours, timer, int(r["case"]), top, watch))
+                same = {x["kernel"]: int(x["case"]) for x in others if key(x) == key(r)}
+                row.update(compare(o, ours, timer, int(r["case"]), top, watch, same))
             else:
                 row["note"] = "not run: out of time"
             rows.add(row)

@@ -40,6 +40,7 @@ typedef struct {
     int warm_ms;
     double tflops, tbs; /* what this device can do, for the bound; 0: unknown */
     bool piped, list;
+    bool libraries;     /* rows of cuBLASLt and cuDNN behind the others */
 } KernelBench;
 
 /* Prints CSV on stdout: a row for each op and part; list: without running it; piped: for each line

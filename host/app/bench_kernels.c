@@ -9,6 +9,7 @@
 #include "app/bench.h"
 #include "base/random.h"
 #include "base/signal.h"
+#include "exec/choices.h"
 #include "exec/exec.h"
 #include "exec/sweep.h"
 #include "ops/ops.h"
@@ -19,15 +20,8 @@
 #include <string.h>
 #include <time.h>
 
-enum {
-    LEAST_SETS = 4,
-    MOST_SETS = 32,
-    LEAST_LAUNCHES = 20,
-    SHORT_US = 100,
-    POOL = 1 << 20,
-    BLOCKS = 5,
-    MILLION = 1 << 20
-};
+enum { LEAST_SETS = 4, MOST_SETS = 32, LEAST_LAUNCHES = 20, SHORT_US = 100 };
+enum { POOL = 1 << 20, BLOCKS = 5, MILLION = 1 << 20 };
 
 static const struct {
     const char *name;
@@ -44,6 +38,7 @@ static const struct {
              [BENCH_SQ_NORM] = {"sq_norm", {PART_FORWARD}, 1},
              [BENCH_COPY] = {"copy", {PART_FORWARD}, 1}};
 static const char *const part_name[] = {"fwd", "bwd", "dx", "dw"};
+static const char *const by_name[] = {"ours", "cublaslt", "cudnn"};
 
 /* What a row runs, again and again. */
 typedef struct {
@@ -363,7 +358,6 @@ static Status measure(const Work *w, double *us, int *launches)
     Recording *r = NULL;
     int times = 1;
     Status s;
-    TRY_OR(done, s, enqueue(w)); /* alone, as an executor's first run */
     TRY_OR(done, s, sample(w, NULL, 1, 1, us));
     if (us[0] < (double)SHORT_US * w->sets) times = (LEAST_LAUNCHES - 1) / w->sets + 1;
     TRY_OR(done, s, record_times(w, &r, times));
@@ -384,9 +378,8 @@ done:
 /* ---- rows ------------------------------------------------------------------------------- */
 
 static const char header[] =
-    "case,op,part,model,count,n,h,w,c,k,r,s,stride,heads,valid,dtype,sets,launches,"
-    "samples,median_us,p10_us,p90_us,bytes,flops,tflops,tbs,bound_us,"
-    "bound_percent,note";
+    "case,op,part,model,count,n,h,w,c,k,r,s,stride,heads,valid,dtype,sets,launches,samples,"
+    "median_us,p10_us,p90_us,bytes,flops,tflops,tbs,bound_us,bound_percent,note,kernel";
 
 static void print_shape(const KernelBench *b, int number, const BenchShape *s, BenchPart part)
 {
@@ -406,28 +399,41 @@ static void print_times(const Work *w, const double *us, int launches)
     if (w->b->tbs > 0) limit = 1e-6 * w->bytes / w->b->tbs;
     if (w->b->tflops > 0) limit = fmax(limit, 1e-6 * w->flops / w->b->tflops);
     if (limit > 0 && (w->b->tflops > 0 || w->flops == 0))
-        printf("%.3f,%.1f,\n", limit, 100 * limit / median);
-    else printf(",,\n");
+        printf("%.3f,%.1f,,", limit, 100 * limit / median);
+    else printf(",,,");
+}
+
+static Status need_library(int by, const Text *used)
+{
+    if (!by || (used->s && strstr(used->s, by_name[by]))) return OK;
+    return FAIL(ERR_SPACE, "not of this shape, or not there: see `equipoise devices`");
 }
 
 static Status run_row(const KernelBench *b, const float *pool, int number, const BenchShape *full,
-                      BenchPart part)
+                      BenchPart part, int by)
 {
     Work w = {.b = b, .shape = shape_of(full, b->shrink), .part = part, .pool = pool};
+    Text used = {0};
+    int launches = 0;
     double *us = calloc((size_t)b->samples + 1, sizeof *us);
     CHECK(us);
-    int launches = 0;
     Status s = b->list ? OK : open_work(&w);
+    if (b->libraries) device_force_kernels(b->device, by ? by_name[by] : NULL);
+    if (!s && !b->list) s = enqueue(&w); /* alone, as an executor's first run */
+    device_kernels_used(b->device, &used);
+    if (!s && !b->list) s = need_library(by, &used);
     if (!s && !b->list) s = measure(&w, us, &launches);
     print_shape(b, number, &w.shape, part);
     if (!s && !b->list) {
         print_times(&w, us, launches);
     } else {
-        printf(",,,,,,,,,,,,\"%s%.200s\"\n", s ? "not run: " : "", s ? status_message() : "");
+        printf(",,,,,,,,,,,,\"%s%.200s\",", s ? "not run: " : "", s ? status_message() : "");
         if (s == ERR_SPACE) s = OK; /* the smaller ones may fit */
     }
+    printf("%s\n", used.s ? used.s : by_name[by]);
     fflush(stdout);
     close_work(&w);
+    free(used.s);
     free(us);
     return s;
 }
@@ -443,14 +449,17 @@ static bool wanted(const KernelBench *b, BenchOp op, BenchPart part)
 static Status run_rows(const KernelBench *b, const float *pool, long number)
 {
     int row = 0, n_run = 0;
-    for (int i = 0; i < bench_shape_count; i++)
-        for (int p = 0; p < op_of[bench_shape[i].op].n_part; p++, row++) {
-            BenchPart part = op_of[bench_shape[i].op].part[p];
-            if (number < 0 ? !wanted(b, bench_shape[i].op, part) : row != number) continue;
+    for (int i = 0; i < bench_shape_count * (b->libraries ? 3 : 1); i++) {
+        int by = i / bench_shape_count;
+        const BenchShape *s = &bench_shape[i % bench_shape_count];
+        for (int p = 0; p < op_of[s->op].n_part && (!by || s->op <= BENCH_LINEAR); p++, row++) {
+            BenchPart part = op_of[s->op].part[p];
+            if (number < 0 ? !wanted(b, s->op, part) : row != number) continue;
             TRY(signal_check());
-            TRY(run_row(b, pool, row, &bench_shape[i], part));
+            TRY(run_row(b, pool, row, s, part, by));
             n_run++;
         }
+    }
     if (n_run) return OK;
     if (number < 0)
         return FAIL(ERR_USAGE, "bench: --only is \"%s\", expected how a row that --list has begins",

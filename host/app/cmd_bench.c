@@ -352,6 +352,7 @@ static const Option option[] = {
     {"aux-weight", "A", "inception: of the auxiliary head's loss; 0: no such head", "0"},
     {"only", "NAME", "kernels: rows whose op and part begin so, as \"conv2d dx\"", NULL},
     {"list", NULL, "kernels: print the rows without running them", NULL},
+    {"libraries", NULL, "kernels: convolutions and linear layers by cuBLASLt and cuDNN too", NULL},
     {"samples", "N", "kernels: measurements of each row", "51"},
     {"warm-ms", "MS", "kernels: repeated for so long before it is measured", "200"},
     {"rotate-mib", "MIB",
@@ -419,7 +420,8 @@ static Status run_kernels(Bench *b, const Options *o)
                      .only = options_text(o, "only"),
                      .batch = b->batch,
                      .piped = b->piped,
-                     .list = options_has(o, "list")};
+                     .list = options_has(o, "list"),
+                     .libraries = options_has(o, "libraries")};
     TRY(options_int(&k.samples, o, "samples", 1, 100000));
     TRY(options_int(&k.warm_ms, o, "warm-ms", 0, 60000));
     TRY(options_int(&k.rotate_mib, o, "rotate-mib", 0, 1 << 20));

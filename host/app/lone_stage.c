@@ -3,6 +3,7 @@
 #include "app/ranks.h"
 #include "study/dataset.h"
 #include "study/lock.h"
+#include "study/run_folder.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,7 @@ Status lone_stage_run(LoneStage *l, const LoneKind *kind)
     l->comm = l->stage.comm = ranks.comm;
     s = ranks_first(&ranks) ? lone_run_open(&lock, l->out, l->log) : OK;
     TRY_OR(done, s, comm_agree(ranks.comm, l->out, s));
+    TRY_OR(done, s, run_folder_autotune(l->out, NULL, l->config, l->device, l->comm, l->log));
     s = work(l, kind);
 done:
     stage_free(&l->stage);

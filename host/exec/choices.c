@@ -75,13 +75,12 @@ static const char *take(Stream *s, json_t *choices)
     return NULL;
 }
 
-/* *choices: new reference to the file's object, or NULL where there is no such file or it is no use. */
+/* *choices, where not NULL: new reference to the file's object, NULL where it is not there or no use. */
 static void read_file(json_t **choices, const char *path, Device *d)
 {
     const Files *f = d->choices;
     char *text = NULL;
     size_t size;
-    *choices = NULL;
     if (!file_exists(path)) return;
     Status s = file_read(&text, &size, path, LARGEST_FILE);
     json_t *root = s ? NULL : json_loadb(text, size, 0, NULL);
@@ -91,8 +90,8 @@ static void read_file(json_t **choices, const char *path, Device *d)
                           : !on                        ? "is damaged"
                           : strcmp(on, f->made_on)     ? "is of another machine or version"
                                                        : take(d->stream, found);
-    if (!trouble) *choices = json_incref(found);
-    else if (f->log)
+    if (!trouble && choices) *choices = json_incref(found);
+    if (trouble && f->log)
         log_warn(f->log, "%s: %s%s%.160s: passed over, and measured again where autotune is on", path,
                  trouble, on ? ": " : "", on ? on : "");
     json_decref(root);
@@ -143,6 +142,20 @@ Status device_keep_choices(Device *d)
     return s;
 }
 
+/* ---- benches ------------------------------------------------------------------------------ */
+
+void device_force_kernels(Device *d, const char *only)
+{
+    if (d->kind == &device_cuda) cuda_choose(d->stream, CHOOSE_OURS, only);
+}
+
+void device_kernels_used(Device *d, Text *names)
+{
+    Choice c;
+    for (int i = 0; d->kind == &device_cuda && cuda_choice_used(d->stream, i, &c); i++)
+        if (!names->s || !strstr(names->s, c.name)) text_add(names, "%s%s", i ? " " : "", c.name);
+}
+
 /* ---- the door ----------------------------------------------------------------------------- */
 
 void choices_close(Device *d)
@@ -156,22 +169,37 @@ void choices_close(Device *d)
     d->choices = NULL;
 }
 
-static void read_files(Device *d, const char *folder)
+/* Records of a run's other processes: kernels*.json. */
+static void read_others(Device *d, const char *folder, const char *own)
+{
+    DirList list;
+    if (dir_list(&list, folder)) return; /* not there yet */
+    for (int i = 0; i < list.n; i++) {
+        const char *name = list.name[i], *end = strrchr(name, '.');
+        if (strncmp(name, "kernels", 7) || !end || strcmp(end, ".json") || !strcmp(name, own)) continue;
+        char *path = path_join(folder, name);
+        read_file(NULL, path, d);
+        free(path);
+    }
+    dir_list_free(&list);
+}
+
+static void read_files(Device *d, const char *folder, const char *record)
 {
     Files *f = d->choices;
     char gpu[128];
-    json_t *record = NULL, *known = NULL;
+    json_t *known = NULL;
     describe(f, gpu);
     f->cache = cache_path(gpu);
-    if (folder) f->record = path_join(folder, "kernels.json");
-    if (f->record) read_file(&record, f->record, d);
+    if (folder) f->record = path_join(folder, record);
+    if (folder) read_file(NULL, f->record, d);
+    if (folder) read_others(d, folder, record);
     if (f->cache) read_file(&known, f->cache, d);
     if (known) json_object_update(f->known, known);
-    json_decref(record);
     json_decref(known);
 }
 
-Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
+Status device_autotune(Device *d, const char *how, const char *folder, const char *record, Log *log)
 {
     bool on = !strcmp(how, "on"), off = !strcmp(how, "off");
     if (!on && !off && strcmp(how, "read"))
@@ -184,7 +212,7 @@ Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
     d->choices = calloc(1, sizeof *d->choices);
     CHECK(d->choices);
     *d->choices = (Files){.known = json_object(), .log = log};
-    if (!off) read_files(d, folder);
+    if (!off) read_files(d, folder, record);
     if (!on) { /* the cache is read, and left as it is */
         free(d->choices->cache);
         d->choices->cache = NULL;
@@ -192,10 +220,11 @@ Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
     return OK;
 }
 #else
-Status device_autotune(Device *d, const char *how, const char *folder, Log *log)
+Status device_autotune(Device *d, const char *how, const char *folder, const char *record, Log *log)
 {
     (void)d;
     (void)folder;
+    (void)record;
     (void)log;
     if (strcmp(how, "on") && strcmp(how, "off") && strcmp(how, "read"))
         return FAIL(ERR_USAGE, "autotune = %s: expected off, read or on", how);
@@ -207,4 +236,14 @@ Status device_keep_choices(Device *d)
     return OK;
 }
 void choices_close(Device *d) { (void)d; }
+void device_force_kernels(Device *d, const char *only)
+{
+    (void)d;
+    (void)only;
+}
+void device_kernels_used(Device *d, Text *names)
+{
+    (void)d;
+    (void)names;
+}
 #endif

@@ -1,6 +1,9 @@
 /* device.c - the device interface: picks a kind and hands over to it. */
 #include "exec/choices.h"
 #include "exec/device_table.h"
+#if EQ_CUDA
+#include "kernels_choice.h"
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +68,7 @@ Status device_open(Device **d, const char *which, const char *precision, int thr
     Status s = kind->open(r, index, threads);
     if (!s) s = set_precision(r, precision);
     const char *how = getenv("EQ_AUTOTUNE");
-    if (!s) s = device_autotune(r, how && *how ? how : "off", NULL, log);
+    if (!s) s = device_autotune(r, how && *how ? how : "off", NULL, NULL, log);
     if (s) device_close(r);
     else *d = r;
     return s;
@@ -261,6 +264,10 @@ void device_list_gpus(Text *out)
 #if EQ_CUDA
     n = cuda_device_count(&why);
     for (int i = 0; i < n; i++) cuda_device_line(out, i);
+    char libraries[96];
+    const char *missing;
+    if (n) cuda_library_versions(libraries, &missing);
+    if (n) text_add(out, "libraries: %s%s%s\n", libraries, *libraries && *missing ? "; " : "", missing);
 #endif
     if (!n) text_add(out, "CUDA: %s\n", why);
 }

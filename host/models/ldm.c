@@ -300,23 +300,51 @@ static void take_moments(const Ldm *m, float *latents, float *deviation, const f
     }
 }
 
+/* Records in `batch` films or latents at once; p->g is empty. */
+typedef void (*Coder)(Part *p, Ldm *m, int batch, FilmShape shape);
+
+/* With fewer at once where the device has no room for so many. */
+static Status coder_open(Part *p, Ldm *m, Coder record, int n, FilmShape shape)
+{
+    for (int batch = coder_batch(n, shape);; batch /= 2) {
+        *p = (Part){.g = device_graph(m->device)};
+        record(p, m, batch, shape);
+        Status s = part_open(p, m->device);
+        if (s != ERR_SPACE) return s;
+        if (batch == 1) return device_memory_advice(s, m->device, "films at once", 1, NULL);
+        part_close(p);
+    }
+}
+
+static void record_encoder(Part *p, Ldm *m, int batch, FilmShape shape)
+{
+    p->in = graph_leaf(p->g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){batch, shape.h, shape.w, 3});
+    KlMoments coded = autoencoder_encode(p->g, &m->vae, &m->vae_config, p->in, false);
+    p->out = coded.logvar ? concat(p->g, 2, (Tensor *[]){coded.mean, coded.logvar}) : coded.mean;
+}
+
+static void record_decoder(Part *p, Ldm *m, int batch, FilmShape shape)
+{
+    int scale = ldm_scale(m), c = m->vae_config.latent_channels;
+    p->in = graph_leaf(p->g, KIND_INPUT, DTYPE_F32, "latent", 4,
+                       (int[]){batch, shape.h / scale, shape.w / scale, c});
+    p->out = autoencoder_decode(p->g, &m->vae, &m->vae_config, p->in, false);
+}
+
 Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, float *latents,
                           float *deviation)
 {
     size_t values = 3 * pixel_count(n, shape), copies = shape.channels == 3 ? 1 : 3,
            count = (size_t)n * ldm_latent_count(m, shape);
     float *three = malloc(values * sizeof *three), *moments = malloc(2 * count * sizeof *moments);
-    Part p = {.g = device_graph(m->device)};
+    Part p = {.g = NULL};
     Status s = three && moments ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
-    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "film", 4,
-                      (int[]){coder_batch(n, shape), shape.h, shape.w, 3});
-    KlMoments coded = autoencoder_encode(p.g, &m->vae, &m->vae_config, p.in, false);
-    p.out = coded.logvar ? concat(p.g, 2, (Tensor *[]){coded.mean, coded.logvar}) : coded.mean;
-    TRY_OR(done, s, part_open(&p, m->device));
-    TRY_OR(done, s, part_run(&p, three, n, coded.logvar ? moments : latents));
-    if (coded.logvar)
+    TRY_OR(done, s, coder_open(&p, m, record_encoder, n, shape));
+    bool spread = p.out->dim[3] == 2 * m->vae_config.latent_channels; /* variances beside the means */
+    TRY_OR(done, s, part_run(&p, three, n, spread ? moments : latents));
+    if (spread)
         take_moments(m, latents, deviation, moments, count / (size_t)m->vae_config.latent_channels);
     else if (deviation) memset(deviation, 0, count * sizeof *deviation);
     apply_statistics(m, latents, count, false);
@@ -346,18 +374,13 @@ static void take_films(float *films, float *three, size_t pixels, int channels)
 Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *films)
 {
     size_t count = (size_t)n * ldm_latent_count(m, shape), pixels = pixel_count(n, shape);
-    int scale = ldm_scale(m);
     float *raw = malloc(count * sizeof *raw), *three = malloc(3 * pixels * sizeof *three);
-    Part p = {.g = device_graph(m->device)};
+    Part p = {.g = NULL};
     Status s = raw && three ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     memcpy(raw, latents, count * sizeof *raw);
     apply_statistics(m, raw, count, true);
-    p.in = graph_leaf(p.g, KIND_INPUT, DTYPE_F32, "latent", 4,
-                      (int[]){coder_batch(n, shape), shape.h / scale, shape.w / scale,
-                              m->vae_config.latent_channels});
-    p.out = autoencoder_decode(p.g, &m->vae, &m->vae_config, p.in, false);
-    TRY_OR(done, s, part_open(&p, m->device));
+    TRY_OR(done, s, coder_open(&p, m, record_decoder, n, shape));
     TRY_OR(done, s, part_run(&p, raw, n, three));
     take_films(films, three, pixels, shape.channels);
 done:

@@ -1,5 +1,6 @@
 /* run_folder.c - see run_folder.h. */
 #include "study/run_folder.h"
+#include "exec/choices.h"
 #include "study/stage.h"
 #include <stdlib.h>
 #include <string.h>
@@ -67,4 +68,19 @@ void run_folder_log(const char *folder, const char *name, Log *log)
     char *path = path_join(folder, name);
     log_file(log, path);
     free(path);
+}
+
+Status run_folder_autotune(const char *folder, const char *stage, const Config *c, Device *d,
+                           const Comm *ranks, Log *log)
+{
+    const char *how = c->study.autotune;
+    Text name = {0};
+    text_add(&name, "kernels");
+    if (stage) text_add(&name, "-%s", stage);
+    if (comm_rank(ranks)) text_add(&name, "-%d", comm_rank(ranks));
+    text_add(&name, ".json");
+    Status s = device_autotune(d, comm_size(ranks) > 1 && !strcmp(how, "on") ? "read" : how, folder,
+                               name.s, log);
+    free(name.s);
+    return s;
 }

@@ -176,6 +176,7 @@ Status study_run(const StudyJob *job)
     Study s = new_study(job);
     Status status = first ? take_folder(&lock, &films, job) : OK;
     TRY_OR(done, status, comm_agree(job->world, job->run, status));
+    TRY_OR(done, status, run_folder_autotune(job->run, NULL, job->config, job->device, job->world, job->log));
     TRY_OR(done, status, share_plan(slot, job, &s, &films));
     open_log(job, slot);
     TRY_OR(done, status, conduct(&s, job->world, slot));
@@ -236,6 +237,7 @@ Status study_run_stage(const StudyJob *job, const char *name)
     Study s = new_study(job);
     Status status = comm_rank(job->world) ? OK : take_stage(&lock, job, i);
     TRY_OR(done, status, comm_agree(job->world, job->run, status));
+    TRY_OR(done, status, run_folder_autotune(job->run, name, job->config, job->device, job->world, job->log));
     TRY_OR(done, status, conduct_one(&s, job->world, i));
     log_info(job->log, "done: stage %s", name);
 done:

@@ -342,6 +342,7 @@ void cuda_choose(Stream *s, Choosing how, const char *only)
 {
     if (!s->choices) s->choices = (Choices *)calloc(1, sizeof *s->choices);
     CHECK(s->choices);
+    while (s->choices->n) drop(&s->choices->made[--s->choices->n].way);
     s->choices->how = how;
     snprintf(s->choices->only, sizeof s->choices->only, "%s", only ? only : "");
 }

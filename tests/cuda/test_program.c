@@ -82,6 +82,18 @@ static void same_training(const char *out, double limit)
                      cpu[i]);
 }
 
+/* Lines of a file that hold `what`. */
+static int count_lines(const char *name, const char *what)
+{
+    char path[256], line[1024];
+    int n = 0;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f)) n += strstr(line, what) != NULL;
+    if (f) fclose(f);
+    return n;
+}
+
 static void trains_as_the_cpu(void **state)
 {
     (void)state;
@@ -90,6 +102,17 @@ static void trains_as_the_cpu(void **state)
     same_training("gpu", 1e-4);
     expect(0, train("", "half", "cuda", "auto", 2));
     same_training("half", .02);
+}
+
+/* With kernels measured at first use, those of libraries' stand-ins among them. */
+static void trains_with_what_is_fastest(void **state)
+{
+    (void)state;
+    expect(0, train("EQ_CACHE=cache EQ_LIBRARIES=" FAKES, "tuned", "cuda --set study.autotune=on", "fp32", 2));
+    same_training("tuned", 1e-4);
+    assert_true(count_lines("tuned/kernels.json", "\"kernel\": \"64x64/") > 0);
+    assert_true(count_lines("tuned/kernels.json", "\"kernel\": \"cu") > 0);
+    assert_true(count_lines("tuned/kernels.json", "fwd fp32 one ") > 5); /* encoding films, validation */
 }
 
 static void film(Image *im, const char *name, const char *device, const char *precision)
@@ -120,12 +143,22 @@ static void samples_as_the_cpu(void **state)
     image_free(&gpu);
 }
 
-/* EQ_COMPARE finds nothing where all is well; a GPU without memory says what would fit. */
+/* EQ_COMPARE finds nothing where all is well, and a tool sees each node as a range with its name. */
+static void nodes_can_be_watched(void **state)
+{
+    (void)state;
+    expect(0, run("EQ_COMPARE=1 NVTX_INJECTION64_PATH=" FAKES "/tool.so NVTX_NAMES=names",
+                  "txt2img --model cpu/model --prompt x --size 80 --steps 1 --out compared.png "
+                  "--device cuda"));
+    assert_true(count_lines("names", "down_blocks.0.resnets.0.conv1") > 0);
+    int ends = count_lines("names", "-\n"), all = count_lines("names", "\n");
+    assert_true(ends > 100 && all == 2 * ends);
+}
+
+/* A GPU without memory says what would fit. */
 static void says_what_is_wrong(void **state)
 {
     (void)state;
-    expect(0, run("EQ_COMPARE=1", "txt2img --model cpu/model --prompt x --size 40 --steps 1 --out "
-                                  "compared.png --device cuda"));
     expect(5, train("HOSTCUDA_MEMORY=9000000", "small", "cuda", "fp32", 16));
     if (!strstr(said, "MiB needed") || !strstr(said, "MiB free on cuda:0") ||
         !strstr(said, "or ldm.recompute = 1 would fit"))
@@ -166,7 +199,9 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(trains_as_the_cpu),
+                                       cmocka_unit_test(trains_with_what_is_fastest),
                                        cmocka_unit_test(samples_as_the_cpu),
+                                       cmocka_unit_test(nodes_can_be_watched),
                                        cmocka_unit_test(says_what_is_wrong)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,6 +1,7 @@
 /* ref.c - the executor of twins and the harness that compares. */
 #include "ref/ref.h"
 #include "base/random.h"
+#include "exec/choices.h"
 #include "weights/half.h"
 #include <math.h>
 #include <stdio.h>
@@ -335,6 +336,16 @@ static int outputs(const Built *b, Tensor **list)
     return n;
 }
 
+/* Where a library was asked for by $EQ_KERNELS. */
+static void tell_kernels(const OpCase *c, Device *d)
+{
+    const char *wanted = getenv("EQ_KERNELS");
+    Text used = {0};
+    device_kernels_used(d, &used);
+    if (wanted && used.s && !strstr(used.s, wanted)) printf("%s: not by %s\n", c->name, wanted);
+    free(used.s);
+}
+
 int ref_check(const OpCase *c, const char *device, Dtype act, uint32_t seed, bool *seen)
 {
     Built b;
@@ -350,6 +361,7 @@ int ref_check(const OpCase *c, const char *device, Dtype act, uint32_t seed, boo
     CHECK(!device_open(&d, device, "auto", 0, NULL));
     run_on(&one, d, c, act, seed, seen);
     run_on(&two, d, c, act, seed, seen);
+    tell_kernels(c, d);
     if (act == DTYPE_BF16) {
         renew_state(&b, c, seed, NULL);
         run_to(b.g, b.g->n - 1, true);

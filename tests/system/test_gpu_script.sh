@@ -38,8 +38,17 @@ program conform_gpu 'exit 77'
 run || fail "all passes: exit code"
 grep -q '^every op,passed' "$work/results/checks.csv" || fail "a passed check"
 grep -q '^words of special instructions,not run' "$work/results/checks.csv" || fail "a check that is not for this chip"
+grep -q '^conv_3 by cuDNN,not run,0,"no libraries"' "$work/results/checks.csv" || fail "a check without libraries"
 grep -q '^models against PyTorch,not run' "$work/results/checks.csv" || fail "a check without PyTorch"
 [ "$(cat "$work/results/kernels.csv")" = fine ] || fail "kernels are not measured"
+
+program equipoise 'echo "libraries: cuBLASLt 13.1.0; no cuDNN: not found"'
+program test_ops_gpu 'echo "by $EQ_KERNELS: $*"'
+run || fail "with a library: exit code"
+grep -q '^linear by cuBLASLt,passed,.*"by cublaslt: 1 linear "' "$work/results/checks.csv" || fail "a check of a library"
+grep -q '^conv_3 by cuDNN,not run,0,"libraries: cuBLASLt 13.1.0; no cuDNN' "$work/results/checks.csv" || fail "a check of a missing library"
+program equipoise 'echo fine'
+program test_ops_gpu 'echo fine'
 
 program python 'echo "$*"'
 python=$work/programs/python
