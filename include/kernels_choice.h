@@ -1,8 +1,8 @@
 /* kernels_choice.h - which implementation of a product runs on a GPU. See kernels.h.
  *
  * Convolutions and linear layers, forward, data and weight gradient, have several: our kernels, cut
- * into tiles and splits in different ways, and the vendor's libraries cuBLASLt and cuDNN, loaded when
- * first wanted. A stream decides once for each key (pass, shape, type) and keeps to it.
+ * into tiles and splits in different ways, and the vendor's libraries cuBLASLt and cuDNN, loaded
+ * when first wanted. A stream decides once for each key (pass, shape, type) and keeps to it.
  *
  * Results of one implementation are the same bits every time; those of two differ in the last bits.
  * So who wants equal bits again (a resumed run) hands the choices over with cuda_choice_add().
@@ -30,8 +30,9 @@ typedef struct {
     float us;      /* as measured; 0: not measured */
 } Choice;
 
-/* A new beginning: nothing is decided, and no launch before it is recorded. only: "cublaslt" or "cudnn": whatever that library takes is its, whatever the rest says; else NULL
- * or "". For tests and benches. */
+/* A new beginning: nothing is decided, and no launch before it is recorded. only: "cublaslt" or
+ * "cudnn": whatever that library takes is its, whatever the rest says; else NULL or "". For tests
+ * and benches. */
 void cuda_choose(Stream *s, Choosing how, const char *only);
 /* Whether launches from now on belong to a graph that takes gradients. */
 void cuda_choose_for_gradients(Stream *s, bool gradients);
@@ -43,8 +44,8 @@ bool cuda_choice_used(const Stream *s, int i, Choice *c);
  * call, or NULL. */
 const char *cuda_choice_trouble(Stream *s);
 
-/* "cuBLASLt 13.1.0, cuDNN 9.19.0"; a library that cannot be loaded is left out and *why says why, of
- * the last one ("" if none). Loads them: from the folder $EQ_LIBRARIES where that is set. */
+/* "cuBLASLt 13.1.0, cuDNN 9.19.0"; a library that cannot be loaded is left out and *why says why,
+ * of the last one ("" if none). Loads them: from the folder $EQ_LIBRARIES where that is set. */
 void cuda_library_versions(char text[96], const char **why);
 
 #ifdef __cplusplus

@@ -62,7 +62,8 @@ static const char *take(Stream *s, json_t *choices)
     const char *key;
     json_t *value;
     if (!json_is_object(choices)) return "has no choices";
-    json_object_foreach (choices, key, value) {
+    json_object_foreach(choices, key, value)
+    {
         const char *name = json_string_value(json_object_get(value, "kernel"));
         json_t *us = json_object_get(value, "us");
         Choice c = {.us = json_is_number(us) ? (float)json_number_value(us) : 0};
@@ -75,7 +76,8 @@ static const char *take(Stream *s, json_t *choices)
     return NULL;
 }
 
-/* *choices, where not NULL: new reference to the file's object, NULL where it is not there or no use. */
+/* *choices, where not NULL: new reference to the file's object, NULL where it is not there or no
+ * use. */
 static void read_file(json_t **choices, const char *path, Device *d)
 {
     const Files *f = d->choices;
@@ -86,14 +88,14 @@ static void read_file(json_t **choices, const char *path, Device *d)
     json_t *root = s ? NULL : json_loadb(text, size, 0, NULL);
     const char *on = json_string_value(json_object_get(root, "measured_on"));
     json_t *found = json_object_get(root, "choices");
-    const char *trouble = s                            ? status_message()
-                          : !on                        ? "is damaged"
-                          : strcmp(on, f->made_on)     ? "is of another machine or version"
-                                                       : take(d->stream, found);
+    const char *trouble = s                        ? status_message()
+                          : !on                    ? "is damaged"
+                          : strcmp(on, f->made_on) ? "is of another machine or version"
+                                                   : take(d->stream, found);
     if (!trouble && choices) *choices = json_incref(found);
     if (trouble && f->log)
-        log_warn(f->log, "%s: %s%s%.160s: passed over, and measured again where autotune is on", path,
-                 trouble, on ? ": " : "", on ? on : "");
+        log_warn(f->log, "%s: %s%s%.160s: passed over, and measured again where autotune is on",
+                 path, trouble, on ? ": " : "", on ? on : "");
     json_decref(root);
     free(text);
 }
@@ -113,7 +115,8 @@ static Status write_file(const char *path, const Files *f, json_t *choices)
 
 static void put(json_t *choices, const Choice *c)
 {
-    json_object_set_new(choices, c->key, json_pack("{s:s,s:f}", "kernel", c->name, "us", (double)c->us));
+    json_object_set_new(choices, c->key,
+                        json_pack("{s:s,s:f}", "kernel", c->name, "us", (double)c->us));
 }
 
 Status device_keep_choices(Device *d)
@@ -176,7 +179,8 @@ static void read_others(Device *d, const char *folder, const char *own)
     if (dir_list(&list, folder)) return; /* not there yet */
     for (int i = 0; i < list.n; i++) {
         const char *name = list.name[i], *end = strrchr(name, '.');
-        if (strncmp(name, "kernels", 7) || !end || strcmp(end, ".json") || !strcmp(name, own)) continue;
+        if (strncmp(name, "kernels", 7) || !end || strcmp(end, ".json") || !strcmp(name, own))
+            continue;
         char *path = path_join(folder, name);
         read_file(NULL, path, d);
         free(path);

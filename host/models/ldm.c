@@ -342,7 +342,7 @@ Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, fl
     if (s) goto done;
     for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
     TRY_OR(done, s, coder_open(&p, m, record_encoder, n, shape));
-    bool spread = p.out->dim[3] == 2 * m->vae_config.latent_channels; /* variances beside the means */
+    bool spread = p.out->dim[3] == 2 * m->vae_config.latent_channels; /* variances beside means */
     TRY_OR(done, s, part_run(&p, three, n, spread ? moments : latents));
     if (spread)
         take_moments(m, latents, deviation, moments, count / (size_t)m->vae_config.latent_channels);

@@ -15,8 +15,9 @@ Status run_folder_open(bool *there, const Config *config, const char *run);
 /* Lines of log go to FOLDER/name too. */
 void run_folder_log(const char *folder, const char *name, Log *log);
 
-/* [study] autotune, with a record of this rank in the folder. stage: of a process that runs one stage of
- * it alone, else NULL. Several ranks measure nothing, so that all compute alike: they use what is known. */
+/* [study] autotune, with a record of this rank in the folder. stage: of a process that runs one
+ * stage of it alone, else NULL. Several ranks measure nothing, so that all compute alike: they use
+ * what is known. */
 Status run_folder_autotune(const char *folder, const char *stage, const Config *c, Device *d,
                            const Comm *ranks, Log *log);
 #endif

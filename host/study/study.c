@@ -152,6 +152,11 @@ static void open_log(const StudyJob *job, const Slot *slot)
     free(name.s);
 }
 
+static Status tune(const StudyJob *job, const char *stage)
+{
+    return run_folder_autotune(job->run, stage, job->config, job->device, job->world, job->log);
+}
+
 static Study new_study(const StudyJob *job)
 {
     Study s = {.config = job->config, .run = job->run, .device = job->device, .log = job->log};
@@ -176,7 +181,7 @@ Status study_run(const StudyJob *job)
     Study s = new_study(job);
     Status status = first ? take_folder(&lock, &films, job) : OK;
     TRY_OR(done, status, comm_agree(job->world, job->run, status));
-    TRY_OR(done, status, run_folder_autotune(job->run, NULL, job->config, job->device, job->world, job->log));
+    TRY_OR(done, status, tune(job, NULL));
     TRY_OR(done, status, share_plan(slot, job, &s, &films));
     open_log(job, slot);
     TRY_OR(done, status, conduct(&s, job->world, slot));
@@ -237,7 +242,7 @@ Status study_run_stage(const StudyJob *job, const char *name)
     Study s = new_study(job);
     Status status = comm_rank(job->world) ? OK : take_stage(&lock, job, i);
     TRY_OR(done, status, comm_agree(job->world, job->run, status));
-    TRY_OR(done, status, run_folder_autotune(job->run, name, job->config, job->device, job->world, job->log));
+    TRY_OR(done, status, tune(job, name));
     TRY_OR(done, status, conduct_one(&s, job->world, i));
     log_info(job->log, "done: stage %s", name);
 done:

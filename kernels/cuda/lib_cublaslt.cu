@@ -1,7 +1,7 @@
 /* lib_cublaslt.cu - linear layers and 1x1 convolutions by cuBLASLt.
  *
- * It counts columns first: our row-major [rows, c] is its c x rows with leading dimension c. Letters as
- * in library.h, D = op(A) . op(B):
+ * It counts columns first: our row-major [rows, c] is its c x rows with leading dimension c.
+ * Letters as in library.h, D = op(A) . op(B):
  *
  *   FWD  y^T  = w . x^T      k x rows, A = w^T (c x k, transposed), B = x  (c x rows)
  *   DX   dx^T = w^T . dy^T   c x rows, A = w   (c x k),             B = dy (k x rows)
@@ -15,42 +15,36 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cublasLt.h>
-#include <pthread.h>
 
-#define FUNCTIONS(X)                                                                               \
-    X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtGetVersion) X(cublasLtGetStatusName)            \
-    X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic)                                            \
-    X(cublasLtMatmulDescCreate) X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute)     \
-    X(cublasLtMatrixLayoutCreate) X(cublasLtMatrixLayoutDestroy)                                   \
-    X(cublasLtMatmulPreferenceCreate) X(cublasLtMatmulPreferenceDestroy)                           \
-    X(cublasLtMatmulPreferenceSetAttribute)
+/* clang-format off */
+#define FUNCTIONS(X) \
+    X(cublasLtCreate) X(cublasLtDestroy) X(cublasLtGetVersion) X(cublasLtGetStatusName) \
+    X(cublasLtMatmul) X(cublasLtMatmulAlgoGetHeuristic) X(cublasLtMatmulDescCreate) \
+    X(cublasLtMatmulDescDestroy) X(cublasLtMatmulDescSetAttribute) X(cublasLtMatrixLayoutCreate) \
+    X(cublasLtMatrixLayoutDestroy) X(cublasLtMatmulPreferenceCreate) \
+    X(cublasLtMatmulPreferenceDestroy) X(cublasLtMatmulPreferenceSetAttribute)
+/* clang-format on */
 
 #define MEMBER(f) decltype(&::f) f;
 static struct { FUNCTIONS(MEMBER) } lt;
 
-static Status loaded = ERR_DEVICE;
-static char trouble[256];
-
-static void load(void)
+static Status need(void)
 {
 #define NAME(f) #f,
     static const char *const names[] = {FUNCTIONS(NAME)};
     static const char *const files[] = {
 #if CUDART_VERSION >= 13000
-        "libcublasLt.so.13", "libcublasLt.so.12",
+        "libcublasLt.so.13",
+        "libcublasLt.so.12",
 #else
-        "libcublasLt.so.12", "libcublasLt.so.13",
+        "libcublasLt.so.12",
+        "libcublasLt.so.13",
 #endif
-        NULL};
-    loaded = library_load((void **)&lt, names, sizeof names / sizeof *names, files, "cuBLASLt");
-    if (loaded) snprintf(trouble, sizeof trouble, "%s", status_message());
-}
-
-static Status need(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, load);
-    return loaded ? FAIL(loaded, "%s", trouble) : OK;
+        NULL
+    };
+    static Loaded loaded;
+    return library_need(&loaded, (void **)&lt, names, sizeof names / sizeof *names, files,
+                        "cuBLASLt");
 }
 
 static Status said(cublasStatus_t s, const char *doing)
@@ -60,11 +54,10 @@ static Status said(cublasStatus_t s, const char *doing)
                 lt.cublasLtGetStatusName(s));
 }
 
-static Status version(int v[3])
+static Status version(size_t *number)
 {
     TRY(need());
-    size_t n = lt.cublasLtGetVersion();
-    v[0] = (int)(n / 10000), v[1] = (int)(n / 100 % 100), v[2] = (int)(n % 100);
+    *number = lt.cublasLtGetVersion();
     return OK;
 }
 
@@ -82,7 +75,7 @@ static void close(void *context)
 
 /* ---- plans -------------------------------------------------------------------------------- */
 
-struct Plan {
+struct LtPlan {
     cublasLtMatmulDesc_t product; /* owned, as all of them */
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algo;
@@ -90,7 +83,7 @@ struct Plan {
 
 static void forget(void *plan)
 {
-    Plan *m = (Plan *)plan;
+    LtPlan *m = (LtPlan *)plan;
     if (!m) return;
     if (m->product) lt.cublasLtMatmulDescDestroy(m->product);
     if (m->a) lt.cublasLtMatrixLayoutDestroy(m->a);
@@ -99,17 +92,18 @@ static void forget(void *plan)
     free(m);
 }
 
-static Status set(Plan *m, cublasLtMatmulDescAttributes_t what, const void *value, size_t bytes)
+static Status set(LtPlan *m, cublasLtMatmulDescAttributes_t what, const void *value, size_t bytes)
 {
     return said(lt.cublasLtMatmulDescSetAttribute(m->product, what, value, bytes), "plan");
 }
 
-static Status describe(Plan *m, const Product *p)
+static Status describe(LtPlan *m, const Product *p)
 {
     const ConvShape *s = &p->shape;
     uint64_t rows = product_rows(s), c = (uint64_t)s->c, k = (uint64_t)s->k;
     bool fwd = p->pass == GEMM_FWD, dw = p->pass == GEMM_DW;
-    cudaDataType_t in = p->type == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F, out = dw ? CUDA_R_32F : in;
+    cudaDataType_t in = p->type == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F,
+                   out = dw ? CUDA_R_32F : in;
     cublasOperation_t turned = CUBLAS_OP_T;
     uint64_t left = fwd ? k : c;
     TRY(said(lt.cublasLtMatmulDescCreate(&m->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "plan"));
@@ -124,7 +118,8 @@ static Status describe(Plan *m, const Product *p)
     TRY(said(lt.cublasLtMatrixLayoutCreate(&m->a, in, c, dw ? rows : k, (int64_t)c), "plan"));
     TRY(said(lt.cublasLtMatrixLayoutCreate(&m->b, in, fwd ? c : k, rows, (int64_t)(fwd ? c : k)),
              "plan"));
-    return said(lt.cublasLtMatrixLayoutCreate(&m->d, out, left, dw ? k : rows, (int64_t)left), "plan");
+    return said(lt.cublasLtMatrixLayoutCreate(&m->d, out, left, dw ? k : rows, (int64_t)left),
+                "plan");
 }
 
 /* Sums that are split are kept in fp32; pointers are aligned to 16 bytes, as the border says. */
@@ -136,7 +131,8 @@ static Status limit(cublasLtMatmulPreference_t preference)
     uint64_t room = MOST_WORKSPACE;
     uint32_t splits = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, bytes = 16;
     TRY(said(lt.cublasLtMatmulPreferenceSetAttribute(
-                 preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room), "plan"));
+                 preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room),
+             "plan"));
     TRY(said(lt.cublasLtMatmulPreferenceSetAttribute(
                  preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &splits, sizeof splits),
              "plan"));
@@ -148,14 +144,15 @@ static Status limit(cublasLtMatmulPreference_t preference)
 
 enum { MOST = 3 };
 
-static Status choose(Plan *m, size_t *workspace, int which, void *context,
+static Status choose(LtPlan *m, size_t *workspace, int which, void *context,
                      cublasLtMatmulPreference_t preference)
 {
     cublasLtMatmulHeuristicResult_t found[MOST];
     int n = 0;
     TRY(limit(preference));
-    TRY(said(lt.cublasLtMatmulAlgoGetHeuristic((cublasLtHandle_t)context, m->product, m->a, m->b, m->d,
-                                               m->d, preference, MOST, found, &n), "plan"));
+    TRY(said(lt.cublasLtMatmulAlgoGetHeuristic((cublasLtHandle_t)context, m->product, m->a, m->b,
+                                               m->d, m->d, preference, MOST, found, &n),
+             "plan"));
     if (which >= n || found[which].state != CUBLAS_STATUS_SUCCESS)
         return FAIL(ERR_DEVICE, "cuBLASLt: has %d plans for this shape", n);
     m->algo = found[which].algo;
@@ -171,7 +168,7 @@ static Status plan(void **out, size_t *workspace, const Product *p, int which, v
     if (!product_is_matrix(&p->shape)) return FAIL(ERR_BUG, "cuBLASLt: no convolutions");
     if (p->bias && p->type != DTYPE_F32) return FAIL(ERR_BUG, "cuBLASLt: no fp32 bias with bf16");
     if (which >= MOST) return FAIL(ERR_DEVICE, "cuBLASLt: plans are numbered to %d", MOST - 1);
-    Plan *m = (Plan *)calloc(1, sizeof *m);
+    LtPlan *m = (LtPlan *)calloc(1, sizeof *m);
     if (!m) return FAIL(ERR_SPACE, "no memory for a plan");
     s = describe(m, p);
     if (!s) s = said(lt.cublasLtMatmulPreferenceCreate(&preference), "plan");
@@ -182,16 +179,17 @@ static Status plan(void **out, size_t *workspace, const Product *p, int which, v
     return s;
 }
 
-static Status run(void *plan, size_t workspace_bytes, const Product *p, void *workspace, void *context,
-                  void *stream)
+static Status run(void *plan, size_t workspace_bytes, const Product *p, void *workspace,
+                  void *context, void *stream)
 {
-    Plan *m = (Plan *)plan;
+    LtPlan *m = (LtPlan *)plan;
     const float one = 1, zero = 0;
     if (p->bias) TRY(set(m, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
-    return said(lt.cublasLtMatmul((cublasLtHandle_t)context, m->product, &one, p->b, m->a, p->a, m->b,
-                                  &zero, p->out, m->d, p->out, m->d, &m->algo, workspace,
-                                  workspace_bytes, (cudaStream_t)stream), "product");
+    return said(lt.cublasLtMatmul((cublasLtHandle_t)context, m->product, &one, p->b, m->a, p->a,
+                                  m->b, &zero, p->out, m->d, p->out, m->d, &m->algo, workspace,
+                                  workspace_bytes, (cudaStream_t)stream),
+                "product");
 }
 
-const Library library_cublaslt = {"cublaslt", "cuBLASLt", MOST, plan, run,
+const Library library_cublaslt = {"cublaslt", "cuBLASLt", MOST,  plan,   run,
                                   forget,     open,       close, version};

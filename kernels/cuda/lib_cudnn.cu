@@ -1,51 +1,45 @@
-/* lib_cudnn.cu - convolutions, and linear layers as 1x1 convolutions, by cuDNN's graphs of operations.
+/* lib_cudnn.cu - convolutions, and linear layers as 1x1 convolutions, by cuDNN's graphs of
+ * operations.
  *
- * Tensors are described as n, c, h, w with the strides of NHWC. Sums are fp32, and what stands between
- * two operations of a graph is fp32 and never stored, so that a result is rounded once:
+ * Tensors are described as n, c, h, w with the strides of NHWC. Sums are fp32, and what stands
+ * between two operations of a graph is fp32 and never stored, so that a result is rounded once:
  *
  *   FWD         y = conv(x, w)           or  y = conv(x, w) -> + bias
  *   DX          dx = gradient(dy, w)
  *   DW, fp32    dw = gradient(dy, x)     bf16: dw = gradient(dy, x) -> as it is, stored as fp32
  *
- * Of the plans that cuDNN offers those are passed over that are not deterministic, that transform (FFT,
- * Winograd) or shorten sums, and for fp32 those of tensor cores, which would round inputs to TF32.
+ * Of the plans that cuDNN offers those are passed over that are not deterministic, that transform
+ * (FFT, Winograd) or shorten sums, and for fp32 those of tensor cores, which would round inputs to
+ * TF32.
  */
 #include "device.cuh"
 #include "product.h"
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <pthread.h>
 #if __has_include(<cudnn_graph.h>)
 #include <cudnn_graph.h>
 #endif
 #if defined CUDNN_VERSION && CUDNN_VERSION >= 90800
 
-#define FUNCTIONS(X)                                                                               \
-    X(cudnnCreate) X(cudnnDestroy) X(cudnnSetStream) X(cudnnGetVersion) X(cudnnGetErrorString)     \
-    X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor) X(cudnnBackendFinalize)       \
+/* clang-format off */
+#define FUNCTIONS(X) \
+    X(cudnnCreate) X(cudnnDestroy) X(cudnnSetStream) X(cudnnGetVersion) X(cudnnGetErrorString) \
+    X(cudnnBackendCreateDescriptor) X(cudnnBackendDestroyDescriptor) X(cudnnBackendFinalize) \
     X(cudnnBackendSetAttribute) X(cudnnBackendGetAttribute) X(cudnnBackendExecute)
+/* clang-format on */
 
 #define MEMBER(f) decltype(&::f) f;
 static struct { FUNCTIONS(MEMBER) } dnn;
 
-static Status loaded = ERR_DEVICE;
-static char trouble[256];
-
-static void load(void)
+static Status need(void)
 {
 #define NAME(f) #f,
     static const char *const names[] = {FUNCTIONS(NAME)};
     static const char *const files[] = {"libcudnn.so.9", NULL};
-    loaded = library_load((void **)&dnn, names, sizeof names / sizeof *names, files, "cuDNN");
-    if (loaded) snprintf(trouble, sizeof trouble, "%s", status_message());
-}
-
-static Status need(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, load);
-    return loaded ? FAIL(loaded, "%s", trouble) : OK;
+    static Loaded loaded;
+    return library_need(&loaded, (void **)&dnn, names, sizeof names / sizeof *names, files,
+                        "cuDNN");
 }
 
 static Status said(cudnnStatus_t s, const char *doing)
@@ -55,11 +49,10 @@ static Status said(cudnnStatus_t s, const char *doing)
                 dnn.cudnnGetErrorString(s));
 }
 
-static Status version(int v[3])
+static Status version(size_t *number)
 {
     TRY(need());
-    size_t n = dnn.cudnnGetVersion();
-    v[0] = (int)(n / 10000), v[1] = (int)(n / 100 % 100), v[2] = (int)(n % 100);
+    *number = dnn.cudnnGetVersion();
     return OK;
 }
 
@@ -67,26 +60,26 @@ static Status version(int v[3])
 
 typedef cudnnBackendDescriptor_t Part;
 
-struct Context {
+struct DnnContext {
     cudnnHandle_t handle; /* NULL: plans only, for `device` */
     Part device;          /* a GPU that is described and not there, or NULL */
 };
 
-struct Plan {
+struct DnnPlan {
     Part part[96]; /* owned: a plan is kept with all that it was made of */
     int n;
-    Part plan;     /* one of them */
+    Part plan; /* one of them */
 };
 
 static void forget(void *plan)
 {
-    Plan *m = (Plan *)plan;
+    DnnPlan *m = (DnnPlan *)plan;
     if (!m) return;
     while (m->n) dnn.cudnnBackendDestroyDescriptor(m->part[--m->n]);
     free(m);
 }
 
-static Status make(Part *out, Plan *m, cudnnBackendDescriptorType_t kind)
+static Status make(Part *out, DnnPlan *m, cudnnBackendDescriptorType_t kind)
 {
     CHECK(m->n < (int)(sizeof m->part / sizeof *m->part));
     TRY(said(dnn.cudnnBackendCreateDescriptor(kind, out), "plan"));
@@ -94,10 +87,12 @@ static Status make(Part *out, Plan *m, cudnnBackendDescriptorType_t kind)
     return OK;
 }
 
-static Status set(Part part, int what, cudnnBackendAttributeType_t type, int64_t n, const void *value)
+static Status set(Part part, int what, cudnnBackendAttributeType_t type, int64_t n,
+                  const void *value)
 {
-    return said(dnn.cudnnBackendSetAttribute(part, (cudnnBackendAttributeName_t)what, type, n, value),
-                "plan");
+    return said(
+        dnn.cudnnBackendSetAttribute(part, (cudnnBackendAttributeName_t)what, type, n, value),
+        "plan");
 }
 static Status set_part(Part part, int what, const Part *value)
 {
@@ -106,8 +101,9 @@ static Status set_part(Part part, int what, const Part *value)
 static Status get(Part part, int what, cudnnBackendAttributeType_t type, int64_t most, int64_t *n,
                   void *value)
 {
-    return said(dnn.cudnnBackendGetAttribute(part, (cudnnBackendAttributeName_t)what, type, most, n,
-                                             value), "plan");
+    return said(
+        dnn.cudnnBackendGetAttribute(part, (cudnnBackendAttributeName_t)what, type, most, n, value),
+        "plan");
 }
 static Status finish(Part part) { return said(dnn.cudnnBackendFinalize(part), "plan"); }
 
@@ -115,7 +111,8 @@ static const cudnnDataType_t FP32 = CUDNN_DATA_FLOAT;
 enum { X = 1, W, Y, BIAS, BETWEEN }; /* tensors by name */
 
 /* A tensor of n x h x w places of c channels. */
-static Status tensor(Part *t, Plan *m, int64_t name, cudnnDataType_t type, int n, int c, int h, int w)
+static Status tensor(Part *t, DnnPlan *m, int64_t name, cudnnDataType_t type, int n, int c, int h,
+                     int w)
 {
     int64_t dim[] = {n, c, h, w}, aligned = 16;
     int64_t stride[] = {(int64_t)h * w * c, 1, (int64_t)w * c, c};
@@ -130,7 +127,7 @@ static Status tensor(Part *t, Plan *m, int64_t name, cudnnDataType_t type, int n
     return finish(*t);
 }
 
-static Status filter(Part *f, Plan *m, const ConvShape *s)
+static Status filter(Part *f, DnnPlan *m, const ConvShape *s)
 {
     int64_t before[] = {s->top, s->left}, after[] = {s->bottom, s->right}, one[] = {1, 1}, two = 2;
     int64_t stride[] = {s->stride, s->stride};
@@ -151,18 +148,20 @@ static const struct {
     int alpha, beta, filter, x, w, y; /* names of its attributes */
 } operation[] = {
 #define ROW(KIND, NAME, X, W, Y)                                                                   \
-    {CUDNN_BACKEND_OPERATION_CONVOLUTION_##KIND##_DESCRIPTOR,                                      \
-     CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_ALPHA,                                              \
-     CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_BETA,                                               \
-     CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_CONV_DESC,                                          \
-     CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_##X,                                                \
-     CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_##W,                                                \
-     CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_##Y}
+    {                                                                                              \
+        CUDNN_BACKEND_OPERATION_CONVOLUTION_##KIND##_DESCRIPTOR,                                   \
+            CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_ALPHA,                                       \
+            CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_BETA,                                        \
+            CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_CONV_DESC,                                   \
+            CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_##X,                                         \
+            CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_##W,                                         \
+            CUDNN_ATTR_OPERATION_CONVOLUTION_##NAME##_##Y                                          \
+    }
     ROW(FORWARD, FORWARD, X, W, Y), ROW(BACKWARD_DATA, BWD_DATA, DX, W, DY),
     ROW(BACKWARD_FILTER, BWD_FILTER, X, DW, DY)};
 
 /* out = between + bias, or between as it is */
-static Status follow(Part *op, Plan *m, const Part *between, const Part *bias, const Part *out)
+static Status follow(Part *op, DnnPlan *m, const Part *between, const Part *bias, const Part *out)
 {
     Part kind;
     cudnnPointwiseMode_t mode = bias ? CUDNN_POINTWISE_ADD : CUDNN_POINTWISE_IDENTITY;
@@ -178,7 +177,7 @@ static Status follow(Part *op, Plan *m, const Part *between, const Part *bias, c
     return finish(*op);
 }
 
-static Status describe(Part *graph, Plan *m, const Product *p, const Context *c)
+static Status describe(Part *graph, DnnPlan *m, const Product *p, const DnnContext *c)
 {
     const ConvShape *s = &p->shape;
     int h = conv_out(s->h, s->top, s->bottom, s->r, s->stride);
@@ -204,7 +203,8 @@ static Status describe(Part *graph, Plan *m, const Product *p, const Context *c)
     TRY(finish(op[0]));
     if (two) TRY(follow(&op[1], m, &of[BETWEEN], p->bias ? &of[BIAS] : NULL, dw ? &of[W] : &of[Y]));
     TRY(make(graph, m, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR));
-    if (c->handle) TRY(set(*graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle));
+    if (c->handle)
+        TRY(set(*graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle));
     TRY(set(*graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, two ? 2 : 1, op));
     return finish(*graph);
 }
@@ -214,7 +214,7 @@ static Status describe(Part *graph, Plan *m, const Product *p, const Context *c)
 /* One is measured: where kernels are compiled, making a plan takes cuDNN seconds. */
 enum { MOST = 1, MOST_OFFERS = 16 };
 
-static Status acceptable(bool *yes, Plan *m, Part offer, Dtype type)
+static Status acceptable(bool *yes, DnnPlan *m, Part offer, Dtype type)
 {
     cudnnBackendNumericalNote_t note[32];
     int64_t n = 0;
@@ -226,14 +226,16 @@ static Status acceptable(bool *yes, Plan *m, Part offer, Dtype type)
     for (int64_t i = 0; i < n && i < 32; i++) {
         bool rounds = note[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE ||
                       note[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
-        if (note[i] == CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP || (rounds && type == DTYPE_BF16)) continue;
+        if (note[i] == CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP || (rounds && type == DTYPE_BF16))
+            continue;
         *yes = false;
     }
     return OK;
 }
 
 /* The which-th acceptable offer; NULL behind the last. */
-static Status choose(Part *chosen, Plan *m, const Part *graph, int which, Dtype type, const Context *c)
+static Status choose(Part *chosen, DnnPlan *m, const Part *graph, int which, Dtype type,
+                     const DnnContext *c)
 {
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
     *chosen = NULL;
@@ -260,7 +262,8 @@ static Status choose(Part *chosen, Plan *m, const Part *graph, int which, Dtype 
     return OK;
 }
 
-static Status complete(Plan *m, size_t *workspace, const Product *p, int which, const Context *c)
+static Status complete(DnnPlan *m, size_t *workspace, const Product *p, int which,
+                       const DnnContext *c)
 {
     Part graph, chosen;
     int64_t bytes = 0, n;
@@ -268,22 +271,24 @@ static Status complete(Plan *m, size_t *workspace, const Product *p, int which, 
     TRY(choose(&chosen, m, &graph, which, p->type, c));
     if (!chosen) return FAIL(ERR_DEVICE, "cuDNN: no plan %d for this shape", which);
     TRY(make(&m->plan, m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR));
-    if (c->handle) TRY(set(m->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle));
+    if (c->handle)
+        TRY(set(m->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle));
     if (c->device) TRY(set_part(m->plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, &c->device));
     TRY(set_part(m->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &chosen));
     TRY(finish(m->plan));
     TRY(get(m->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &bytes));
     *workspace = (size_t)bytes;
-    return bytes <= MOST_WORKSPACE ? OK : FAIL(ERR_DEVICE, "cuDNN: plan %d wants %lld bytes", which,
-                                               (long long)bytes);
+    return bytes <= MOST_WORKSPACE
+               ? OK
+               : FAIL(ERR_DEVICE, "cuDNN: plan %d wants %lld bytes", which, (long long)bytes);
 }
 
 static Status plan(void **out, size_t *workspace, const Product *p, int which, void *context)
 {
-    Plan *m = (Plan *)calloc(1, sizeof *m);
+    DnnPlan *m = (DnnPlan *)calloc(1, sizeof *m);
     *out = NULL;
     if (!m) return FAIL(ERR_SPACE, "no memory for a plan");
-    Status s = complete(m, workspace, p, which, (Context *)context);
+    Status s = complete(m, workspace, p, which, (DnnContext *)context);
     if (s) forget(m);
     else *out = m;
     return s;
@@ -293,17 +298,22 @@ static Status run(void *plan, size_t, const Product *p, void *workspace, void *c
 {
     bool fwd = p->pass == GEMM_FWD, dw = p->pass == GEMM_DW;
     int64_t names[] = {X, W, Y, BIAS};
-    const void *at[] = {fwd ? p->a : dw ? p->b : p->out, dw ? p->out : p->b, fwd ? p->out : p->a,
-                        p->bias};
+    const void *at[] = {fwd  ? p->a
+                        : dw ? p->b
+                             : p->out,
+                        dw ? p->out : p->b, fwd ? p->out : p->a, p->bias};
     int64_t n = p->bias ? 4 : 3;
     Part pack;
-    TRY(said(dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack), "run"));
+    TRY(said(dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack),
+             "run"));
     Status s = set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, names);
     if (!s) s = set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, at);
     if (!s) s = set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
     if (!s) s = finish(pack);
     if (!s)
-        s = said(dnn.cudnnBackendExecute(((Context *)context)->handle, ((Plan *)plan)->plan, pack), "run");
+        s = said(
+            dnn.cudnnBackendExecute(((DnnContext *)context)->handle, ((DnnPlan *)plan)->plan, pack),
+            "run");
     dnn.cudnnBackendDestroyDescriptor(pack);
     return s;
 }
@@ -312,7 +322,7 @@ static Status run(void *plan, size_t, const Product *p, void *workspace, void *c
 
 static void close(void *context)
 {
-    Context *c = (Context *)context;
+    DnnContext *c = (DnnContext *)context;
     if (c && c->handle) dnn.cudnnDestroy(c->handle);
     if (c && c->device) dnn.cudnnBackendDestroyDescriptor(c->device);
     free(c);
@@ -322,7 +332,7 @@ static Status open(void **context, void *stream)
 {
     *context = NULL;
     TRY(need());
-    Context *c = (Context *)calloc(1, sizeof *c);
+    DnnContext *c = (DnnContext *)calloc(1, sizeof *c);
     if (!c) return FAIL(ERR_SPACE, "no memory for cuDNN");
     Status s = said(dnn.cudnnCreate(&c->handle), "start");
     if (!s) s = said(dnn.cudnnSetStream(c->handle, (cudaStream_t)stream), "stream");
@@ -335,10 +345,11 @@ Status cudnn_open_described(void **context, const char *json)
 {
     *context = NULL;
     TRY(need());
-    Context *c = (Context *)calloc(1, sizeof *c);
+    DnnContext *c = (DnnContext *)calloc(1, sizeof *c);
     if (!c) return FAIL(ERR_SPACE, "no memory for cuDNN");
-    Status s = said(dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &c->device),
-                    "device");
+    Status s =
+        said(dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &c->device),
+             "device");
     if (!s)
         s = set(c->device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
                 (int64_t)strlen(json) + 1, json);
@@ -348,13 +359,16 @@ Status cudnn_open_described(void **context, const char *json)
     return s;
 }
 #else
-static Status absent(void) { return FAIL(ERR_DEVICE, "no cuDNN: this program was built without headers of 9.8 or later"); }
+static Status absent(void)
+{
+    return FAIL(ERR_DEVICE, "no cuDNN: this program was built without headers of 9.8 or later");
+}
 static Status plan(void **, size_t *, const Product *, int, void *) { return absent(); }
 static Status run(void *, size_t, const Product *, void *, void *, void *) { return absent(); }
 static void forget(void *) {}
 static Status open(void **, void *) { return absent(); }
 static void close(void *) {}
-static Status version(int *) { return absent(); }
+static Status version(size_t *) { return absent(); }
 enum { MOST = 0 };
 Status cudnn_open_described(void **, const char *) { return absent(); }
 #endif

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <dlfcn.h>
+#include <pthread.h>
 
 /* $EQ_LIBRARIES/file, or wherever the loader looks. */
 static void *open_file(const char *file)
@@ -14,8 +15,8 @@ static void *open_file(const char *file)
     return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
-Status library_load(void **at, const char *const *names, int n, const char *const *files,
-                    const char *title)
+static Status load(void **at, const char *const *names, int n, const char *const *files,
+                   const char *title)
 {
     char why[256] = "";
     void *library = NULL;
@@ -28,4 +29,16 @@ Status library_load(void **at, const char *const *names, int n, const char *cons
         if (!(at[i] = dlsym(library, names[i])))
             return FAIL(ERR_DEVICE, "no %s: %s: has no %s", title, files[-1], names[i]);
     return OK; /* it stays loaded: what it has made must outlive every stream */
+}
+
+Status library_need(Loaded *l, void **at, const char *const *names, int n, const char *const *files,
+                    const char *title)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    if (!l->tried) l->status = load(at, names, n, files, title);
+    if (!l->tried && l->status) snprintf(l->trouble, sizeof l->trouble, "%s", status_message());
+    l->tried = true;
+    pthread_mutex_unlock(&lock);
+    return l->status ? FAIL(l->status, "%s", l->trouble) : OK;
 }

@@ -1,7 +1,8 @@
 /* product.cu - convolutions and linear layers: who computes them. See kernels_choice.h.
  *
- * A stream keeps a list of what it has decided, by key. Measuring runs the candidates where the result
- * belongs, one after another, and the winner last; a library's result must agree with ours first.
+ * A stream keeps a list of what it has decided, by key. Measuring runs the candidates where the
+ * result belongs, one after another, and the winner last; a library's result must agree with ours
+ * first.
  */
 #include "device.cuh"
 #include "kernels_choice.h"
@@ -16,10 +17,10 @@ enum { LIBRARIES = sizeof libraries / sizeof *libraries, MOST_CANDIDATES = MOST_
 
 /* One way to compute a product. */
 struct Way {
-    int library;    /* of libraries[]; -1: ours */
-    GemmPlan cut;   /* of ours; 0 splits: as gemm_conv() cuts it, whatever the number of images */
-    int which;      /* of a library's plans */
-    void *plan;     /* owned: a library's; made when first run */
+    int library;  /* of libraries[]; -1: ours */
+    GemmPlan cut; /* of ours; 0 splits: as gemm_conv() cuts it, whatever the number of images */
+    int which;    /* of a library's plans */
+    void *plan;   /* owned: a library's; made when first run */
     size_t workspace;
 };
 
@@ -43,7 +44,9 @@ struct Choices {
 
 /* ---- names -------------------------------------------------------------------------------- */
 
-static const struct { int m, n; } tile_size[] = {
+static const struct {
+    int m, n;
+} tile_size[] = {
 #define SIZE(m, n, wm, wn, stages, blocks, rate) {m, n},
     GEMM_TILES(SIZE)
 #undef SIZE
@@ -85,8 +88,8 @@ static void key_of(char key[80], const Product *p, bool gradients)
                      p->bias ? "bias " : "", images);
     if (p->rows) snprintf(key + n, (size_t)(80 - n), "rows %d-%d", s->c, s->k);
     else
-        snprintf(key + n, (size_t)(80 - n), "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c, s->k,
-                 s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
+        snprintf(key + n, (size_t)(80 - n), "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c,
+                 s->k, s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
 }
 
 static Decision *find(Choices *c, const char *key)
@@ -140,9 +143,11 @@ static void complain(Choices *c, const char *key)
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 
-/* worst[0] = largest |a|, worst[1] = largest |a - b| - relative * |a|, as bits of floats from 0 on */
+/* worst[0] = largest |a|, worst[1] = largest |a - b| - relative * |a|, as bits of floats from 0 on
+ */
 template <class T>
-static __global__ void differ_kernel(int *worst, const T *a, const T *b, size_t count, float relative)
+static __global__ void differ_kernel(int *worst, const T *a, const T *b, size_t count,
+                                     float relative)
 {
     size_t step = (size_t)gridDim.x * blockDim.x;
     float top = 0, off = 0;
@@ -161,7 +166,8 @@ static size_t count_out(const Product *p)
     size_t h = (size_t)conv_out(s->h, s->top, s->bottom, s->r, s->stride);
     size_t w = (size_t)conv_out(s->w, s->left, s->right, s->s, s->stride);
     if (p->pass == GEMM_DW) return (size_t)s->k * (size_t)s->r * (size_t)s->s * (size_t)s->c;
-    return p->pass == GEMM_DX ? product_rows(s) * (size_t)s->c : (size_t)s->n * h * w * (size_t)s->k;
+    return p->pass == GEMM_DX ? product_rows(s) * (size_t)s->c
+                              : (size_t)s->n * h * w * (size_t)s->k;
 }
 
 static Dtype type_out(const Product *p) { return p->pass == GEMM_DW ? DTYPE_F32 : p->type; }
@@ -176,8 +182,8 @@ static Status agrees(bool *yes, const Product *p, const void *kept, int *worst, 
     if (p->pass != GEMM_DW) terms *= (size_t)p->shape.r * (size_t)p->shape.s;
     bool half = type_out(p) == DTYPE_BF16;
     unsigned blocks = sweep_blocks(count, 256);
-    float found[2], bound = p->type == DTYPE_BF16
-                                ? 0x1p-8f : 16 * 0x1p-24f * (1 + sqrtf((float)terms));
+    float found[2],
+        bound = p->type == DTYPE_BF16 ? 0x1p-8f : 16 * 0x1p-24f * (1 + sqrtf((float)terms));
     cudaMemsetAsync(worst, 0, sizeof found, s->handle);
     if (half)
         differ_kernel<bf16><<<blocks, 256, 0, s->handle>>>(worst, (const bf16 *)kept,
@@ -382,12 +388,14 @@ const char *cuda_choice_trouble(Stream *s)
 void cuda_library_versions(char text[96], const char **why)
 {
     static char missing[256];
-    int v[3], n = 0;
+    size_t v;
+    int n = 0;
     *missing = 0;
     for (const Library *l : libraries) {
-        if (l->version(v)) snprintf(missing, sizeof missing, "%s", status_message());
-        else n += snprintf(text + n, (size_t)(96 - n), "%s%s %d.%d.%d", n ? ", " : "", l->title, v[0],
-                           v[1], v[2]);
+        if (l->version(&v)) snprintf(missing, sizeof missing, "%s", status_message());
+        else
+            n += snprintf(text + n, (size_t)(96 - n), "%s%s %zu.%zu.%zu", n ? ", " : "", l->title,
+                          v / 10000, v / 100 % 100, v % 100);
     }
     text[n] = 0;
     *why = missing;

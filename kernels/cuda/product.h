@@ -1,8 +1,8 @@
-/* product.h - a convolution or linear layer that several can compute: our kernels in their cuts, and
- * libraries. product.cu chooses. C, so that tests can ask a library for a plan alone.
+/* product.h - a convolution or linear layer that several can compute: our kernels in their cuts,
+ * and libraries. product.cu chooses. C, so that tests can ask a library for a plan alone.
  *
- * A library is loaded when first asked, never linked: where it is not there, or fails, our kernel runs.
- * Plans are made outside of recordings; their runs may be recorded.
+ * A library is loaded when first asked, never linked: where it is not there, or fails, our kernel
+ * runs. Plans are made outside of recordings; their runs may be recorded.
  */
 #ifndef PRODUCT_H
 #define PRODUCT_H
@@ -49,23 +49,28 @@ typedef struct {
     /* The which-th plan for p's shape, from 0 in the library's own order of speed; *workspace bytes
      * of it. ERR_BUG: it does not take such shapes; ERR_DEVICE: it has no such plan. */
     Status (*plan)(void **plan, size_t *workspace, const Product *p, int which, void *context);
-    Status (*run)(void *plan, size_t workspace_bytes, const Product *p, void *workspace, void *context,
-                  void *stream);
-    void (*forget)(void *plan);         /* accepts NULL */
+    Status (*run)(void *plan, size_t workspace_bytes, const Product *p, void *workspace,
+                  void *context, void *stream);
+    void (*forget)(void *plan);                   /* accepts NULL */
     Status (*open)(void **context, void *stream); /* on the current GPU, for one stream */
-    void (*close)(void *context);       /* accepts NULL */
-    Status (*version)(int version[3]);  /* loads the library */
+    void (*close)(void *context);                 /* accepts NULL */
+    Status (*version)(size_t *number);            /* loads it; 91900 is 9.19.0 */
 } Library;
 
 extern const Library library_cublaslt, library_cudnn;
 
-/* For tests: a context of cuDNN that makes plans for a GPU which is described (cuDNN's JSON of device
- * properties) and not there. It runs none. */
+/* For tests: a context of cuDNN that makes plans for a GPU which is described (cuDNN's JSON of
+ * device properties) and not there. It runs none. */
 Status cudnn_open_described(void **context, const char *json);
 
+typedef struct {
+    bool tried; /* once a process */
+    Status status;
+    char trouble[256];
+} Loaded; /* starts as {0} */
 /* The functions names[n] of the first of files[] (ends with NULL) that can be loaded, into at[n].
  * ERR_DEVICE says which file or function is missing. title: "cuDNN". */
-Status library_load(void **at, const char *const *names, int n, const char *const *files,
+Status library_need(Loaded *l, void **at, const char *const *names, int n, const char *const *files,
                     const char *title);
 
 #ifdef __cplusplus

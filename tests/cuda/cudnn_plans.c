@@ -1,5 +1,6 @@
-/* cudnn_plans.c - does the real cuDNN take our graphs of operations? It makes plans, kernels compiled, for
- * GPUs that are described and not there; the driver is tests/cuda/fake/driver.c. Nothing is run.
+/* cudnn_plans.c - does the real cuDNN take our graphs of operations? It makes plans, kernels
+ * compiled, for GPUs that are described and not there; the driver is tests/cuda/fake/driver.c.
+ * Nothing is run.
  *
  *   cudnn_plans        a few; 77 where this machine has no cuDNN
  *   cudnn_plans all    every convolution and linear layer of `equipoise bench kernels`: slow
@@ -72,13 +73,13 @@ int main(int argc, char **argv)
     static const ConvShape plain = {4, 32, 32, 64, 64, 3, 3, 1, 1, 1, 1, 1},
                            down = {4, 32, 32, 64, 128, 3, 3, 2, 0, 0, 1, 1},
                            rows = {1, 1, 4096, 320, 320, 1, 1, 1, 0, 0, 0, 0};
-    int v[3];
+    size_t v;
     bool good = true;
-    if (library_cudnn.version(v)) {
+    if (library_cudnn.version(&v)) {
         printf("not run: %s\n", status_message());
         return 77;
     }
-    printf("cuDNN %d.%d.%d\n", v[0], v[1], v[2]);
+    printf("cuDNN %zu\n", v);
     for (int i = 1; i >= 0; i--) {
         void *context;
         if (cudnn_open_described(&context, gpu[i])) {

@@ -1,9 +1,10 @@
 /* test_libraries.c - products by cuBLASLt and cuDNN, and by whom they are computed: every case of
- * convolutions and linear layers by each library against the twins; choices by a clock of the test's own;
- * what is remembered, and what is not believed; libraries that are missing, broken, failing or wrong.
+ * convolutions and linear layers by each library against the twins; choices by a clock of the
+ * test's own; what is remembered, and what is not believed; libraries that are missing, broken,
+ * failing or wrong.
  *
- * The libraries are stand-ins (tests/cuda/fake) on the simulated GPU. Every test runs in a process of its
- * own: a library is loaded once.
+ * The libraries are stand-ins (tests/cuda/fake) on the simulated GPU. Every test runs in a process
+ * of its own: a library is loaded once.
  */
 #include "base/file.h"
 #include "base/random.h"
@@ -51,9 +52,11 @@ static int calls(const char *file, const char *function)
 static int cublaslt_calls(void) { return calls(CUBLASLT, "fake_cublaslt_calls"); }
 static int cudnn_calls(void) { return calls("libcudnn.so.9", "fake_cudnn_calls"); }
 
-/* ---- every case ------------------------------------------------------------------------------- */
+/* ---- every case -------------------------------------------------------------------------------
+ */
 
-/* all: of convolutions too; else of those that are matrices, but for two, with a stride and a padding. */
+/* all: of convolutions too; else of those that are matrices, but for two, with a stride and a
+ * padding. */
 static void all_cases(const char *library, int (*count)(void), bool all)
 {
     bool *seen = calloc((size_t)op_table_count, sizeof *seen);
@@ -78,7 +81,8 @@ static void all_cases(const char *library, int (*count)(void), bool all)
 static void cases_of_cublaslt(void) { all_cases("cublaslt", cublaslt_calls, false); }
 static void cases_of_cudnn(void) { all_cases("cudnn", cudnn_calls, true); }
 
-/* ---- a net: y = linear(conv(x)), with or without gradients --------------------------------------- */
+/* ---- a net: y = linear(conv(x)), with or without gradients
+ * --------------------------------------- */
 
 enum { SIDE = 3, IN = 8, MIDDLE = 16, OUT = 8, MOST = 3, VALUES = 4 };
 typedef struct {
@@ -155,8 +159,8 @@ static float *net_run(const Net *n)
     return out;
 }
 
-/* Runs with gradients, fp32: right, whoever computed it. Recorded runs too. Returns a sum over the bits
- * of all results. */
+/* Runs with gradients, fp32: right, whoever computed it. Recorded runs too. Returns a sum over the
+ * bits of all results. */
 static uint64_t run_and_check(const char *how)
 {
     Net cpu, gpu;
@@ -281,7 +285,8 @@ static void reading_measures_nothing(void)
     NEED(cublaslt_calls() == 0 && count_in(RECORD, "\"ours\"") == 6);
 }
 
-/* A continued run computes the same bits, whatever is faster now; without its record it would not. */
+/* A continued run computes the same bits, whatever is faster now; without its record it would not.
+ */
 static void a_record_keeps_a_run_to_its_kernels(void)
 {
     scripted(9);
@@ -303,7 +308,8 @@ static void a_record_keeps_a_run_to_its_kernels(void)
     free(text);
 }
 
-/* Cut off, of another kind, of another GPU, with a kernel that there is not: one line, then as new. */
+/* Cut off, of another kind, of another GPU, with a kernel that there is not: one line, then as new.
+ */
 static void files_that_are_no_use_are_passed_over(void)
 {
     static const char *const wrong[][2] = {{"measured_on", "measured_in"},

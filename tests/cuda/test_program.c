@@ -8,6 +8,7 @@
  */
 #include "base/file.h"
 #include "data/image.h"
+#include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -18,7 +19,6 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 enum { STEPS = 3 };
 static char folder[] = "/tmp/eq-gpu-XXXXXX";
@@ -108,11 +108,13 @@ static void trains_as_the_cpu(void **state)
 static void trains_with_what_is_fastest(void **state)
 {
     (void)state;
-    expect(0, train("EQ_CACHE=cache EQ_LIBRARIES=" FAKES, "tuned", "cuda --set study.autotune=on", "fp32", 2));
+    expect(0, train("EQ_CACHE=cache EQ_LIBRARIES=" FAKES, "tuned", "cuda --set study.autotune=on",
+                    "fp32", 2));
     same_training("tuned", 1e-4);
     assert_true(count_lines("tuned/kernels.json", "\"kernel\": \"64x64/") > 0);
     assert_true(count_lines("tuned/kernels.json", "\"kernel\": \"cu") > 0);
-    assert_true(count_lines("tuned/kernels.json", "fwd fp32 one ") > 5); /* encoding films, validation */
+    assert_true(count_lines("tuned/kernels.json", "fwd fp32 one ") >
+                5); /* encoding films, validation */
 }
 
 static void film(Image *im, const char *name, const char *device, const char *precision)
@@ -143,12 +145,13 @@ static void samples_as_the_cpu(void **state)
     image_free(&gpu);
 }
 
-/* EQ_COMPARE finds nothing where all is well, and a tool sees each node as a range with its name. */
+/* EQ_COMPARE finds nothing where all is well, and a tool sees each node as a range with its name.
+ */
 static void nodes_can_be_watched(void **state)
 {
     (void)state;
     expect(0, run("EQ_COMPARE=1 NVTX_INJECTION64_PATH=" FAKES "/tool.so NVTX_NAMES=names",
-                  "txt2img --model cpu/model --prompt x --size 80 --steps 1 --out compared.png "
+                  "txt2img --model cpu/model --prompt x --size 40 --steps 1 --out compared.png "
                   "--device cuda"));
     assert_true(count_lines("names", "down_blocks.0.resnets.0.conv1") > 0);
     int ends = count_lines("names", "-\n"), all = count_lines("names", "\n");
@@ -198,10 +201,9 @@ static int remove_folder(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(trains_as_the_cpu),
-                                       cmocka_unit_test(trains_with_what_is_fastest),
-                                       cmocka_unit_test(samples_as_the_cpu),
-                                       cmocka_unit_test(nodes_can_be_watched),
-                                       cmocka_unit_test(says_what_is_wrong)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(trains_as_the_cpu), cmocka_unit_test(trains_with_what_is_fastest),
+        cmocka_unit_test(samples_as_the_cpu), cmocka_unit_test(nodes_can_be_watched),
+        cmocka_unit_test(says_what_is_wrong)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,6 +1,6 @@
-/* cublaslt.c - a libcublasLt.so for tests. Layouts, leading dimensions, epilogues and attributes are
- * read as cublasLt.h defines them; what the real library would refuse is refused. It offers two plans
- * for each product: the second wants workspace, and writes all of it. */
+/* cublaslt.c - a libcublasLt.so for tests. Layouts, leading dimensions, epilogues and attributes
+ * are read as cublasLt.h defines them; what the real library would refuse is refused. It offers two
+ * plans for each product: the second wants workspace, and writes all of it. */
 #include "fake.h"
 #include <cublasLt.h>
 
@@ -49,8 +49,8 @@ EXPORTED cublasStatus_t cublasLtDestroy(cublasLtHandle_t h)
 
 /* ---- descriptors ---- */
 
-EXPORTED cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *d, cublasComputeType_t compute,
-                                                 cudaDataType_t scale)
+EXPORTED cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *d,
+                                                 cublasComputeType_t compute, cudaDataType_t scale)
 {
     Desc *r = calloc(1, sizeof *r);
     *r = (Desc){compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, NULL};
@@ -74,11 +74,16 @@ EXPORTED cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc
 {
     Desc *d = (Desc *)desc;
     switch (what) {
-    case CUBLASLT_MATMUL_DESC_TRANSA: return take(&d->turned_a, 4, value, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSB: return take(&d->turned_b, 4, value, bytes);
-    case CUBLASLT_MATMUL_DESC_EPILOGUE: return take(&d->epilogue, 4, value, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return take(&d->bias, sizeof(void *), value, bytes);
-    default: return CUBLAS_STATUS_INVALID_VALUE;
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return take(&d->turned_a, 4, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return take(&d->turned_b, 4, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return take(&d->epilogue, 4, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return take(&d->bias, sizeof(void *), value, bytes);
+    default:
+        return CUBLAS_STATUS_INVALID_VALUE;
     }
 }
 
@@ -108,20 +113,24 @@ EXPORTED cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference
     free(p);
     return CUBLAS_STATUS_SUCCESS;
 }
-EXPORTED cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                             cublasLtMatmulPreferenceAttributes_t what,
-                                                             const void *value, size_t bytes)
+EXPORTED cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
+    cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t what,
+    const void *value, size_t bytes)
 {
     Preference *p = (Preference *)preference;
     switch (what) {
-    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: return take(&p->workspace, 8, value, bytes);
-    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: return take(&p->reduction, 4, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return take(&p->workspace, 8, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return take(&p->reduction, 4, value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
-        return take(&p->alignment[what - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], 4, value, bytes);
-    default: return CUBLAS_STATUS_INVALID_VALUE;
+        return take(&p->alignment[what - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], 4, value,
+                    bytes);
+    default:
+        return CUBLAS_STATUS_INVALID_VALUE;
     }
 }
 
@@ -221,10 +230,11 @@ static bool in_memory(const void *p, const Layout *l)
 }
 
 #ifndef WITHOUT_MATMUL
-EXPORTED cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const void *alpha,
-                                       const void *a, cublasLtMatrixLayout_t la, const void *b,
-                                       cublasLtMatrixLayout_t lb, const void *beta, const void *c,
-                                       cublasLtMatrixLayout_t lc, void *out, cublasLtMatrixLayout_t lout,
+EXPORTED cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d,
+                                       const void *alpha, const void *a, cublasLtMatrixLayout_t la,
+                                       const void *b, cublasLtMatrixLayout_t lb, const void *beta,
+                                       const void *c, cublasLtMatrixLayout_t lc, void *out,
+                                       cublasLtMatrixLayout_t lout,
                                        const cublasLtMatmulAlgo_t *algo, void *workspace,
                                        size_t workspace_bytes, cudaStream_t stream)
 {
@@ -245,6 +255,7 @@ EXPORTED cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t 
         return CUBLAS_STATUS_INVALID_VALUE;
     j->a = a, j->b = b, j->out = out, j->workspace = workspace, j->workspace_bytes = chosen[1];
     calls++;
-    return cudaLaunchHostFunc(stream, work, j) ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+    return cudaLaunchHostFunc(stream, work, j) ? CUBLAS_STATUS_EXECUTION_FAILED
+                                               : CUBLAS_STATUS_SUCCESS;
 }
 #endif

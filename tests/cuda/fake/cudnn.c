@@ -1,8 +1,9 @@
-/* cudnn.c - a libcudnn.so for tests: graphs of one convolution, forward or a gradient, and at most one
- * pointwise operation behind it. Descriptors are kept as cudnn_graph.h defines their attributes: one of a
- * wrong type, a missing one and a change after finalizing are refused. Offers, in this order: a plan that
- * is not deterministic, one of tensor cores, a plain one with workspace; as fallback a plain one. The
- * first, and the second for fp32, give wrong results: they must not be taken. */
+/* cudnn.c - a libcudnn.so for tests: graphs of one convolution, forward or a gradient, and at most
+ * one pointwise operation behind it. Descriptors are kept as cudnn_graph.h defines their
+ * attributes: one of a wrong type, a missing one and a change after finalizing are refused. Offers,
+ * in this order: a plan that is not deterministic, one of tensor cores, a plain one with workspace;
+ * as fallback a plain one. The first, and the second for fp32, give wrong results: they must not be
+ * taken. */
 #include "fake.h"
 #include <cudnn_graph.h>
 
@@ -16,12 +17,20 @@ typedef struct {
     bool must;
 } Row;
 #define CONV(op, NAME, X, W, Y)                                                                    \
-    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_ALPHA), TYPE(FLOAT), 1, true}, \
-    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_BETA), TYPE(FLOAT), 1, true}, \
-    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_CONV_DESC), TYPE(BACKEND_DESCRIPTOR), 1, true}, \
-    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##X), TYPE(BACKEND_DESCRIPTOR), 1, true}, \
-    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##W), TYPE(BACKEND_DESCRIPTOR), 1, true}, \
-    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##Y), TYPE(BACKEND_DESCRIPTOR), 1, true}
+    {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_ALPHA), TYPE(FLOAT), 1, \
+     true},                                                                                        \
+        {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_BETA), TYPE(FLOAT), \
+         1, true},                                                                                 \
+        {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_CONV_DESC),         \
+         TYPE(BACKEND_DESCRIPTOR), 1, true},                                                       \
+        {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##X),               \
+         TYPE(BACKEND_DESCRIPTOR), 1, true},                                                       \
+        {KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##W),               \
+         TYPE(BACKEND_DESCRIPTOR), 1, true},                                                       \
+    {                                                                                              \
+        KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##Y),                \
+            TYPE(BACKEND_DESCRIPTOR), 1, true                                                      \
+    }
 static const Row rows[] = {
     {KIND(TENSOR), ATTR(TENSOR_UNIQUE_ID), TYPE(INT64), 1, true},
     {KIND(TENSOR), ATTR(TENSOR_DATA_TYPE), TYPE(DATA_TYPE), 1, true},
@@ -41,9 +50,11 @@ static const Row rows[] = {
     CONV(BACKWARD_FILTER, BWD_FILTER, X, DW, DY),
     {KIND(POINTWISE), ATTR(POINTWISE_MODE), TYPE(POINTWISE_MODE), 1, true},
     {KIND(POINTWISE), ATTR(POINTWISE_MATH_PREC), TYPE(DATA_TYPE), 1, true},
-    {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_PW_DESCRIPTOR), TYPE(BACKEND_DESCRIPTOR), 1, true},
+    {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_PW_DESCRIPTOR), TYPE(BACKEND_DESCRIPTOR),
+     1, true},
     {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_XDESC), TYPE(BACKEND_DESCRIPTOR), 1, true},
-    {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_BDESC), TYPE(BACKEND_DESCRIPTOR), 1, false},
+    {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_BDESC), TYPE(BACKEND_DESCRIPTOR), 1,
+     false},
     {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_YDESC), TYPE(BACKEND_DESCRIPTOR), 1, true},
     {KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_HANDLE), TYPE(HANDLE), 1, true},
     {KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_OPS), TYPE(BACKEND_DESCRIPTOR), 2, true},
@@ -62,8 +73,14 @@ struct Desc {
     int kind;
     bool done;
     int64_t n[ROWS]; /* elements set */
-    union { int64_t i; float f; void *p; bool b; int e; } v[ROWS][4];
-    int engine; /* of an engine and its configuration: its number */
+    union {
+        int64_t i;
+        float f;
+        void *p;
+        bool b;
+        int e;
+    } v[ROWS][4];
+    int engine;     /* of an engine and its configuration: its number */
     const Desc *of; /* of an engine: its graph */
 };
 
@@ -111,11 +128,18 @@ static int row_of(int kind, int name)
 static size_t size_of(int type)
 {
     switch (type) {
-    case TYPE(INT64): return 8;
-    case TYPE(FLOAT): return sizeof(float);
-    case TYPE(BOOLEAN): return sizeof(bool);
-    case TYPE(HANDLE): case TYPE(VOID_PTR): case TYPE(BACKEND_DESCRIPTOR): return sizeof(void *);
-    default: return sizeof(int);
+    case TYPE(INT64):
+        return 8;
+    case TYPE(FLOAT):
+        return sizeof(float);
+    case TYPE(BOOLEAN):
+        return sizeof(bool);
+    case TYPE(HANDLE):
+    case TYPE(VOID_PTR):
+    case TYPE(BACKEND_DESCRIPTOR):
+        return sizeof(void *);
+    default:
+        return sizeof(int);
     }
 }
 
@@ -176,7 +200,10 @@ static Tensor tensor_of(const Desc *d)
     return t;
 }
 
-static bool same_shape(const Tensor *a, const Tensor *b) { return !memcmp(a->dim, b->dim, sizeof a->dim); }
+static bool same_shape(const Tensor *a, const Tensor *b)
+{
+    return !memcmp(a->dim, b->dim, sizeof a->dim);
+}
 
 static cudnnStatus_t read_graph(Job *j, const Desc *graph)
 {
@@ -186,7 +213,8 @@ static cudnnStatus_t read_graph(Job *j, const Desc *graph)
         {ATTR(OPERATION_CONVOLUTION_BWD_DATA_DX), ATTR(OPERATION_CONVOLUTION_BWD_DATA_W),
          ATTR(OPERATION_CONVOLUTION_BWD_DATA_DY), ATTR(OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC)},
         {ATTR(OPERATION_CONVOLUTION_BWD_FILTER_X), ATTR(OPERATION_CONVOLUTION_BWD_FILTER_DW),
-         ATTR(OPERATION_CONVOLUTION_BWD_FILTER_DY), ATTR(OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC)}};
+         ATTR(OPERATION_CONVOLUTION_BWD_FILTER_DY),
+         ATTR(OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC)}};
     int row = row_of(KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_OPS));
     const Desc *op = graph->v[row][0].p, *next = graph->n[row] > 1 ? graph->v[row][1].p : NULL;
     *j = (Job){.kind = op->kind == KIND(OPERATION_CONVOLUTION_FORWARD)         ? 0
@@ -200,8 +228,10 @@ static cudnnStatus_t read_graph(Job *j, const Desc *graph)
         j->before[i] = VALUE(c, CONVOLUTION, CONVOLUTION_PRE_PADDINGS)[i].i;
         j->after[i] = VALUE(c, CONVOLUTION, CONVOLUTION_POST_PADDINGS)[i].i;
         j->step[i] = VALUE(c, CONVOLUTION, CONVOLUTION_FILTER_STRIDES)[i].i;
-        if (VALUE(c, CONVOLUTION, CONVOLUTION_DILATIONS)[i].i != 1) return CUDNN_STATUS_NOT_SUPPORTED;
-        int64_t out = (j->x.dim[2 + i] + j->before[i] + j->after[i] - j->w.dim[2 + i]) / j->step[i] + 1;
+        if (VALUE(c, CONVOLUTION, CONVOLUTION_DILATIONS)[i].i != 1)
+            return CUDNN_STATUS_NOT_SUPPORTED;
+        int64_t out =
+            (j->x.dim[2 + i] + j->before[i] + j->after[i] - j->w.dim[2 + i]) / j->step[i] + 1;
         if (out != j->y.dim[2 + i]) return CUDNN_STATUS_BAD_PARAM;
     }
     if (VALUE(c, CONVOLUTION, CONVOLUTION_CONV_MODE)[0].e != CUDNN_CROSS_CORRELATION ||
@@ -264,8 +294,10 @@ static void work(void *data)
     size_t i = 0;
     EACH(a, d[0]) EACH(b, d[1]) EACH(c, d[2]) EACH(e, d[3])
     {
-        double v = sum[i++] + (j->adds ? fake_load(j->bias.at, false, offset(&j->bias, 0, b, 0, 0)) : 0);
-        fake_store(j->out.at, j->out.half, offset(&j->out, a, b, c, e), wrong ? 1e30 : v * fake_scale());
+        double v =
+            sum[i++] + (j->adds ? fake_load(j->bias.at, false, offset(&j->bias, 0, b, 0, 0)) : 0);
+        fake_store(j->out.at, j->out.half, offset(&j->out, a, b, c, e),
+                   wrong ? 1e30 : v * fake_scale());
     }
     free(sum);
 }
@@ -326,7 +358,8 @@ static bool bind_tensor(Tensor *t, const Desc *pack)
     size_t bytes = t->half ? 2 : 4, end = 0;
     for (int i = 0; i < 4; i++) end += (size_t)((t->dim[i] - 1) * t->stride[i]);
     for (int64_t i = 0; i < pack->n[ids]; i++)
-        if (pack->v[ids][i].i == t->id) t->at = VALUE(pack, VARIANT_PACK, VARIANT_PACK_DATA_POINTERS)[i].p;
+        if (pack->v[ids][i].i == t->id)
+            t->at = VALUE(pack, VARIANT_PACK, VARIANT_PACK_DATA_POINTERS)[i].p;
     return t->at && fake_aligned(t->at, 16) && hostcuda_contains(t->at, (end + 1) * bytes);
 }
 
@@ -347,5 +380,6 @@ EXPORTED cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescript
     for (int i = 0; i < (j->adds ? 5 : 4); i++)
         if (!bound[i]->between && !bind_tensor(bound[i], pack)) return CUDNN_STATUS_BAD_PARAM;
     calls++;
-    return cudaLaunchHostFunc(h->stream, work, j) ? CUDNN_STATUS_EXECUTION_FAILED : CUDNN_STATUS_SUCCESS;
+    return cudaLaunchHostFunc(h->stream, work, j) ? CUDNN_STATUS_EXECUTION_FAILED
+                                                  : CUDNN_STATUS_SUCCESS;
 }

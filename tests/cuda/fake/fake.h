@@ -1,8 +1,9 @@
-/* fake.h - what the stand-ins for vendors' libraries share: elements in fp32 and bf16, work in stream
- * order, failures on demand.
+/* fake.h - what the stand-ins for vendors' libraries share: elements in fp32 and bf16, work in
+ * stream order, failures on demand.
  *
- * They compute in double on the simulated GPU's memory (tests/hostcuda). The environment, read at each
- * call: FAKE_FAIL=FUNCTION makes that function fail, FAKE_WRONG=1 makes results 1 % too large. */
+ * They compute in double on the simulated GPU's memory (tests/hostcuda). The environment, read at
+ * each call: FAKE_FAIL=FUNCTION makes that function fail, FAKE_WRONG=1 makes results 1 % too large.
+ */
 #ifndef FAKE_H
 #define FAKE_H
 #include "hostcuda/hostcuda_runtime.h"
@@ -45,5 +46,8 @@ static inline double fake_scale(void)
     return wrong && *wrong == '1' ? 1.01 : 1;
 }
 
-static inline bool fake_aligned(const void *p, uintptr_t bytes) { return (uintptr_t)p % bytes == 0; }
+static inline bool fake_aligned(const void *p, uintptr_t bytes)
+{
+    return (uintptr_t)p % bytes == 0;
+}
 #endif
