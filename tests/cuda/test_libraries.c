@@ -11,6 +11,7 @@
 #include "exec/choices.h"
 #include "hostcuda/hostcuda_runtime.h"
 #include "ref/ref.h"
+#include "study/run_folder.h"
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
@@ -108,7 +109,10 @@ static void net_open(Net *n, const char *which, const char *precision, const cha
     snprintf(log, sizeof log, "%s/log", folder);
     log_file(n->log, log);
     OKAY(device_open(&n->d, which, precision, 2, n->log));
-    OKAY(device_autotune(n->d, how, folder, "kernels.json", n->log));
+    Config c;
+    config_default(&c);
+    snprintf(c.study.autotune, sizeof c.study.autotune, "%s", how);
+    OKAY(run_folder_autotune(folder, NULL, &c, n->d, NULL, n->log));
     n->g = device_graph(n->d);
     n->x = variable(n, "x", 4, (int[]){images, SIDE, SIDE, IN}, gradients);
     n->w = variable(n, "w", 4, (int[]){MIDDLE, 3, 3, IN}, gradients);

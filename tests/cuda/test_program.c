@@ -8,7 +8,6 @@
  */
 #include "base/file.h"
 #include "data/image.h"
-#include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -19,6 +18,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <cmocka.h>
 
 enum { STEPS = 3 };
 static char folder[] = "/tmp/eq-gpu-XXXXXX";
@@ -102,19 +102,6 @@ static void trains_as_the_cpu(void **state)
     same_training("gpu", 1e-4);
     expect(0, train("", "half", "cuda", "auto", 2));
     same_training("half", .02);
-}
-
-/* With kernels measured at first use, those of libraries' stand-ins among them. */
-static void trains_with_what_is_fastest(void **state)
-{
-    (void)state;
-    expect(0, train("EQ_CACHE=cache EQ_LIBRARIES=" FAKES, "tuned", "cuda --set study.autotune=on",
-                    "fp32", 2));
-    same_training("tuned", 1e-4);
-    assert_true(count_lines("tuned/kernels.json", "\"kernel\": \"64x64/") > 0);
-    assert_true(count_lines("tuned/kernels.json", "\"kernel\": \"cu") > 0);
-    assert_true(count_lines("tuned/kernels.json", "fwd fp32 one ") >
-                5); /* encoding films, validation */
 }
 
 static void film(Image *im, const char *name, const char *device, const char *precision)
@@ -202,7 +189,7 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trains_as_the_cpu), cmocka_unit_test(trains_with_what_is_fastest),
+        cmocka_unit_test(trains_as_the_cpu),
         cmocka_unit_test(samples_as_the_cpu), cmocka_unit_test(nodes_can_be_watched),
         cmocka_unit_test(says_what_is_wrong)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
