@@ -2,7 +2,8 @@
  *
  * Convolutions and linear layers, forward, data and weight gradient, have several: our kernels, cut
  * into tiles and splits in different ways, and the vendor's libraries cuBLASLt and cuDNN, loaded
- * when first wanted. A stream decides once for each key (pass, shape, type) and keeps to it.
+ * when first wanted. A stream decides once for each key (pass, shape, type, what
+ * follows in the same kernel) and keeps to it.
  *
  * Results of one implementation are the same bits every time; those of two differ in the last bits.
  * So who wants equal bits again (a resumed run) hands the choices over with cuda_choice_add().
@@ -24,10 +25,12 @@ typedef enum {
                       that is not recorded */
 } Choosing;
 
+enum { MOST_KEY = 112 };
+
 typedef struct {
-    char key[80];  /* "fwd bf16 bias 16x64x64x320 320x3x3 /1 1,1,1,1" */
-    char name[24]; /* "128x160/1", "cublaslt/0", "cudnn/1" */
-    float us;      /* as measured; 0: not measured */
+    char key[MOST_KEY]; /* "fwd bf16 bias 16 64x64x320-320 3x3/1 1,1,1,1 +v silu +r" */
+    char name[24];      /* "128x160/1", "cublaslt/0", "cudnn/1" */
+    float us;           /* as measured; 0: not measured */
 } Choice;
 
 /* A new beginning: nothing is decided, and no launch before it is recorded. only: "cublaslt" or

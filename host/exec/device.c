@@ -267,7 +267,8 @@ void device_list_gpus(Text *out)
     char libraries[96];
     const char *missing;
     if (n) cuda_library_versions(libraries, &missing);
-    if (n) text_add(out, "libraries: %s%s%s\n", libraries, *libraries && *missing ? "; " : "", missing);
+    const char *between = n && *libraries && *missing ? "; " : "";
+    if (n) text_add(out, "libraries: %s%s%s\n", libraries, between, missing);
 #endif
     if (!n) text_add(out, "CUDA: %s\n", why);
 }

@@ -7,7 +7,8 @@
  *   DX   dx^T = w^T . dy^T   c x rows, A = w   (c x k),             B = dy (k x rows)
  *   DW   dw^T = x^T . dy     c x k,    A = x   (c x rows),          B = dy (k x rows, transposed)
  *
- * Sums are fp32. Its bias has the type of its result, ours is fp32: so there is one with fp32 only.
+ * and FWD + r, a residual, as C with beta 1. Sums are fp32. Its bias has the type of its result,
+ * ours is fp32: so there is one with fp32 only. It adds C before an activation, we after: none.
  * Splits of the inner sum are summed in fp32 by a kernel of their own, in order.
  */
 #include "device.cuh"
@@ -167,6 +168,8 @@ static Status plan(void **out, size_t *workspace, const Product *p, int which, v
     *out = NULL;
     if (!product_is_matrix(&p->shape)) return FAIL(ERR_BUG, "cuBLASLt: no convolutions");
     if (p->bias && p->type != DTYPE_F32) return FAIL(ERR_BUG, "cuBLASLt: no fp32 bias with bf16");
+    if (p->after.v || p->after.act)
+        return FAIL(ERR_BUG, "cuBLASLt: no activation, nor a vector for all rows");
     if (which >= MOST) return FAIL(ERR_DEVICE, "cuBLASLt: plans are numbered to %d", MOST - 1);
     LtPlan *m = (LtPlan *)calloc(1, sizeof *m);
     if (!m) return FAIL(ERR_SPACE, "no memory for a plan");
@@ -183,10 +186,11 @@ static Status run(void *plan, size_t workspace_bytes, const Product *p, void *wo
                   void *context, void *stream)
 {
     LtPlan *m = (LtPlan *)plan;
-    const float one = 1, zero = 0;
+    const float one = 1, beta = p->after.r ? 1 : 0;
+    const void *added = p->after.r ? p->after.r : p->out;
     if (p->bias) TRY(set(m, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
     return said(lt.cublasLtMatmul((cublasLtHandle_t)context, m->product, &one, p->b, m->a, p->a,
-                                  m->b, &zero, p->out, m->d, p->out, m->d, &m->algo, workspace,
+                                  m->b, &beta, added, m->d, p->out, m->d, &m->algo, workspace,
                                   workspace_bytes, (cudaStream_t)stream),
                 "product");
 }

@@ -4,7 +4,7 @@
  * Tensors are described as n, c, h, w with the strides of NHWC. Sums are fp32, and what stands
  * between two operations of a graph is fp32 and never stored, so that a result is rounded once:
  *
- *   FWD         y = conv(x, w)           or  y = conv(x, w) -> + bias
+ *   FWD         y = conv(x, w)           then, of each what there is: + bias, + v, act, + r
  *   DX          dx = gradient(dy, w)
  *   DW, fp32    dw = gradient(dy, x)     bf16: dw = gradient(dy, x) -> as it is, stored as fp32
  *
@@ -108,7 +108,7 @@ static Status get(Part part, int what, cudnnBackendAttributeType_t type, int64_t
 static Status finish(Part part) { return said(dnn.cudnnBackendFinalize(part), "plan"); }
 
 static const cudnnDataType_t FP32 = CUDNN_DATA_FLOAT;
-enum { X = 1, W, Y, BIAS, BETWEEN }; /* tensors by name */
+enum { X = 1, W, Y, BIAS, V, R, BETWEEN }; /* tensors by name; BETWEEN and on: not stored */
 
 /* A tensor of n x h x w places of c channels. */
 static Status tensor(Part *t, DnnPlan *m, int64_t name, cudnnDataType_t type, int n, int c, int h,
@@ -116,7 +116,7 @@ static Status tensor(Part *t, DnnPlan *m, int64_t name, cudnnDataType_t type, in
 {
     int64_t dim[] = {n, c, h, w}, aligned = 16;
     int64_t stride[] = {(int64_t)h * w * c, 1, (int64_t)w * c, c};
-    bool between = name == BETWEEN;
+    bool between = name >= BETWEEN;
     TRY(make(t, m, CUDNN_BACKEND_TENSOR_DESCRIPTOR));
     TRY(set(*t, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &name));
     TRY(set(*t, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type));
@@ -160,20 +160,57 @@ static const struct {
     ROW(FORWARD, FORWARD, X, W, Y), ROW(BACKWARD_DATA, BWD_DATA, DX, W, DY),
     ROW(BACKWARD_FILTER, BWD_FILTER, X, DW, DY)};
 
-/* out = between + bias, or between as it is */
-static Status follow(Part *op, DnnPlan *m, const Part *between, const Part *bias, const Part *out)
+/* One pointwise operation behind a product. */
+struct Step {
+    cudnnPointwiseMode_t mode;
+    int name, n, h, w; /* of the tensor that it adds; 0: none */
+    cudnnDataType_t type;
+};
+enum { MOST_STEPS = 4 };
+
+/* How many there are. h, w: of y. */
+static int steps_of(Step *step, const Product *p, cudnnDataType_t type, int h, int w)
 {
-    Part kind;
-    cudnnPointwiseMode_t mode = bias ? CUDNN_POINTWISE_ADD : CUDNN_POINTWISE_IDENTITY;
+    int n = 0, images = p->shape.n;
+    bool stays = p->pass == GEMM_DW && type != FP32;
+    if (stays) step[n++] = {CUDNN_POINTWISE_IDENTITY, 0, 0, 0, 0, FP32};
+    if (p->bias) step[n++] = {CUDNN_POINTWISE_ADD, BIAS, 1, 1, 1, FP32};
+    if (p->after.v) step[n++] = {CUDNN_POINTWISE_ADD, V, images, 1, 1, type};
+    if (p->after.act == ACT_SILU) step[n++] = {CUDNN_POINTWISE_SWISH_FWD, 0, 0, 0, 0, FP32};
+    if (p->after.act == ACT_RELU) step[n++] = {CUDNN_POINTWISE_RELU_FWD, 0, 0, 0, 0, FP32};
+    if (p->after.r) step[n++] = {CUDNN_POINTWISE_ADD, R, images, h, w, type};
+    return n;
+}
+
+/* out = x + a tensor of k channels, or what the step's mode says of x */
+static Status follow(Part *op, DnnPlan *m, const Step *step, int k, const Part *x, const Part *out)
+{
+    Part kind, added;
+    if (step->name) TRY(tensor(&added, m, step->name, step->type, step->n, k, step->h, step->w));
     TRY(make(&kind, m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR));
-    TRY(set(kind, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode));
+    TRY(set(kind, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &step->mode));
     TRY(set(kind, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &FP32));
     TRY(finish(kind));
     TRY(make(op, m, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR));
     TRY(set_part(*op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &kind));
-    TRY(set_part(*op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, between));
-    if (bias) TRY(set_part(*op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, bias));
+    TRY(set_part(*op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x));
+    if (step->name) TRY(set_part(*op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, &added));
     TRY(set_part(*op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, out));
+    return finish(*op);
+}
+
+static Status product(Part *op, DnnPlan *m, const Product *p, const Part of[Y + 1])
+{
+    const float one = 1, zero = 0;
+    Part taps;
+    TRY(filter(&taps, m, &p->shape));
+    TRY(make(op, m, operation[p->pass].kind));
+    TRY(set(*op, operation[p->pass].alpha, CUDNN_TYPE_FLOAT, 1, &one));
+    TRY(set(*op, operation[p->pass].beta, CUDNN_TYPE_FLOAT, 1, &zero));
+    TRY(set_part(*op, operation[p->pass].filter, &taps));
+    TRY(set_part(*op, operation[p->pass].x, &of[X]));
+    TRY(set_part(*op, operation[p->pass].w, &of[W]));
+    TRY(set_part(*op, operation[p->pass].y, &of[Y]));
     return finish(*op);
 }
 
@@ -183,29 +220,24 @@ static Status describe(Part *graph, DnnPlan *m, const Product *p, const DnnConte
     int h = conv_out(s->h, s->top, s->bottom, s->r, s->stride);
     int w = conv_out(s->w, s->left, s->right, s->s, s->stride);
     cudnnDataType_t type = p->type == DTYPE_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
-    bool dw = p->pass == GEMM_DW, two = p->bias || (dw && type != FP32);
-    const float one = 1, zero = 0;
-    Part of[BETWEEN + 1], taps, op[2];
+    bool dw = p->pass == GEMM_DW;
+    Step step[MOST_STEPS];
+    int n = steps_of(step, p, type, h, w), result = dw ? W : p->pass == GEMM_DX ? X : Y;
+    Part of[Y + 1], op[MOST_STEPS + 1], to[MOST_STEPS + 1];
     TRY(tensor(&of[X], m, X, type, s->n, s->c, s->h, s->w));
     TRY(tensor(&of[W], m, W, dw ? FP32 : type, s->k, s->c, s->r, s->s));
     TRY(tensor(&of[Y], m, Y, type, s->n, s->k, h, w));
-    if (p->bias) TRY(tensor(&of[BIAS], m, BIAS, FP32, 1, s->k, 1, 1));
-    if (two && dw) TRY(tensor(&of[BETWEEN], m, BETWEEN, FP32, s->k, s->c, s->r, s->s));
-    if (two && !dw) TRY(tensor(&of[BETWEEN], m, BETWEEN, FP32, s->n, s->k, h, w));
-    TRY(filter(&taps, m, s));
-    TRY(make(&op[0], m, operation[p->pass].kind));
-    TRY(set(op[0], operation[p->pass].alpha, CUDNN_TYPE_FLOAT, 1, &one));
-    TRY(set(op[0], operation[p->pass].beta, CUDNN_TYPE_FLOAT, 1, &zero));
-    TRY(set_part(op[0], operation[p->pass].filter, &taps));
-    TRY(set_part(op[0], operation[p->pass].x, &of[X]));
-    TRY(set_part(op[0], operation[p->pass].w, two && dw ? &of[BETWEEN] : &of[W]));
-    TRY(set_part(op[0], operation[p->pass].y, two && !dw ? &of[BETWEEN] : &of[Y]));
-    TRY(finish(op[0]));
-    if (two) TRY(follow(&op[1], m, &of[BETWEEN], p->bias ? &of[BIAS] : NULL, dw ? &of[W] : &of[Y]));
+    to[n] = of[result];
+    for (int i = 0; i < n; i++)
+        TRY(dw ? tensor(&to[i], m, BETWEEN + i, FP32, s->k, s->c, s->r, s->s)
+               : tensor(&to[i], m, BETWEEN + i, FP32, s->n, s->k, h, w));
+    of[result] = to[0];
+    TRY(product(&op[0], m, p, of));
+    for (int i = 0; i < n; i++) TRY(follow(&op[i + 1], m, &step[i], s->k, &to[i], &to[i + 1]));
     TRY(make(graph, m, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR));
     if (c->handle)
         TRY(set(*graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle));
-    TRY(set(*graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, two ? 2 : 1, op));
+    TRY(set(*graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, n + 1, op));
     return finish(*graph);
 }
 
@@ -297,12 +329,12 @@ static Status plan(void **out, size_t *workspace, const Product *p, int which, v
 static Status run(void *plan, size_t, const Product *p, void *workspace, void *context, void *)
 {
     bool fwd = p->pass == GEMM_FWD, dw = p->pass == GEMM_DW;
-    int64_t names[] = {X, W, Y, BIAS};
-    const void *at[] = {fwd  ? p->a
-                        : dw ? p->b
-                             : p->out,
-                        dw ? p->out : p->b, fwd ? p->out : p->a, p->bias};
-    int64_t n = p->bias ? 4 : 3;
+    const void *x = fwd ? p->a : dw ? p->b : p->out;
+    int64_t names[R] = {X, W, Y}, n = 3;
+    const void *at[R] = {x, dw ? p->out : p->b, fwd ? p->out : p->a};
+    if (p->bias) names[n] = BIAS, at[n++] = p->bias;
+    if (p->after.v) names[n] = V, at[n++] = p->after.v;
+    if (p->after.r) names[n] = R, at[n++] = p->after.r;
     Part pack;
     TRY(said(dnn.cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack),
              "run"));

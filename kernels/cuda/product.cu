@@ -77,19 +77,21 @@ static bool way_of(Way *w, const char *name)
     return !strcmp(again, name) && number >= 0;
 }
 
-/* Without gradients keys see no images: neither n nor the rows of a linear layer. */
-static void key_of(char key[80], const Product *p, bool gradients)
+/* Without gradients keys see no images: neither n nor the rows of a linear layer. What follows
+ * stands at the end. */
+static void key_of(char key[MOST_KEY], const Product *p, bool gradients)
 {
-    static const char *const pass[] = {"fwd", "dx", "dw"};
+    static const char *const pass[] = {"fwd", "dx", "dw"}, *const act[] = {"", " silu", " relu"};
     const ConvShape *s = &p->shape;
-    char images[40] = "one";
+    char images[16] = "one", shape[72];
     if (gradients) snprintf(images, sizeof images, "%d", p->rows ? s->w : s->n);
-    int n = snprintf(key, 80, "%s %s %s%s ", pass[p->pass], p->type == DTYPE_BF16 ? "bf16" : "fp32",
-                     p->bias ? "bias " : "", images);
-    if (p->rows) snprintf(key + n, (size_t)(80 - n), "rows %d-%d", s->c, s->k);
+    if (p->rows) snprintf(shape, sizeof shape, "rows %d-%d", s->c, s->k);
     else
-        snprintf(key + n, (size_t)(80 - n), "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c,
-                 s->k, s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
+        snprintf(shape, sizeof shape, "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c, s->k,
+                 s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
+    snprintf(key, MOST_KEY, "%s %s %s%s %s%s%s%s", pass[p->pass],
+             p->type == DTYPE_BF16 ? "bf16" : "fp32", p->bias ? "bias " : "", images, shape,
+             p->after.v ? " +v" : "", act[p->after.act], p->after.r ? " +r" : "");
 }
 
 static Decision *find(Choices *c, const char *key)
@@ -103,7 +105,7 @@ static Decision *find(Choices *c, const char *key)
 
 static Status ours(const Product *p, const GemmPlan *cut, Stream *s)
 {
-    return gemm_conv(p->pass, p->out, p->a, p->b, p->bias, NULL, &p->shape, cut, p->type, s);
+    return gemm_conv(p->pass, p->out, p->a, p->b, p->bias, &p->after, &p->shape, cut, p->type, s);
 }
 
 static Status open_library(int i, Stream *s)
@@ -325,7 +327,7 @@ Status product_run(const Product *p, Stream *s)
 {
     Choices *c = s->choices;
     if (!c || (c->how == CHOOSE_OURS && !*c->only)) return ours(p, NULL, s);
-    char key[80];
+    char key[MOST_KEY];
     key_of(key, p, c->gradients);
     Decision *d = find(c, key);
     if (!d) {

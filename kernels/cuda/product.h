@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/* One product of gemm.cuh: out, a, b and bias as gemm_conv() takes them. */
+/* One product of gemm.cuh: out, a, b, bias and after as gemm_conv() takes them. */
 typedef struct {
     GemmPass pass;
     void *out;
@@ -20,7 +20,8 @@ typedef struct {
     const float *bias;
     ConvShape shape;
     Dtype type;
-    bool rows; /* a linear layer: its rows are the shape's w */
+    bool rows;       /* a linear layer: its rows are the shape's w */
+    ConvAfter after; /* {0}: nothing */
 } Product;
 
 /* By whoever kernels_choice.h says. */

@@ -31,17 +31,23 @@ static double now_ms(void)
     return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
 }
 
-static bool try_plan(void *context, GemmPass pass, Dtype type, bool bias, const ConvShape *s)
+/* after: of each that is to follow a letter, v, s (SiLU), u (ReLU), r. */
+static bool try_plan(void *context, GemmPass pass, Dtype type, bool bias, const ConvShape *s,
+                     const char *after)
 {
     static const char *const name[] = {"fwd", "dx", "dw"};
     static const float some;
     Product p = {.pass = pass, .bias = bias ? &some : NULL, .shape = *s, .type = type};
+    p.after = (ConvAfter){strchr(after, 'v') ? &some : NULL, strchr(after, 'r') ? &some : NULL,
+                          strchr(after, 's')   ? ACT_SILU
+                          : strchr(after, 'u') ? ACT_RELU
+                                               : ACT_NONE};
     void *plan;
     size_t workspace;
     double start = now_ms();
     Status st = library_cudnn.plan(&plan, &workspace, &p, 0, context);
-    printf("%s %s%s %dx%dx%dx%d-%d %dx%d/%d: ", name[pass], type == DTYPE_BF16 ? "bf16" : "fp32",
-           bias ? " bias" : "", s->n, s->h, s->w, s->c, s->k, s->r, s->s, s->stride);
+    printf("%s %s%s %dx%dx%dx%d-%d %dx%d/%d %s: ", name[pass], type == DTYPE_BF16 ? "bf16" : "fp32",
+           bias ? " bias" : "", s->n, s->h, s->w, s->c, s->k, s->r, s->s, s->stride, after);
     if (st) printf("no plan: %s\n", status_message());
     else printf("plan in %.0f ms, %zu bytes of workspace\n", now_ms() - start, workspace);
     fflush(stdout);
@@ -62,7 +68,7 @@ static int all(void *context)
             s.top = s.bottom = b->r / 2, s.left = s.right = b->s / 2;
         for (Dtype type = DTYPE_F32; type <= DTYPE_BF16; type++)
             for (GemmPass pass = GEMM_FWD; pass <= GEMM_DW; pass++)
-                try_plan(context, pass, type, pass == GEMM_FWD, &s);
+                try_plan(context, pass, type, pass == GEMM_FWD, &s, "");
     }
     printf("%d plans, %d not\n", made, refused);
     return 0;
@@ -91,13 +97,16 @@ int main(int argc, char **argv)
             all(context);
             continue;
         }
-        good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, &plain);
-        good &= try_plan(context, GEMM_DX, DTYPE_BF16, false, &plain);
-        good &= try_plan(context, GEMM_DW, DTYPE_BF16, false, &plain);
-        good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, &down);
-        good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, &rows);
-        good &= try_plan(context, GEMM_FWD, DTYPE_F32, true, &plain);
-        good &= try_plan(context, GEMM_DW, DTYPE_F32, false, &plain);
+        good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, &plain, "");
+        good &= try_plan(context, GEMM_DX, DTYPE_BF16, false, &plain, "");
+        good &= try_plan(context, GEMM_DW, DTYPE_BF16, false, &plain, "");
+        good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, &down, "");
+        good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, &rows, "");
+        good &= try_plan(context, GEMM_FWD, DTYPE_F32, true, &plain, "");
+        good &= try_plan(context, GEMM_DW, DTYPE_F32, false, &plain, "");
+        for (int k = 0; k < 6; k++)
+            good &= try_plan(context, GEMM_FWD, DTYPE_BF16, true, k < 5 ? &plain : &rows,
+                             (const char *[]){"v", "s", "u", "r", "vsr", "r"}[k]);
         library_cudnn.close(context);
     }
     return !good;

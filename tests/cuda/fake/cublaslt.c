@@ -138,7 +138,7 @@ EXPORTED cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
 
 typedef struct {
     Desc d;
-    Layout a, b, out;
+    Layout a, b, out; /* C is laid out as `out` */
     uint64_t m, n, k;
 } Problem;
 
@@ -196,7 +196,7 @@ EXPORTED cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
 
 typedef struct {
     Problem p;
-    const void *a, *b;
+    const void *a, *b, *added; /* added: C, or NULL */
     void *out, *workspace;
     uint64_t workspace_bytes;
 } Job;
@@ -218,6 +218,7 @@ static void work(void *data)
             for (uint64_t i = 0; i < p->k; i++)
                 sum += fake_load(j->a, half, place(&p->a, p->d.turned_a, row, i)) *
                        fake_load(j->b, half, place(&p->b, p->d.turned_b, i, col));
+            if (j->added) sum += fake_load(j->added, half_out, place(&p->out, false, row, col));
             if (p->d.epilogue == CUBLASLT_EPILOGUE_BIAS) sum += fake_load(p->d.bias, false, row);
             fake_store(j->out, half_out, place(&p->out, false, row, col), sum * fake_scale());
         }
@@ -246,14 +247,16 @@ EXPORTED cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t 
     if (s) return s;
     memcpy(chosen, algo, sizeof chosen);
     const uint64_t fits[] = {MAGIC, chosen[1], j->p.m, j->p.n, j->p.k};
-    bool bias = j->p.d.epilogue == CUBLASLT_EPILOGUE_BIAS;
+    bool bias = j->p.d.epilogue == CUBLASLT_EPILOGUE_BIAS, adds = *(const float *)beta != 0;
     if (memcmp(chosen, fits, sizeof fits) || workspace_bytes < chosen[1] ||
-        *(const float *)alpha != 1 || *(const float *)beta != 0 || !in_memory(a, &j->p.a) ||
-        !in_memory(b, &j->p.b) || !in_memory(out, &j->p.out) || c != out ||
+        *(const float *)alpha != 1 || (adds ? *(const float *)beta != 1 : c != out) ||
+        !in_memory(a, &j->p.a) || !in_memory(b, &j->p.b) || !in_memory(out, &j->p.out) ||
+        !in_memory(c, &j->p.out) ||
         (chosen[1] && !hostcuda_contains(workspace, chosen[1])) ||
         (bias && !hostcuda_contains(j->p.d.bias, j->p.m * 4)))
         return CUBLAS_STATUS_INVALID_VALUE;
-    j->a = a, j->b = b, j->out = out, j->workspace = workspace, j->workspace_bytes = chosen[1];
+    j->a = a, j->b = b, j->added = adds ? c : NULL,
+    j->out = out, j->workspace = workspace, j->workspace_bytes = chosen[1];
     calls++;
     return cudaLaunchHostFunc(stream, work, j) ? CUBLAS_STATUS_EXECUTION_FAILED
                                                : CUBLAS_STATUS_SUCCESS;

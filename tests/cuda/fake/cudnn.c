@@ -1,11 +1,12 @@
 /* cudnn.c - a libcudnn.so for tests: graphs of one convolution, forward or a gradient, and at most
- * one pointwise operation behind it. Descriptors are kept as cudnn_graph.h defines their
+ * four pointwise operations behind it. Descriptors are kept as cudnn_graph.h defines their
  * attributes: one of a wrong type, a missing one and a change after finalizing are refused. Offers,
  * in this order: a plan that is not deterministic, one of tensor cores, a plain one with workspace;
  * as fallback a plain one. The first, and the second for fp32, give wrong results: they must not be
  * taken. */
 #include "fake.h"
 #include <cudnn_graph.h>
+#include <math.h>
 
 #define KIND(name) CUDNN_BACKEND_##name##_DESCRIPTOR
 #define ATTR(name) CUDNN_ATTR_##name
@@ -31,6 +32,7 @@ typedef struct {
         KIND(OPERATION_CONVOLUTION_##op), ATTR(OPERATION_CONVOLUTION_##NAME##_##Y),                \
             TYPE(BACKEND_DESCRIPTOR), 1, true                                                      \
     }
+enum { OPS = 5, MOST = 6 }; /* MOST: values of an attribute */
 static const Row rows[] = {
     {KIND(TENSOR), ATTR(TENSOR_UNIQUE_ID), TYPE(INT64), 1, true},
     {KIND(TENSOR), ATTR(TENSOR_DATA_TYPE), TYPE(DATA_TYPE), 1, true},
@@ -57,13 +59,13 @@ static const Row rows[] = {
      false},
     {KIND(OPERATION_POINTWISE), ATTR(OPERATION_POINTWISE_YDESC), TYPE(BACKEND_DESCRIPTOR), 1, true},
     {KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_HANDLE), TYPE(HANDLE), 1, true},
-    {KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_OPS), TYPE(BACKEND_DESCRIPTOR), 2, true},
+    {KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_OPS), TYPE(BACKEND_DESCRIPTOR), OPS, true},
     {KIND(ENGINEHEUR), ATTR(ENGINEHEUR_OPERATION_GRAPH), TYPE(BACKEND_DESCRIPTOR), 1, true},
     {KIND(ENGINEHEUR), ATTR(ENGINEHEUR_MODE), TYPE(HEUR_MODE), 1, true},
     {KIND(EXECUTION_PLAN), ATTR(EXECUTION_PLAN_HANDLE), TYPE(HANDLE), 1, true},
     {KIND(EXECUTION_PLAN), ATTR(EXECUTION_PLAN_ENGINE_CONFIG), TYPE(BACKEND_DESCRIPTOR), 1, true},
-    {KIND(VARIANT_PACK), ATTR(VARIANT_PACK_UNIQUE_IDS), TYPE(INT64), 4, true},
-    {KIND(VARIANT_PACK), ATTR(VARIANT_PACK_DATA_POINTERS), TYPE(VOID_PTR), 4, true},
+    {KIND(VARIANT_PACK), ATTR(VARIANT_PACK_UNIQUE_IDS), TYPE(INT64), MOST, true},
+    {KIND(VARIANT_PACK), ATTR(VARIANT_PACK_DATA_POINTERS), TYPE(VOID_PTR), MOST, true},
     {KIND(VARIANT_PACK), ATTR(VARIANT_PACK_WORKSPACE), TYPE(VOID_PTR), 1, true},
 };
 enum { ROWS = sizeof rows / sizeof *rows, WORKSPACE = 1 << 16 };
@@ -79,7 +81,7 @@ struct Desc {
         void *p;
         bool b;
         int e;
-    } v[ROWS][4];
+    } v[ROWS][MOST];
     int engine;     /* of an engine and its configuration: its number */
     const Desc *of; /* of an engine: its graph */
 };
@@ -181,9 +183,13 @@ typedef struct {
     char *at;
 } Tensor;
 typedef struct {
-    int kind, engine;
-    bool follows, adds;
-    Tensor x, w, y, bias, out; /* out: where the result goes, y or w unless something follows */
+    int mode;     /* a pointwise operation */
+    Tensor added; /* where mode is ADD: its dimensions are those of the result, or 1 */
+} Step;
+typedef struct {
+    int kind, engine, n_step;
+    Step step[OPS - 1];
+    Tensor x, w, y, out; /* out: where the result goes, x, w or y unless something follows */
     int64_t before[2], after[2], step[2];
     void *workspace;
 } Job;
@@ -205,6 +211,33 @@ static bool same_shape(const Tensor *a, const Tensor *b)
     return !memcmp(a->dim, b->dim, sizeof a->dim);
 }
 
+static bool spreads_over(const Tensor *added, const Tensor *out)
+{
+    bool yes = added->dim[1] == out->dim[1];
+    for (int i = 0; i < 4; i++) yes &= added->dim[i] == 1 || added->dim[i] == out->dim[i];
+    return yes;
+}
+
+/* op reads *result, which is not stored, and becomes where the result is. */
+static bool read_step(Job *j, const Desc *op, const Desc **result)
+{
+    const Desc *kind = VALUE(op, OPERATION_POINTWISE, OPERATION_POINTWISE_PW_DESCRIPTOR)[0].p;
+    const Desc *added = VALUE(op, OPERATION_POINTWISE, OPERATION_POINTWISE_BDESC)[0].p;
+    Step *step = &j->step[j->n_step++];
+    Tensor from = j->out;
+    step->mode = VALUE(kind, POINTWISE, POINTWISE_MODE)[0].e;
+    bool adds = step->mode == CUDNN_POINTWISE_ADD;
+    bool right = adds == (added != NULL) && from.between && !from.half &&
+                 VALUE(op, OPERATION_POINTWISE, OPERATION_POINTWISE_XDESC)[0].p == *result &&
+                 (adds || step->mode == CUDNN_POINTWISE_IDENTITY ||
+                  step->mode == CUDNN_POINTWISE_SWISH_FWD ||
+                  step->mode == CUDNN_POINTWISE_RELU_FWD);
+    *result = VALUE(op, OPERATION_POINTWISE, OPERATION_POINTWISE_YDESC)[0].p;
+    j->out = tensor_of(*result);
+    if (adds) step->added = tensor_of(added);
+    return right && same_shape(&from, &j->out) && (!adds || spreads_over(&step->added, &j->out));
+}
+
 static cudnnStatus_t read_graph(Job *j, const Desc *graph)
 {
     static const int names[3][4] = {
@@ -216,7 +249,7 @@ static cudnnStatus_t read_graph(Job *j, const Desc *graph)
          ATTR(OPERATION_CONVOLUTION_BWD_FILTER_DY),
          ATTR(OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC)}};
     int row = row_of(KIND(OPERATIONGRAPH), ATTR(OPERATIONGRAPH_OPS));
-    const Desc *op = graph->v[row][0].p, *next = graph->n[row] > 1 ? graph->v[row][1].p : NULL;
+    const Desc *op = graph->v[row][0].p;
     *j = (Job){.kind = op->kind == KIND(OPERATION_CONVOLUTION_FORWARD)         ? 0
                        : op->kind == KIND(OPERATION_CONVOLUTION_BACKWARD_DATA) ? 1
                                                                                : 2};
@@ -239,20 +272,9 @@ static cudnnStatus_t read_graph(Job *j, const Desc *graph)
         j->x.dim[0] != j->y.dim[0] || j->x.dim[1] != j->w.dim[1] || j->w.dim[0] != j->y.dim[1])
         return CUDNN_STATUS_BAD_PARAM;
     j->out = tensor_of(result);
-    if (!next) return j->out.between ? CUDNN_STATUS_BAD_PARAM : CUDNN_STATUS_SUCCESS;
-    const Desc *kind = VALUE(next, OPERATION_POINTWISE, OPERATION_POINTWISE_PW_DESCRIPTOR)[0].p;
-    const Desc *bias = VALUE(next, OPERATION_POINTWISE, OPERATION_POINTWISE_BDESC)[0].p;
-    int mode = VALUE(kind, POINTWISE, POINTWISE_MODE)[0].e;
-    Tensor from = j->out;
-    j->follows = true;
-    j->adds = mode == CUDNN_POINTWISE_ADD;
-    if (j->adds) j->bias = tensor_of(bias);
-    j->out = tensor_of(VALUE(next, OPERATION_POINTWISE, OPERATION_POINTWISE_YDESC)[0].p);
-    bool right = VALUE(next, OPERATION_POINTWISE, OPERATION_POINTWISE_XDESC)[0].p == result &&
-                 (j->adds || mode == CUDNN_POINTWISE_IDENTITY) && same_shape(&from, &j->out) &&
-                 from.between && !from.half && !j->out.between &&
-                 (!j->adds || (j->bias.dim[1] == from.dim[1] && j->bias.dim[0] == 1));
-    return right ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
+    for (int i = 1; i < graph->n[row]; i++)
+        if (!read_step(j, graph->v[row][i].p, &result)) return CUDNN_STATUS_NOT_SUPPORTED;
+    return j->out.between ? CUDNN_STATUS_BAD_PARAM : CUDNN_STATUS_SUCCESS;
 }
 
 static size_t offset(const Tensor *t, int64_t a, int64_t b, int64_t c, int64_t d)
@@ -283,6 +305,16 @@ static void convolve(const Job *j, double *sum)
     }
 }
 
+static double go_on(const Step *s, double v, int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    const Tensor *t = &s->added;
+    if (s->mode == CUDNN_POINTWISE_SWISH_FWD) return v / (1 + exp(-v));
+    if (s->mode == CUDNN_POINTWISE_RELU_FWD) return v < 0 ? 0 : v;
+    if (s->mode != CUDNN_POINTWISE_ADD) return v;
+    size_t at = offset(t, t->dim[0] > 1 ? a : 0, b, t->dim[2] > 1 ? c : 0, t->dim[3] > 1 ? d : 0);
+    return v + fake_load(t->at, t->half, at);
+}
+
 static void work(void *data)
 {
     Job *j = data;
@@ -294,8 +326,8 @@ static void work(void *data)
     size_t i = 0;
     EACH(a, d[0]) EACH(b, d[1]) EACH(c, d[2]) EACH(e, d[3])
     {
-        double v =
-            sum[i++] + (j->adds ? fake_load(j->bias.at, false, offset(&j->bias, 0, b, 0, 0)) : 0);
+        double v = sum[i++];
+        for (int k = 0; k < j->n_step; k++) v = go_on(&j->step[k], v, a, b, c, e);
         fake_store(j->out.at, j->out.half, offset(&j->out, a, b, c, e),
                    wrong ? 1e30 : v * fake_scale());
     }
@@ -376,9 +408,12 @@ EXPORTED cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescript
         j->workspace = VALUE((Desc *)pack, VARIANT_PACK, VARIANT_PACK_WORKSPACE)[0].p;
         if (!hostcuda_contains(j->workspace, WORKSPACE)) return CUDNN_STATUS_BAD_PARAM;
     }
-    Tensor *bound[] = {&j->x, &j->w, &j->y, &j->out, &j->bias};
-    for (int i = 0; i < (j->adds ? 5 : 4); i++)
+    Tensor *bound[] = {&j->x, &j->w, &j->y, &j->out};
+    for (int i = 0; i < 4; i++)
         if (!bound[i]->between && !bind_tensor(bound[i], pack)) return CUDNN_STATUS_BAD_PARAM;
+    for (int i = 0; i < j->n_step; i++)
+        if (j->step[i].mode == CUDNN_POINTWISE_ADD && !bind_tensor(&j->step[i].added, pack))
+            return CUDNN_STATUS_BAD_PARAM;
     calls++;
     return cudaLaunchHostFunc(h->stream, work, j) ? CUDNN_STATUS_EXECUTION_FAILED
                                                   : CUDNN_STATUS_SUCCESS;

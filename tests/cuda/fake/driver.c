@@ -1,5 +1,6 @@
-/* driver.c - a libcuda.so.1 with which the real cuDNN makes plans for a GPU that is not there: it takes
- * the kernels that cuDNN has compiled and says how many clusters fit. Everything else is refused. */
+/* driver.c - a libcuda.so.1 with which the real cuDNN makes plans for a GPU that is not there: it
+ * takes the kernels that cuDNN has compiled and says how many clusters fit. Everything else is
+ * refused. */
 #define EXPORTED __attribute__((visibility("default")))
 enum { DONE = 0, STUB = 34 /* CUDA_ERROR_STUB_LIBRARY */, CLUSTERS = 16 };
 

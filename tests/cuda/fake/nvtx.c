@@ -1,5 +1,5 @@
-/* nvtx.c - a tool as NVTX loads it (NVTX_INJECTION64_PATH): writes the name of each range that begins to
- * $NVTX_NAMES, a line each, and "-" where one ends. */
+/* nvtx.c - a tool as NVTX loads it (NVTX_INJECTION64_PATH): writes the name of each range that
+ * begins to $NVTX_NAMES, a line each, and "-" where one ends. */
 #define NVTX_NO_IMPL
 #include <nvtx3/nvToolsExt.h>
 #include <stdio.h>
