@@ -11,6 +11,7 @@
  * ours is fp32: so there is one with fp32 only. It adds C before an activation, we after: none.
  * Splits of the inner sum are summed in fp32 by a kernel of their own, in order.
  */
+#include "base/library.h"
 #include "device.cuh"
 #include "product.h"
 #include <cstdio>
@@ -43,9 +44,9 @@ static Status need(void)
 #endif
         NULL
     };
-    static Loaded loaded;
+    static SharedLibrary loaded;
     return library_need(&loaded, (void **)&lt, names, sizeof names / sizeof *names, files,
-                        "cuBLASLt");
+                        "no cuBLASLt");
 }
 
 static Status said(cublasStatus_t s, const char *doing)

@@ -12,6 +12,7 @@
  * (FFT, Winograd) or shorten sums, and for fp32 those of tensor cores, which would round inputs to
  * TF32.
  */
+#include "base/library.h"
 #include "device.cuh"
 #include "product.h"
 #include <cstdio>
@@ -37,9 +38,9 @@ static Status need(void)
 #define NAME(f) #f,
     static const char *const names[] = {FUNCTIONS(NAME)};
     static const char *const files[] = {"libcudnn.so.9", NULL};
-    static Loaded loaded;
+    static SharedLibrary loaded;
     return library_need(&loaded, (void **)&dnn, names, sizeof names / sizeof *names, files,
-                        "cuDNN");
+                        "no cuDNN");
 }
 
 static Status said(cudnnStatus_t s, const char *doing)

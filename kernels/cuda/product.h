@@ -64,16 +64,6 @@ extern const Library library_cublaslt, library_cudnn;
  * device properties) and not there. It runs none. */
 Status cudnn_open_described(void **context, const char *json);
 
-typedef struct {
-    bool tried; /* once a process */
-    Status status;
-    char trouble[256];
-} Loaded; /* starts as {0} */
-/* The functions names[n] of the first of files[] (ends with NULL) that can be loaded, into at[n].
- * ERR_DEVICE says which file or function is missing. title: "cuDNN". */
-Status library_need(Loaded *l, void **at, const char *const *names, int n, const char *const *files,
-                    const char *title);
-
 #ifdef __cplusplus
 }
 #endif

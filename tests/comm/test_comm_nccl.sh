@@ -53,5 +53,5 @@ FAKE_NCCL_FAIL=GetUniqueId:0 job collectives 2 '6 6' 15000 "NCCL, identity: unha
 FAKE_NCCL_FAIL=CommInitRank:1 job collectives 2 '6 6' 15000 "rank 1 $h: NCCL, start: unhandled system error"
 GPU=cuda:0 job collectives 2 '2 2' 15000 \
     "ranks 0 and 1 both have GPU 0000:01:00.0 of host [^ ]+, expected one rank per GPU"
-EQ_LIBRARIES=$work job collectives 2 '4 4' 15000 "several ranks on GPUs need NCCL: $work/libnccl.so.2: .*"
+EQ_LIBRARIES=$work job collectives 2 '4 4' 15000 "several ranks on GPUs need NCCL 2.18 or later: $work/libnccl.so.2: .*"
 exit $failed

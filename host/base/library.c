@@ -1,9 +1,9 @@
-/* library.cu - loading a vendor's library and finding its functions. */
-#include "product.h"
-#include <cstdio>
-#include <cstdlib>
+/* library.c - see library.h. */
+#include "base/library.h"
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 /* $EQ_LIBRARIES/file, or wherever the loader looks. */
 static void *open_file(const char *file)
@@ -16,7 +16,7 @@ static void *open_file(const char *file)
 }
 
 static Status load(void **at, const char *const *names, int n, const char *const *files,
-                   const char *title)
+                   const char *missing)
 {
     char why[256] = "";
     void *library = NULL;
@@ -24,19 +24,19 @@ static Status load(void **at, const char *const *names, int n, const char *const
         library = open_file(*files);
         if (!library && !*why) snprintf(why, sizeof why, "%s", dlerror());
     }
-    if (!library) return FAIL(ERR_DEVICE, "no %s: %s", title, why);
+    if (!library) return FAIL(ERR_DEVICE, "%s: %s", missing, why);
     for (int i = 0; i < n; i++)
         if (!(at[i] = dlsym(library, names[i])))
-            return FAIL(ERR_DEVICE, "no %s: %s: has no %s", title, files[-1], names[i]);
-    return OK; /* it stays loaded: what it has made must outlive every stream */
+            return FAIL(ERR_DEVICE, "%s: %s has no %s", missing, files[-1], names[i]);
+    return OK;
 }
 
-Status library_need(Loaded *l, void **at, const char *const *names, int n, const char *const *files,
-                    const char *title)
+Status library_need(SharedLibrary *l, void **at, const char *const *names, int n,
+                    const char *const *files, const char *missing)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&lock);
-    if (!l->tried) l->status = load(at, names, n, files, title);
+    if (!l->tried) l->status = load(at, names, n, files, missing);
     if (!l->tried && l->status) snprintf(l->trouble, sizeof l->trouble, "%s", status_message());
     l->tried = true;
     pthread_mutex_unlock(&lock);
