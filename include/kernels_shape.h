@@ -79,7 +79,7 @@ Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int which,
  * prediction 0 noise, 1 velocity, 2 x0. */
 Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise /* or NULL */,
                      const float *coef, size_t count, int guided, int prediction, float guidance,
-                     float clip, Stream *s);
+                     Stream *s);
 
 /* noisy, wanted[n,per] = mix[i,0]*x + mix[i,1]*noise and the same by target[i], where noise is that
  * of random_normals(seed, stream, step, sample), key[n,4] = seed, step, sample's low and high
@@ -92,7 +92,7 @@ Status cpu_noise_samples(float *noisy, float *wanted, const float *x, const int3
  * sample's low and high word. */
 Status cpu_ddim_step_drawn(float *y, const float *x, const float *pred, const int32_t *key,
                            const float *coef, int n, size_t per, int guided, int prediction,
-                           float guidance, float clip, Stream *s);
+                           float guidance, Stream *s);
 
 /* n <= 65535 */
 Status cuda_noise_samples(void *noisy, void *wanted, const void *x, const int32_t *key,
@@ -100,7 +100,7 @@ Status cuda_noise_samples(void *noisy, void *wanted, const void *x, const int32_
                           int n, size_t per, int channels, Dtype type, Stream *s);
 Status cuda_ddim_step_drawn(void *y, const void *x, const void *pred, const int32_t *key,
                             const float *coef, int n, size_t per, int guided, int prediction,
-                            float guidance, float clip, Dtype type, Stream *s);
+                            float guidance, Dtype type, Stream *s);
 Status cuda_timestep_embedding(void *y, const float *t, int n, int dim, int flip, float shift,
                                Dtype type, Stream *s);
 Status cuda_mix_samples_fwd(void *y, const void *a, const void *b, const float *c, int n,
@@ -109,7 +109,7 @@ Status cuda_mix_samples_dx(void *dx, const void *dy, const float *c, int which, 
                            Dtype type, Stream *s);
 Status cuda_ddim_step(void *y, const void *x, const void *pred, const void *noise /* or NULL */,
                       const float *coef, size_t count, int guided, int prediction, float guidance,
-                      float clip, Dtype type, Stream *s);
+                      Dtype type, Stream *s);
 
 #ifdef __cplusplus
 }

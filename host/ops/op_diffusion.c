@@ -60,7 +60,7 @@ static Status ddim_step_cpu(const Tensor *y, Stream *s)
     const DdimArgs *a = y->args;
     return cpu_ddim_step(y->data, y->src[0]->data, y->src[1]->data,
                          y->src[3] ? y->src[3]->data : NULL, y->src[2]->data, tensor_count(y),
-                         a->guided, (int)a->prediction, a->guidance, a->clip, s);
+                         a->guided, (int)a->prediction, a->guidance, s);
 }
 
 static Status ddim_step_cuda(const Tensor *y, Stream *s)
@@ -68,7 +68,7 @@ static Status ddim_step_cuda(const Tensor *y, Stream *s)
     const DdimArgs *a = y->args;
     return cuda_ddim_step(y->data, y->src[0]->data, y->src[1]->data,
                           y->src[3] ? y->src[3]->data : NULL, y->src[2]->data, tensor_count(y),
-                          a->guided, (int)a->prediction, a->guidance, a->clip, y->dtype, s);
+                          a->guided, (int)a->prediction, a->guidance, y->dtype, s);
 }
 
 const OpDef op_ddim_step = {
@@ -79,7 +79,7 @@ static Status ddim_step_drawn_cpu(const Tensor *y, Stream *s)
     const DdimArgs *a = y->args;
     return cpu_ddim_step_drawn(y->data, y->src[0]->data, y->src[1]->data, y->src[3]->data,
                                y->src[2]->data, y->dim[0], per_sample(y), a->guided,
-                               (int)a->prediction, a->guidance, a->clip, s);
+                               (int)a->prediction, a->guidance, s);
 }
 
 static Status ddim_step_drawn_cuda(const Tensor *y, Stream *s)
@@ -87,7 +87,7 @@ static Status ddim_step_drawn_cuda(const Tensor *y, Stream *s)
     const DdimArgs *a = y->args;
     return cuda_ddim_step_drawn(y->data, y->src[0]->data, y->src[1]->data, y->src[3]->data,
                                 y->src[2]->data, y->dim[0], per_sample(y), a->guided,
-                                (int)a->prediction, a->guidance, a->clip, y->dtype, s);
+                                (int)a->prediction, a->guidance, y->dtype, s);
 }
 
 const OpDef op_ddim_step_drawn = {.name = "ddim_step_drawn",

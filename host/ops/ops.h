@@ -28,7 +28,7 @@ typedef struct { float rate; uint32_t stream; uint32_t element; } DropoutArgs;
 typedef struct { float offset; uint32_t stream; } NoiseArgs;
 typedef struct { float smoothing; } CrossEntropyArgs;
 typedef enum { PREDICT_NOISE, PREDICT_VELOCITY, PREDICT_SAMPLE } Prediction;
-typedef struct { int guided; Prediction prediction; float guidance, clip; /* 0: x0 is not held */ } DdimArgs;
+typedef struct { int guided; Prediction prediction; float guidance; } DdimArgs;
 
 /* ---- matrix ops (kernels_matrix.h) ------------------------------------------------------ */
 /* y[n,p,q,k] = b[k] + sum over r,s,c of x[n, p*stride+r-top, q*stride+s-left, c] * w[k,r,s,c] */
@@ -101,7 +101,7 @@ Tensor *mix_samples(Graph *g, Tensor *a, Tensor *b, Tensor *c);
 Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *target,
                       NoiseArgs a);
 /* One DDIM step. pred[n,...] or, guided, [2n,...] = unconditional then conditional, combined as
- * u + guidance*(c-u); x0 held to +-clip. coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s,
+ * u + guidance*(c-u). coef[6] input: sqrt(ab), sqrt(1-ab), sqrt(ab'), sqrt(1-ab'-s^2), s,
  * number of the step. noise[n,...] or NULL (eta 0) or I32 [n,3] of seed and sample (low, high word): then
  * drawn by Philox(seed, STREAM_STEP, number, sample). */
 Tensor *ddim_step(Graph *g, Tensor *x, Tensor *pred, Tensor *noise, Tensor *coef, DdimArgs a);

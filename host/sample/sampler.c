@@ -59,7 +59,7 @@ static Status record_step(Sampler *s, const int *latent)
     Tensor *prediction = unet_at(g, &s->m->unet, &m->unet_config, s->input, s->times, s->at,
                                  s->context, false);
     s->next = ddim_step(g, s->x, prediction, s->noise, s->coef,
-                        (DdimArgs){guided, m->schedule.prediction, (float)s->set.guidance, 0});
+                        (DdimArgs){guided, m->schedule.prediction, (float)s->set.guidance});
     TRY(graph_status(g));
     graph_hold(s->times);
     graph_hold(s->context);

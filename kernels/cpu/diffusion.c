@@ -4,7 +4,7 @@
  *   noise prediction:    e = pred                x0 = (x - b*e) / a
  *   velocity prediction: e = a*pred + b*x        x0 = a*x - b*pred
  *   clean prediction:    x0 = pred               e = (x - a*x0) / b
- * and, where clip > 0, x0 then held to -clip..clip,
+ * and then
  *   y = a'*x0 + b'*e + s*noise
  * Guidance first makes pred = u + guidance*(c - u). */
 #include "cpu.h"
@@ -65,7 +65,7 @@ SIMD Status cpu_mix_samples_dx(float *dx, const float *dy, const float *c, int w
  * where in the batch it stands. */
 SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const float *noise,
                           const float *coef, size_t count, int guided, int prediction,
-                          float guidance, float clip, Stream *s)
+                          float guidance, Stream *s)
 {
     (void)s;
     enum { BLOCK = 16, IN = 4 };
@@ -84,7 +84,6 @@ SIMD Status cpu_ddim_step(float *y, const float *x, const float *pred, const flo
             float noise_now = prediction == 2   ? (now - a * e) / b
                               : prediction == 1 ? a * e + b * now
                                                 : e;
-            if (clip > 0) x0 = x0 > clip ? clip : x0 < -clip ? -clip : x0; /* a NaN stays one */
             float next = next_a * x0 + next_b * noise_now;
             out[i] = noise ? next + spread * v[3][i] : next;
         }

@@ -37,7 +37,7 @@ Status cpu_noise_samples(float *noisy, float *wanted, const float *x, const int3
 
 Status cpu_ddim_step_drawn(float *y, const float *x, const float *pred, const int32_t *key,
                            const float *coef, int n, size_t per, int guided, int prediction,
-                           float guidance, float clip, Stream *s)
+                           float guidance, Stream *s)
 {
     size_t count = (size_t)n * per;
     float *noise = stream_scratch(s, count * sizeof *noise);
@@ -46,5 +46,5 @@ Status cpu_ddim_step_drawn(float *y, const float *x, const float *pred, const in
         random_normals(noise + i * per, per,
                        (RandomKey){(uint32_t)key[3 * i], STREAM_STEP, (uint32_t)coef[5],
                                    sample_of(key + 3 * i + 1)});
-    return cpu_ddim_step(y, x, pred, noise, coef, count, guided, prediction, guidance, clip, s);
+    return cpu_ddim_step(y, x, pred, noise, coef, count, guided, prediction, guidance, s);
 }

@@ -2,7 +2,7 @@
  * kernels/cpu/diffusion.c.
  *
  * mix_samples moves 3 values an element, its gradient 2. The step is one kernel: guidance, x0 and
- * noise from the prediction, clip, update, noise: 3 values an element, 1 more each for guidance and
+ * noise from the prediction, update, noise: 3 values an element, 1 more each for guidance and
  * for noise. Bound by memory; a batch of latents is so small that the launch counts more. Drawn
  * noise costs no memory but about 200 instructions of double for two elements: where double is 64
  * times slower, 40 us for 16 latents of 64 x 64.
@@ -64,7 +64,7 @@ enum Noise { NO_NOISE, GIVEN, DRAWN };
 template <bool GUIDED, Noise NOISE> struct DdimStep {
     const float *coef;
     int prediction;
-    float guidance, clip;
+    float guidance;
     const int32_t *key; /* of drawn noise */
     uint32_t seed, step;
     uint64_t sample;
@@ -87,7 +87,6 @@ template <bool GUIDED, Noise NOISE> struct DdimStep {
         float x = in[0], e = GUIDED ? in[1] + guidance * (in[1 + GUIDED] - in[1]) : in[1];
         float x0 = prediction == 2 ? e : prediction == 1 ? a * x - b * e : (x - b * e) / a;
         float noise_now = prediction == 2 ? (x - a * e) / b : prediction == 1 ? a * e + b * x : e;
-        if (clip > 0) x0 = x0 > clip ? clip : x0 < -clip ? -clip : x0; /* a NaN stays one */
         float v = next_a * x0 + next_b * noise_now;
         if (NOISE == GIVEN) v += spread * in[1 + GUIDED + (NOISE == GIVEN)];
         if (NOISE == DRAWN) v += spread * normal(seed, STREAM_STEP, step, sample, (uint32_t)i);
@@ -144,33 +143,33 @@ Status cuda_mix_samples_dx(void *dx, const void *dy, const float *c, int which, 
 
 Status cuda_ddim_step(void *y, const void *x, const void *pred, const void *noise,
                       const float *coef, size_t count, int guided, int prediction, float guidance,
-                      float clip, Dtype type, Stream *s)
+                      Dtype type, Stream *s)
 {
     const void *cond = (const char *)pred + count * dtype_bytes(type);
     const char *name = "ddim_step";
     if (guided && noise)
-        return sweep(name, DdimStep<true, GIVEN>{coef, prediction, guidance, clip}, {y},
+        return sweep(name, DdimStep<true, GIVEN>{coef, prediction, guidance}, {y},
                      {x, pred, cond, noise}, count, type, s);
     if (guided)
-        return sweep(name, DdimStep<true, NO_NOISE>{coef, prediction, guidance, clip}, {y},
+        return sweep(name, DdimStep<true, NO_NOISE>{coef, prediction, guidance}, {y},
                      {x, pred, cond}, count, type, s);
     if (noise)
-        return sweep(name, DdimStep<false, GIVEN>{coef, prediction, guidance, clip}, {y},
+        return sweep(name, DdimStep<false, GIVEN>{coef, prediction, guidance}, {y},
                      {x, pred, noise}, count, type, s);
-    return sweep(name, DdimStep<false, NO_NOISE>{coef, prediction, guidance, clip}, {y}, {x, pred},
+    return sweep(name, DdimStep<false, NO_NOISE>{coef, prediction, guidance}, {y}, {x, pred},
                  count, type, s);
 }
 
 Status cuda_ddim_step_drawn(void *y, const void *x, const void *pred, const int32_t *key,
                             const float *coef, int n, size_t per, int guided, int prediction,
-                            float guidance, float clip, Dtype type, Stream *s)
+                            float guidance, Dtype type, Stream *s)
 {
     const void *cond = (const char *)pred + (size_t)n * per * dtype_bytes(type);
     const char *name = "ddim_step_drawn";
     if (guided)
-        return sweep(name, DdimStep<true, DRAWN>{coef, prediction, guidance, clip, key}, {y},
+        return sweep(name, DdimStep<true, DRAWN>{coef, prediction, guidance, key}, {y},
                      {x, pred, cond}, 0, (size_t)n, per, type, s);
-    return sweep(name, DdimStep<false, DRAWN>{coef, prediction, guidance, clip, key}, {y},
+    return sweep(name, DdimStep<false, DRAWN>{coef, prediction, guidance, key}, {y},
                  {x, pred}, 0, (size_t)n, per, type, s);
 }
 

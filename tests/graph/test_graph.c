@@ -86,7 +86,7 @@ static Tensor *bad_mix(Graph *g)
 static Tensor *bad_step(Graph *g)
 {
     return ddim_step(g, input(g, "x", 2, 3), input(g, "p", 2, 3), NULL, input(g, "c", 6, 1),
-                     (DdimArgs){1, PREDICT_NOISE, 2, 0});
+                     (DdimArgs){1, PREDICT_NOISE, 2});
 }
 static Tensor *bad_target(Graph *g)
 {

@@ -118,7 +118,7 @@ static void diffusion_is_diffusers(void **state)
     near(y + 8, time_embedding + 8, 8, 4 * 981, 1); /* the peer rounds its angle of 981 to fp32 */
     for (int v = 0; v < 2; v++) {
         assert_int_equal(
-            cpu_ddim_step(y, ddim_x, ddim_pred, ddim_noise, ddim_coef, 6, 0, v, 0, 0, *state), OK);
+            cpu_ddim_step(y, ddim_x, ddim_pred, ddim_noise, ddim_coef, 6, 0, v, 0, *state), OK);
         near(y, v ? ddim_v_prediction : ddim_epsilon, 6, 16, 4);
     }
 }

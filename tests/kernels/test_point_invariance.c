@@ -89,15 +89,14 @@ static void test_ddim_steps(void **state)
         size_t count = 1 + random_below(key, 1, k % 5 ? 90 : N / 2);
         int guided = k % 2, prediction = (int)(k / 2 % 3);
         const float *drawn = k / 6 % 2 ? noise : NULL;
-        float clip = k / 12 % 2 ? .7f : 0;
         memcpy(two, pred + from, count * sizeof *two);
         memcpy(two + count, pred + N + from, count * sizeof *two);
         omp_set_num_threads(1 + (int)(k % 3));
         assert_int_equal(
-            cpu_ddim_step(whole, x, pred, drawn, coef, N, guided, prediction, 3, clip, s), OK);
+            cpu_ddim_step(whole, x, pred, drawn, coef, N, guided, prediction, 3, s), OK);
         omp_set_num_threads(1 + (int)((k + 1) % 3));
         assert_int_equal(cpu_ddim_step(piece, x + from, two, drawn ? drawn + from : NULL, coef,
-                                       count, guided, prediction, 3, clip, s),
+                                       count, guided, prediction, 3, s),
                          OK);
         assert_memory_equal(piece, whole + from, count * sizeof *piece);
     }

@@ -53,7 +53,7 @@ static void check_step(const NoiseSchedule *s, int steps, const json_t *taken, S
     float noise = (float)number(taken, "noise");
     schedule_ddim(s, (int)number(taken, "t"), steps, eta, coef);
     assert_int_equal(cpu_ddim_step(&y, &x, &p, eta > 0 ? &noise : NULL, coef, 1, 0,
-                                   (int)s->prediction, 0, 0, stream),
+                                   (int)s->prediction, 0, stream),
                      OK);
     double part = fabs((double)x) + fabs((double)p);
     double clean = s->prediction == PREDICT_NOISE ? part / (double)coef[0] : part;

@@ -75,7 +75,7 @@ static void net_open(Net *n, World *w, const SamplerSettings *set)
     n->coef = graph_leaf(g, KIND_INPUT, DTYPE_F32, "coef", 1, (int[]){6});
     Tensor *p = unet(g, &w->m.unet, &w->m.unet_config, n->input, n->t, n->context, false);
     n->next = ddim_step(g, n->x, p, set->eta > 0 ? n->noise : NULL, n->coef,
-                        (DdimArgs){guided, w->m.schedule.prediction, (float)set->guidance, 0});
+                        (DdimArgs){guided, w->m.schedule.prediction, (float)set->guidance});
     require(graph_status(g));
     params_bind(g);
     graph_finish(g, &n->next, 1);
