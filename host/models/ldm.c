@@ -303,19 +303,6 @@ static void take_moments(const Ldm *m, float *latents, float *deviation, const f
 /* Records in `batch` films or latents at once; p->g is empty. */
 typedef void (*Coder)(Part *p, Ldm *m, int batch, FilmShape shape);
 
-/* With fewer at once where the device has no room for so many. */
-static Status coder_open(Part *p, Ldm *m, Coder record, int n, FilmShape shape)
-{
-    for (int batch = coder_batch(n, shape);; batch /= 2) {
-        *p = (Part){.g = device_graph(m->device)};
-        record(p, m, batch, shape);
-        Status s = part_open(p, m->device);
-        if (s != ERR_SPACE) return s;
-        if (batch == 1) return device_memory_advice(s, m->device, "films at once", 1, NULL);
-        part_close(p);
-    }
-}
-
 static void record_encoder(Part *p, Ldm *m, int batch, FilmShape shape)
 {
     p->in = graph_leaf(p->g, KIND_INPUT, DTYPE_F32, "film", 4, (int[]){batch, shape.h, shape.w, 3});
@@ -331,25 +318,40 @@ static void record_decoder(Part *p, Ldm *m, int batch, FilmShape shape)
     p->out = autoencoder_decode(p->g, &m->vae, &m->vae_config, p->in, false);
 }
 
+/* As part_run(), with fewer at once where the device has no room for so many. *channels: of out. */
+static Status coder_run(Ldm *m, Coder record, const float *in, int n, FilmShape shape, float *out,
+                        int *channels)
+{
+    for (int batch = coder_batch(n, shape);; batch /= 2) {
+        Part p = {.g = device_graph(m->device)};
+        record(&p, m, batch, shape);
+        Status s = part_open(&p, m->device);
+        if (!s) s = part_run(&p, in, n, out);
+        *channels = p.out ? p.out->dim[3] : 0;
+        part_close(&p);
+        if (s != ERR_SPACE || batch == 1)
+            return device_memory_advice(s, m->device, "films at once", 1, NULL);
+    }
+}
+
 Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, float *latents,
                           float *deviation)
 {
     size_t values = 3 * pixel_count(n, shape), copies = shape.channels == 3 ? 1 : 3,
            count = (size_t)n * ldm_latent_count(m, shape);
     float *three = malloc(values * sizeof *three), *moments = malloc(2 * count * sizeof *moments);
-    Part p = {.g = NULL};
+    int channels, c = m->vae_config.latent_channels;
     Status s = three && moments ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     for (size_t i = 0; i < values; i++) three[i] = films[i / copies];
-    TRY_OR(done, s, coder_open(&p, m, record_encoder, n, shape));
-    bool spread = p.out->dim[3] == 2 * m->vae_config.latent_channels; /* variances beside means */
-    TRY_OR(done, s, part_run(&p, three, n, spread ? moments : latents));
-    if (spread)
-        take_moments(m, latents, deviation, moments, count / (size_t)m->vae_config.latent_channels);
-    else if (deviation) memset(deviation, 0, count * sizeof *deviation);
+    TRY_OR(done, s, coder_run(m, record_encoder, three, n, shape, moments, &channels));
+    if (channels == 2 * c) take_moments(m, latents, deviation, moments, count / (size_t)c);
+    else {
+        memcpy(latents, moments, count * sizeof *latents);
+        if (deviation) memset(deviation, 0, count * sizeof *deviation);
+    }
     apply_statistics(m, latents, count, false);
 done:
-    part_close(&p);
     free(three);
     free(moments);
     return s;
@@ -375,16 +377,14 @@ Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *f
 {
     size_t count = (size_t)n * ldm_latent_count(m, shape), pixels = pixel_count(n, shape);
     float *raw = malloc(count * sizeof *raw), *three = malloc(3 * pixels * sizeof *three);
-    Part p = {.g = NULL};
+    int channels;
     Status s = raw && three ? OK : FAIL(ERR_SPACE, "no memory for %d films", n);
     if (s) goto done;
     memcpy(raw, latents, count * sizeof *raw);
     apply_statistics(m, raw, count, true);
-    TRY_OR(done, s, coder_open(&p, m, record_decoder, n, shape));
-    TRY_OR(done, s, part_run(&p, raw, n, three));
+    TRY_OR(done, s, coder_run(m, record_decoder, raw, n, shape, three, &channels));
     take_films(films, three, pixels, shape.channels);
 done:
-    part_close(&p);
     free(raw);
     free(three);
     return s;
