@@ -187,8 +187,8 @@ typedef struct {
     Tensor added; /* where mode is ADD: its dimensions are those of the result, or 1 */
 } Step;
 typedef struct {
-    int kind, engine, n_step;
-    Step step[OPS - 1];
+    int kind, engine, n_more;
+    Step more[OPS - 1];
     Tensor x, w, y, out; /* out: where the result goes, x, w or y unless something follows */
     int64_t before[2], after[2], step[2];
     void *workspace;
@@ -223,7 +223,7 @@ static bool read_step(Job *j, const Desc *op, const Desc **result)
 {
     const Desc *kind = VALUE(op, OPERATION_POINTWISE, OPERATION_POINTWISE_PW_DESCRIPTOR)[0].p;
     const Desc *added = VALUE(op, OPERATION_POINTWISE, OPERATION_POINTWISE_BDESC)[0].p;
-    Step *step = &j->step[j->n_step++];
+    Step *step = &j->more[j->n_more++];
     Tensor from = j->out;
     step->mode = VALUE(kind, POINTWISE, POINTWISE_MODE)[0].e;
     bool adds = step->mode == CUDNN_POINTWISE_ADD;
@@ -327,7 +327,7 @@ static void work(void *data)
     EACH(a, d[0]) EACH(b, d[1]) EACH(c, d[2]) EACH(e, d[3])
     {
         double v = sum[i++];
-        for (int k = 0; k < j->n_step; k++) v = go_on(&j->step[k], v, a, b, c, e);
+        for (int k = 0; k < j->n_more; k++) v = go_on(&j->more[k], v, a, b, c, e);
         fake_store(j->out.at, j->out.half, offset(&j->out, a, b, c, e),
                    wrong ? 1e30 : v * fake_scale());
     }
@@ -411,8 +411,8 @@ EXPORTED cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h, cudnnBackendDescript
     Tensor *bound[] = {&j->x, &j->w, &j->y, &j->out};
     for (int i = 0; i < 4; i++)
         if (!bound[i]->between && !bind_tensor(bound[i], pack)) return CUDNN_STATUS_BAD_PARAM;
-    for (int i = 0; i < j->n_step; i++)
-        if (j->step[i].mode == CUDNN_POINTWISE_ADD && !bind_tensor(&j->step[i].added, pack))
+    for (int i = 0; i < j->n_more; i++)
+        if (j->more[i].mode == CUDNN_POINTWISE_ADD && !bind_tensor(&j->more[i].added, pack))
             return CUDNN_STATUS_BAD_PARAM;
     calls++;
     return cudaLaunchHostFunc(h->stream, work, j) ? CUDNN_STATUS_EXECUTION_FAILED
