@@ -60,7 +60,7 @@ ROWS = {
     "silu, gelu, relu, quick_gelu, mish, soft_clamp": [f"value_kernel<{f}, bf16>" for f in UNARY],
     "their gradients": [f"slope_kernel<{f}, bf16>" for f in UNARY],
     "add_channel": ["add_channel_kernel<bf16, 8>"],
-    "add_channel_dv": ["add_channel_dv_kernel<float, bf16, 8>", "add_channel_dv_kernel<bf16, float, 4>"],
+    "add_channel_dv": ["add_channel_dv_kernel<bf16, float, 8>", "add_channel_dv_kernel<float, bf16, 4>"],
     "add_rows, add_rows_dp": sweep("8, Add, bf16, *") + ["add_rows_dp_kernel<bf16, 4>"],
     "geglu": ["geglu_kernel<bf16, 8>"],
     "geglu_dx": ["geglu_dx_kernel<bf16, 8>"],
@@ -191,13 +191,13 @@ def read(build):
                            check=True).stdout.split("\n")
     for k, name in zip(found, plain):
         k.name = re.sub(r"^void |\(\w*anonymous namespace\)::|^static ", "", name).replace("__nv_bfloat16", "bf16")
-        k.name = re.sub(r"(>|_kernel)\((?!Act|Noise|GemmPass|Grad|Side).*$", r"\1", k.name)
+        k.name = re.sub(r"(>|_kernel)\((?!(Act|Noise|GemmPass|Grad|Side)\)).*$", r"\1", k.name)
     return found
 
 
 def family(name):
     """Without types, numbers and switches; tiles stay."""
-    return re.sub(r"(?<=[<, ])(\d+|float|bf16|true|false|\((Act|Grad|Side)\)\d)(?=[,>])", "", re.sub(
+    return re.sub(r"(?<=[<, ])(\d+|float|bf16|true|false|\((Act|Grad|Side|Noise)\)\d)(?=[,>])", "", re.sub(
         r"Tile<(\d+), (\d+), [^>]*>", r"Tile\1x\2", name))
 
 

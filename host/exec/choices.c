@@ -131,7 +131,7 @@ Status device_keep_choices(Device *d)
     for (bool more = true; more; n += more) {
         more = cuda_choice_used(d->stream, n, &c);
         if (more) put(used, &c);
-        if (more && c.us > 0) put(f->known, &c);
+        if (more && c.us > 0 && !json_object_get(f->known, c.key)) put(f->known, &c);
     }
     Status s = OK;
     if (n != f->n_kept && f->record) s = write_file(f->record, f, used);

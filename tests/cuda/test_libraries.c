@@ -236,7 +236,7 @@ static int count_in(const char *name, const char *what)
     return n;
 }
 
-static const char *const CACHE = "kernels-hostcuda-sm-90.json";
+static const char *const CACHE = "cache/kernels-hostcuda-sm-90.json";
 static const char *const RECORD = "kernels.json";
 
 /* A new file with one text in the place of another. */
@@ -309,8 +309,8 @@ static void reading_measures_nothing(void)
     NEED(cublaslt_calls() == 0 && count_in(RECORD, "\"ours\"") == 6);
 }
 
-/* A continued run computes the same bits, whatever is faster now; without its record it would not.
- */
+/* A continued run computes the same bits, whatever is faster now; without record and cache it would
+ * not. */
 static void a_record_keeps_a_run_to_its_kernels(void)
 {
     scripted(9);
@@ -318,6 +318,7 @@ static void a_record_keeps_a_run_to_its_kernels(void)
     scripted(.25);
     forget(CACHE);
     NEED(run_and_check("on") == first && count_in(RECORD, "cublaslt") == 0);
+    forget(CACHE);
     forget(RECORD);
     NEED(run_and_check("on") != first && count_in(RECORD, "cublaslt") == 3);
     forget(RECORD);
@@ -332,8 +333,7 @@ static void a_record_keeps_a_run_to_its_kernels(void)
     free(text);
 }
 
-/* Cut off, of another kind, of another GPU, with a kernel that there is not: one line, then as new.
- */
+/* Cut off, of another kind, of another GPU, with a kernel that there is not: one line, then new. */
 static void files_that_are_no_use_are_passed_over(void)
 {
     static const char *const wrong[][2] = {{"measured_on", "measured_in"},
@@ -483,7 +483,9 @@ static int run(const char *name, void (*test)(void), const char *only)
     pid_t child = fork();
     if (!child) {
         if (!mkdtemp(folder)) _exit(2);
-        setenv("EQ_CACHE", folder, 1);
+        char cache[600];
+        snprintf(cache, sizeof cache, "%s/cache", folder);
+        setenv("EQ_CACHE", cache, 1);
         test();
         OKAY(dir_remove(folder));
         fflush(stdout);
