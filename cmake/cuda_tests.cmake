@@ -10,6 +10,7 @@ function(add_fake name source folder)
     target_include_directories(fake_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${ARGN})
     set_target_properties(fake_${name} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${folder})
     add_dependencies(test_libraries fake_${name})
+    add_dependencies(test_library_cases fake_${name})
     add_dependencies(test_program fake_${name})
 endfunction()
 add_fake(cublaslt cublaslt fake)
@@ -23,8 +24,10 @@ endif()
 add_fake(tool nvtx fake) # what nvtx ranges are seen by
 set_target_properties(fake_tool PROPERTIES OUTPUT_NAME tool SUFFIX .so)
 target_compile_definitions(test_program PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake")
-target_compile_definitions(test_libraries PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake" HAVE_CUDNN=$<BOOL:${CUDNN_INCLUDE_DIR}>
-    CUBLASLT="libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}")
+foreach(name test_libraries test_library_cases)
+    target_compile_definitions(${name} PRIVATE FAKES="${CMAKE_BINARY_DIR}/fake" CUBLASLT="libcublasLt.so.${CUDAToolkit_VERSION_MAJOR}"
+        HAVE_CUDNN=$<BOOL:${CUDNN_INCLUDE_DIR}>)
+endforeach()
 
 # The real cuDNN, where it is: plans for GPUs that are not there.
 add_library(fake_driver MODULE tests/cuda/fake/driver.c)

@@ -1,106 +1,15 @@
-/* test_libraries.c - products by cuBLASLt and cuDNN, and by whom they are computed: every case of
- * convolutions and linear layers by each library against the twins; choices by a clock of the
- * test's own; what is remembered, and what is not believed; libraries that are missing, broken,
- * failing or wrong.
- *
- * The libraries are stand-ins (tests/cuda/fake) on the simulated GPU. Every test runs in a process
- * of its own: a library is loaded once.
+/* test_libraries.c - who computes a product, our kernels, cuBLASLt or cuDNN: choices by a clock of
+ * the test's own; what is remembered, and what is not believed; libraries that are missing, broken,
+ * failing or wrong. What they compute: test_library_cases.c.
  */
-#include "base/file.h"
+#include "cuda/library_tests.h"
 #include "base/random.h"
 #include "exec/choices.h"
+#include "exec/exec.h"
 #include "hostcuda/hostcuda_runtime.h"
-#include "ref/ref.h"
+#include "ops/ops.h"
 #include "study/run_folder.h"
-#include <dlfcn.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-extern const RefFamily ref_matrix, ref_after;
-static char folder[] = "/tmp/equipoise-libraries-XXXXXX";
-
-#define NEED(condition)                                                                            \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            printf("FAILED line %d: %s\n", __LINE__, #condition);                                  \
-            fflush(stdout);                                                                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
-#define OKAY(call)                                                                                 \
-    do {                                                                                           \
-        if (call) {                                                                                \
-            printf("FAILED line %d: %s\n", __LINE__, status_message());                            \
-            fflush(stdout);                                                                        \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
-
-static int calls(const char *file, const char *function)
-{
-    char path[512];
-    snprintf(path, sizeof path, FAKES "/%s", file);
-    void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
-    void *at = library ? dlsym(library, function) : NULL;
-    int (*count)(void);
-    memcpy(&count, &at, sizeof count); /* C has no such cast */
-    return at ? count() : 0;
-}
-static int cublaslt_calls(void) { return calls(CUBLASLT, "fake_cublaslt_calls"); }
-static int cudnn_calls(void) { return calls("libcudnn.so.9", "fake_cudnn_calls"); }
-
-/* ---- every case ------------------------------------------------------------------------------ */
-
-/* Runs the cases whose names begin so, in fp32 and bf16, by a library. Returns in how many of *n it
- * computed something. */
-static int cases_by(const char *library, const RefFamily *family, const char *name, int *n)
-{
-    int (*count)(void) = strcmp(library, "cudnn") ? cublaslt_calls : cudnn_calls;
-    bool *seen = calloc((size_t)op_table_count, sizeof *seen);
-    int by_library = 0;
-    setenv("EQ_KERNELS", library, 1);
-    *n = 0;
-    for (int i = 0; i < family->n_case; i++) {
-        const OpCase *c = &family->cases[i];
-        if (strncmp(c->name, name, strlen(name))) continue;
-        for (Dtype act = DTYPE_F32; act <= DTYPE_BF16; act++, ++*n) {
-            int before = count();
-            NEED(!ref_check(c, "cuda", act, 1, seen));
-            by_library += count() > before;
-        }
-    }
-    free(seen);
-    NEED(*n > 0);
-    return by_library;
-}
-
-static void cases_of_cublaslt(void)
-{
-    int n;
-    NEED(cases_by("cublaslt", &ref_matrix, "linear", &n) == n);
-    NEED(cases_by("cublaslt", &ref_matrix, "conv_1x1", &n) == n - 4); /* a stride, a padding */
-    NEED(cases_by("cublaslt", &ref_after, "linear_residual", &n) == n);
-    NEED(cases_by("cublaslt", &ref_after, "linear_relu_residual", &n) == 0);
-    NEED(cases_by("cublaslt", &ref_after, "linear_silu", &n) == 0);
-    NEED(cases_by("cublaslt", &ref_after, "after_residual", &n) == 1); /* bf16: there is a bias */
-    NEED(cases_by("cublaslt", &ref_after, "grad_linear", &n) == n);
-}
-
-static void cases_of_cudnn(void)
-{
-    int n;
-    NEED(cases_by("cudnn", &ref_matrix, "linear", &n) == n);
-    NEED(cases_by("cudnn", &ref_matrix, "conv", &n) == n);
-    NEED(cases_by("cudnn", &ref_after, "after", &n) == n);
-    NEED(cases_by("cudnn", &ref_after, "linear", &n) == n);
-    NEED(cases_by("cudnn", &ref_after, "grad", &n) == n);
-    NEED(cases_by("cudnn", &ref_after, "join", &n) == 0); /* ours alone */
-    NEED(cases_by("cudnn", &ref_after, "upsampled", &n) == 0);
-}
 
 /* ---- a net: y = linear(conv(x)) + x, fused, with or without gradients ------------------------ */
 
@@ -475,39 +384,12 @@ static void settings_that_are_none(void)
 
 /* ---- */
 
-static int run(const char *name, void (*test)(void), const char *only)
-{
-    int status = 1;
-    if (only && strcmp(only, name)) return 0;
-    fflush(stdout);
-    pid_t child = fork();
-    if (!child) {
-        if (!mkdtemp(folder)) _exit(2);
-        char cache[600];
-        snprintf(cache, sizeof cache, "%s/cache", folder);
-        setenv("EQ_CACHE", cache, 1);
-        test();
-        OKAY(dir_remove(folder));
-        fflush(stdout);
-        _exit(0);
-    }
-    waitpid(child, &status, 0);
-    printf("%s: %s\n", name, status ? "FAILED" : "passed");
-    return status != 0;
-}
-
 int main(int argc, char **argv)
 {
     const char *only = argc > 1 ? argv[1] : NULL;
     int failed = 0;
-    setenv("EQ_LIBRARIES", FAKES, 1);
-    unsetenv("EQ_KERNELS");
-    unsetenv("EQ_AUTOTUNE");
-#define RUN(test) failed += run(#test, test, only);
-    RUN(cases_of_cublaslt)
-#if HAVE_CUDNN
-    RUN(cases_of_cudnn)
-#endif
+    clean_environment();
+#define RUN(test) failed += run_alone(#test, test, only);
     RUN(the_faster_is_taken_and_remembered)
     RUN(reading_measures_nothing)
     RUN(a_record_keeps_a_run_to_its_kernels)

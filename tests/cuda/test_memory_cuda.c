@@ -1,5 +1,5 @@
-/* test_memory_cuda.c - a GPU with too little memory: the autoencoder takes fewer films at once, down to
- * one, with the same results; without room for one it says so, and the GPU goes on working.
+/* test_memory_cuda.c - a GPU with too little memory: the autoencoder takes fewer films at once, down
+ * to one, with the same results; without room for one it says so and keeps nothing.
  *
  * Films at once tell in the order of a convolution's sums: results within 1e-4.
  */
@@ -56,7 +56,7 @@ static void one_way(Ldm *m, Coding code, const float *in, size_t count)
     }
     hostcuda_set_memory(had + need[1] / 2);
     assert_int_equal(code(m, in, FILMS, film_square(SIDE), got), ERR_SPACE);
-    if (!strstr(status_message(), "films at once = 1 is too much")) fail_msg("%s", status_message());
+    assert_non_null(strstr(status_message(), "films at once = 1 is too much"));
     assert_int_equal(taken(), had);
     hostcuda_set_memory((size_t)1 << 30);
 }
