@@ -112,7 +112,9 @@ ROWS = {
     "conv2d, dx: 128x16": gemm("fwd dx", 128, 16),
     "conv2d, dx: 128x8": gemm("fwd dx", 128, 8),
     "conv2d, dx, thin channels: 128x8": gemm("fwd dx", 128, 8, True),
-    "conv2d, linear, dx, dw, fp32: 64x64": [f"ffma_kernel<(GemmPass){i}>" for i in range(3)],
+    "conv2d, linear, dx, dw, fp32: 64x64": [f"ffma_kernel<(GemmPass){i}, 64, 64>" for i in range(3)],
+    "the same, 16 columns or fewer (dw: rows), fp32: 256x16": [
+        f"ffma_kernel<(GemmPass){i}, {size}>" for i, size in enumerate(("256, 16", "256, 16", "16, 256"))],
     "upsample2_fold": ["fold_kernel<bf16>"],
     "upsample2_conv2d: 128x160": gemm("fwd", 128, 160),
     "conv2d_after, vector or residual: 128x160": gemm("fwd", 128, 160),
@@ -157,29 +159,42 @@ def cubins(path):
         at = data.find(b"\x7fELF", at + 4)
 
 
+def entries(cubin, section):
+    """(attribute, its bytes) of an .nv.info section."""
+    at, end = (section[4], section[4] + section[5]) if section else (0, 0)
+    while at < end:
+        form, what, count = struct.unpack_from("<BBH", cubin, at)
+        length = count if form == 4 else 0
+        yield what, cubin[at + 4:at + 4 + length]
+        at += 4 + length
+
+
+MAX_THREADS, REGCOUNT = 0x05, 0x2f
+
+
+def text(cubin, at):
+    return cubin[at:cubin.index(b"\0", at)].decode()
+
+
 def kernels_of(cubin):
     flags, = struct.unpack_from("<I", cubin, 48)
+    sm = flags >> 8 & 0xff
     start, = struct.unpack_from("<Q", cubin, 40)
     count, names_at = struct.unpack_from("<HH", cubin, 60)
     sections = [struct.unpack_from("<IIQQQQIIQQ", cubin, start + 64 * i) for i in range(count)]
-    names = sections[names_at][4]
-    by_name = {cubin[names + s[0]:cubin.index(b"\0", names + s[0])].decode(): s for s in sections}
-    for name, s in by_name.items():
-        if name.startswith(".text."):
-            shared = by_name.get(".nv.shared." + name[6:])
-            yield Kernel(flags >> 8 & 0xff, name[6:], s[7] >> 24, shared[5] if shared else 0,
-                         bounds(cubin, by_name.get(".nv.info." + name[6:])))
-
-
-def bounds(cubin, info):
-    """Threads of the launch bounds, or None."""
-    at, end = (info[4], info[4] + info[5]) if info else (0, 0)
-    while at < end:
-        form, what, size = struct.unpack_from("<BBH", cubin, at)
-        if form == 4 and what == 5:  # EIATTR_MAX_THREADS
-            return struct.unpack_from("<I", cubin, at + 4)[0]
-        at += 4 + (size if form == 4 else 0)
-    return None
+    by_name = {text(cubin, sections[names_at][4] + s[0]): s for s in sections}
+    symbols, strings = by_name[".symtab"][4], by_name[".strtab"][4]
+    registers = {}
+    for what, value in entries(cubin, by_name[".nv.info"]):
+        if what == REGCOUNT:
+            symbol, number = struct.unpack("<II", value)
+            registers[text(cubin, strings + struct.unpack_from("<I", cubin, symbols + 24 * symbol)[0])] = number
+    for name in (n[6:] for n in by_name if n.startswith(".text.")):
+        shared = by_name.get(".nv.shared." + name)
+        own = KIB if sm >= 90 else 0  # the section has the block's own first
+        threads = [struct.unpack_from("<I", v)[0] for w, v in entries(cubin, by_name.get(".nv.info." + name))
+                   if w == MAX_THREADS]
+        yield Kernel(sm, name, registers[name], shared[5] - own if shared else 0, threads[0] if threads else None)
 
 
 def read(build):
@@ -206,14 +221,14 @@ def matches(pattern, name):
 
 
 def size(bytes_):
-    return f"{bytes_} B" if 0 < bytes_ < KIB else "0" if not bytes_ else f"{bytes_ / KIB:.2f}".rstrip("0").rstrip(".") + " KiB"
+    return "0" if not bytes_ else f"{bytes_} B" if bytes_ < KIB else f"{bytes_ / KIB:.1f}".removesuffix(".0") + " KiB"
 
 
 def occupancy(registers, shared, threads):
     warps = (threads + 31) // 32
     held = 4 * (16384 // ((registers + 7) // 8 * 8 * 32)) // warps
     held = min(held, 64 // warps, 32, 227 * KIB // (shared + KIB))
-    return f"{held * warps / 64 - 1e-9:.2f}" if held * warps % 64 else "1.00"
+    return f"{held * warps / 64:.2f}"
 
 
 def alike(values):
