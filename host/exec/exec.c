@@ -172,7 +172,6 @@ static Status add_times(Exec *e, int first)
 static Status run_nodes(Exec *e, const Run *r, int first)
 {
     if (e->spent_s) TRY(device_mark(e->device, first));
-    device_gradients(e->device, e->gradients);
     for (int i = first; i < e->n_run; i++) TRY(run_node(e, i));
     if (r->then) TRY(r->then(r->arg));
     if (!e->spent_s) return OK;
@@ -196,6 +195,7 @@ static Status record(Exec *e, Run *r)
 
 static Status run_kind(Exec *e, Run *r)
 {
+    device_gradients(e->device, e->gradients);
     if (!e->records || !r->ran) {
         bool first = !r->ran;
         r->ran = true;

@@ -20,6 +20,7 @@ typedef struct {
     Graph *g;
     Tensor *x, *w, *v, *keep[VALUES];
     Exec *e;
+    bool held; /* x, w and v are: all is computed when they are written */
 } Net;
 
 static Tensor *variable(Net *n, const char *name, int ndim, const int *dim, bool trains)
@@ -27,6 +28,23 @@ static Tensor *variable(Net *n, const char *name, int ndim, const int *dim, bool
     Tensor *t = graph_leaf(n->g, KIND_INPUT, n->g->act, name, ndim, dim);
     t->trainable = trains;
     return t;
+}
+
+static void net_build(Net *n, int images, bool gradients)
+{
+    n->g = device_graph(n->d);
+    n->x = variable(n, "x", 4, (int[]){images, SIDE, SIDE, IN}, gradients);
+    n->w = variable(n, "w", 4, (int[]){MIDDLE, 3, 3, IN}, gradients);
+    n->v = variable(n, "v", 2, (int[]){OUT, MIDDLE}, gradients);
+    if (n->held) graph_hold(n->x), graph_hold(n->w), graph_hold(n->v);
+    Tensor *y = conv2d(n->g, n->x, n->w, NULL, (ConvArgs){1, 1, 1, 1, 1});
+    y = add(n->g, linear(n->g, y, n->v, NULL), n->x);
+    n->keep[0] = y;
+    if (gradients) graph_backward(n->g, 1, &y, NULL);
+    if (gradients) n->keep[1] = n->x->grad, n->keep[2] = n->w->grad, n->keep[3] = n->v->grad;
+    OKAY(graph_status(n->g));
+    graph_finish(n->g, n->keep, gradients ? VALUES : 1);
+    OKAY(exec_new(&n->e, n->d, n->g, n->keep, gradients ? VALUES : 1));
 }
 
 static void net_open(Net *n, const char *which, const char *precision, const char *how, int images,
@@ -41,24 +59,18 @@ static void net_open(Net *n, const char *which, const char *precision, const cha
     config_default(&c);
     snprintf(c.study.autotune, sizeof c.study.autotune, "%s", how);
     OKAY(run_folder_autotune(folder, NULL, &c, n->d, NULL, n->log));
-    n->g = device_graph(n->d);
-    n->x = variable(n, "x", 4, (int[]){images, SIDE, SIDE, IN}, gradients);
-    n->w = variable(n, "w", 4, (int[]){MIDDLE, 3, 3, IN}, gradients);
-    n->v = variable(n, "v", 2, (int[]){OUT, MIDDLE}, gradients);
-    Tensor *y = conv2d(n->g, n->x, n->w, NULL, (ConvArgs){1, 1, 1, 1, 1});
-    y = add(n->g, linear(n->g, y, n->v, NULL), n->x);
-    n->keep[0] = y;
-    if (gradients) graph_backward(n->g, 1, &y, NULL);
-    if (gradients) n->keep[1] = n->x->grad, n->keep[2] = n->w->grad, n->keep[3] = n->v->grad;
-    OKAY(graph_status(n->g));
-    graph_finish(n->g, n->keep, gradients ? VALUES : 1);
-    OKAY(exec_new(&n->e, n->d, n->g, n->keep, gradients ? VALUES : 1));
+    net_build(n, images, gradients);
+}
+
+static void net_unbuild(Net *n)
+{
+    exec_free(n->e);
+    graph_free(n->g);
 }
 
 static void net_close(Net *n)
 {
-    exec_free(n->e);
-    graph_free(n->g);
+    net_unbuild(n);
     device_close(n->d);
     log_free(n->log);
 }
@@ -291,6 +303,27 @@ static void results_without_gradients_see_no_images(void)
     NEED(count_in(RECORD, "fwd bf16 one ") == 2 && count_in(RECORD, "fwd") == 2);
 }
 
+/* Nor do those of what is held, computed again after another graph has taken gradients. */
+static void what_is_held_sees_no_gradients(void)
+{
+    Net trains, samples;
+    scripted(.01);
+    net_open(&trains, "cuda", "fp32", "on", MOST, true);
+    samples = (Net){.d = trains.d, .held = true};
+    net_build(&samples, 2, false);
+    for (uint32_t seed = 1; seed <= 3; seed++) {
+        net_write(&samples, seed);
+        int before = cublaslt_calls() + cudnn_calls();
+        free(net_run(&samples));
+        NEED(cublaslt_calls() + cudnn_calls() == before);
+        net_write(&trains, seed);
+        free(net_run(&trains));
+    }
+    NEED(count_in(RECORD, "fwd fp32 one ") == 2 && count_in(RECORD, "fwd fp32") == 4);
+    net_unbuild(&samples);
+    net_close(&trains);
+}
+
 /* Each plan by its number: with workspace, and beyond the last, where ours has to do. */
 static void every_plan_of_a_library(void)
 {
@@ -395,6 +428,7 @@ int main(int argc, char **argv)
     RUN(a_record_keeps_a_run_to_its_kernels)
     RUN(files_that_are_no_use_are_passed_over)
     RUN(results_without_gradients_see_no_images)
+    RUN(what_is_held_sees_no_gradients)
     RUN(every_plan_of_a_library)
     RUN(without_libraries)
     RUN(with_a_library_that_lacks_a_function)
