@@ -16,6 +16,7 @@
 #include "product.h"
 #include <cstdio>
 #include <cstdlib>
+#if __has_include(<cublasLt.h>)
 #include <cublasLt.h>
 
 /* clang-format off */
@@ -195,6 +196,11 @@ static Status run(void *plan, size_t workspace_bytes, const Product *p, void *wo
                                   workspace_bytes, (cudaStream_t)stream),
                 "product");
 }
+
+#else
+#define ABSENT "no cuBLASLt: this program was built without its headers"
+#include "library_absent.h"
+#endif
 
 const Library library_cublaslt = {"cublaslt", "cuBLASLt", MOST,  plan,   run,
                                   forget,     open,       close, version};

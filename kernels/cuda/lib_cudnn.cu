@@ -392,17 +392,8 @@ Status cudnn_open_described(void **context, const char *json)
     return s;
 }
 #else
-static Status absent(void)
-{
-    return FAIL(ERR_DEVICE, "no cuDNN: this program was built without headers of 9.8 or later");
-}
-static Status plan(void **, size_t *, const Product *, int, void *) { return absent(); }
-static Status run(void *, size_t, const Product *, void *, void *, void *) { return absent(); }
-static void forget(void *) {}
-static Status open(void **, void *) { return absent(); }
-static void close(void *) {}
-static Status version(size_t *) { return absent(); }
-enum { MOST = 0 };
+#define ABSENT "no cuDNN: this program was built without headers of 9.8 or later"
+#include "library_absent.h"
 Status cudnn_open_described(void **, const char *) { return absent(); }
 #endif
 
