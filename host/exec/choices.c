@@ -3,12 +3,12 @@
 #include "base/file.h"
 #include "exec/device_table.h"
 #include "kernels_choice.h"
+#include <string.h>
 #if EQ_CUDA
 #include <ctype.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { LARGEST_FILE = 16 << 20 };
 
