@@ -33,6 +33,7 @@ check: setup
 	ctest --test-dir build-asan --output-on-failure -LE plain
 
 parity: build
+	@ninja -C build test_tokenizer
 	$(PYTHON) tests/parity/run.py
 
 fuzz: setup

@@ -103,7 +103,8 @@ def compare(network, o):
     size = [f"--{k}={v}" for k, v in (("batch", o.batch), ("size", o.size), ("width", o.width), ("threads", o.threads),
                                       ("steps-per-round", STEPS[network]))]
     size += [f"--model={o.model}"]
-    ways = [Way("ours", [o.program, "bench", network, "--pipe", *size], o.threads)]
+    other = "--model=" if network == "inception" else "--width="  # the peer takes both
+    ways = [Way("ours", [o.program, "bench", network, "--pipe", *(s for s in size if not s.startswith(other))], o.threads)]
     for compiled in [False, True][: 1 + o.compile]:
         for layout in ("nchw", "channels_last"):
             name = f"torch {layout}" + (" compiled" if compiled else "")

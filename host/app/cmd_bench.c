@@ -375,6 +375,36 @@ static const Option option[] = {
     {"steps-per-round", "N", "training steps in one measurement", "3"},
     {"pipe", NULL, "wait for a line on stdin before each round, until there is none", NULL},
 };
+/* What not all of them take, and who does. */
+static const struct {
+    const char *option, *takers;
+} own[] = {{"forward", "unet"},
+           {"recompute", "unet"},
+           {"model", "unet, sampler"},
+           {"sampling-steps", "sampler"},
+           {"aux-weight", "inception"},
+           {"width", "inception"},
+           {"size", "unet, inception, sampler"},
+           {"rounds", "unet, inception, sampler"},
+           {"steps-per-round", "unet, inception, sampler"},
+           {"only", "kernels"},
+           {"list", "kernels"},
+           {"samples", "kernels"},
+           {"warm-ms", "kernels"},
+           {"rotate-mib", "kernels"},
+           {"shrink", "kernels"},
+           {"tflops", "kernels"},
+           {"tbs", "kernels"}};
+
+static Status refuse_others(const Options *o)
+{
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (options_has(o, own[i].option) && !strstr(own[i].takers, o->argument[0]))
+            return FAIL(ERR_USAGE, "bench %s: found --%s, expected it with %s only",
+                        o->argument[0], own[i].option, own[i].takers);
+    return OK;
+}
+
 static const Usage usage = {
     .command = "bench",
     .arguments = "unet|inception|sampler|kernels",
@@ -445,6 +475,7 @@ Status cmd_bench(App *app, int argc, char **argv)
     if (c == cases + N_CASE && !kernels)
         return FAIL(ERR_USAGE, "bench: found %s, expected unet, inception, sampler or kernels",
                     o.argument[0]);
+    TRY(refuse_others(&o));
     TRY(device_open(&b.device, options_text(&o, "device"), options_text(&o, "precision"), threads,
                     app->log));
     Status s = kernels ? run_kernels(&b, &o) : c->open(&b);

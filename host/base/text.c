@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 enum { LONGEST = 64 };
 
@@ -65,6 +66,19 @@ bool text_to_long(long *out, const char *s)
     if (end == s || *end || errno) return false;
     *out = v;
     return true;
+}
+
+size_t text_not_utf8(const char *s)
+{
+    size_t at = 0, n = strlen(s);
+    utf8proc_int32_t c;
+    while (at < n) {
+        utf8proc_ssize_t used = utf8proc_iterate((const utf8proc_uint8_t *)s + at,
+                                                 (utf8proc_ssize_t)(n - at), &c);
+        if (used <= 0) break;
+        at += (size_t)used;
+    }
+    return at;
 }
 
 static void reserve(Text *t, size_t more)

@@ -12,6 +12,9 @@ const char *text_nearest(const char *word, const char *const *candidates, int n)
 bool text_to_double(double *out, const char *s);
 bool text_to_long(long *out, const char *s);
 
+/* Where the first byte is that is no UTF-8: the length of s where all of it is. */
+size_t text_not_utf8(const char *s);
+
 /* A growing string: heap, always 0-terminated; starts as {0}, freed with free(t.s). */
 typedef struct { char *s; size_t n, cap; } Text;
 enum { TEXT_COLUMNS = 100 }; /* of a line of help */

@@ -1,12 +1,13 @@
 /* device_cpu.c - the CPU: work runs at once, memory is the process's. */
 #include "exec/device_table.h"
 #include <omp.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { ALIGNMENT = 256 };
+enum { ALIGNMENT = 256, LARGE = 1 << 28 };
 
 /* own: the times of the marks, growing */
 typedef struct {
@@ -42,9 +43,25 @@ static void close(Device *d)
     cpu_stream_free(d->stream);
 }
 
+/* What this machine could still give, swap included; SIZE_MAX where it does not say. The system
+ * itself promises more than it has, and then ends the process that takes it. */
+static size_t available(void)
+{
+    char line[128];
+    size_t kib, sum = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %zu", &kib) == 1 ||
+            sscanf(line, "SwapFree: %zu", &kib) == 1)
+            sum += 1024 * kib;
+    if (f) fclose(f);
+    return sum ? sum : SIZE_MAX;
+}
+
 static Status alloc(void **p, size_t bytes)
 {
     size_t room = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + ALIGNMENT;
+    if (room >= LARGE && room > available()) return ERR_SPACE;
     *p = aligned_alloc(ALIGNMENT, room);
     if (!*p) return ERR_SPACE;
     memset(*p, 0, room);

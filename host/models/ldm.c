@@ -390,6 +390,15 @@ done:
     return s;
 }
 
+Status ldm_try_decode(Ldm *m, FilmShape shape)
+{
+    Part p = {.g = device_graph(m->device)};
+    record_decoder(&p, m, 1, shape);
+    Status s = part_open(&p, m->device);
+    part_close(&p);
+    return s;
+}
+
 void ldm_restandardise(const Ldm *m, float *latents, int n, int size)
 {
     apply_statistics(m, latents, (size_t)n * ldm_latent_count(m, film_square(size)), false);
@@ -418,6 +427,11 @@ Status ldm_check_prompts(const Ldm *m, const char *const *prompt, int n, Log *lo
     int most = ldm_tokens(m) - 2, found; /* start and end */
     for (int i = 0; i < n; i++) {
         if (!prompt[i]) continue;
+        size_t bad = text_not_utf8(prompt[i]);
+        if (prompt[i][bad])
+            return FAIL(ERR_USAGE, "prompt \"%.*s...\": found 0x%02X as byte %zu, expected UTF-8",
+                        bad < 60 ? (int)bad : 60, prompt[i], (unsigned char)prompt[i][bad],
+                        bad + 1);
         TRY(tokenizer_count(&found, m->tokenizer, prompt[i]));
         if (found > most)
             log_warn(log, "prompt \"%.60s%s\": found %d tokens, the model sees the first %d",

@@ -70,7 +70,11 @@ Status ldm_encode_moments(Ldm *m, const float *films, int n, FilmShape shape, fl
                           float *deviation);
 Status ldm_decode(Ldm *m, const float *latents, int n, FilmShape shape, float *films);
 
-/* Warns of each prompt (NULL: none) that has more tokens than the text encoder sees. */
+/* Takes the device memory of decoding one film, and gives it back: fails as ldm_decode() would. */
+Status ldm_try_decode(Ldm *m, FilmShape shape);
+
+/* Refuses a prompt (NULL: none) that is not UTF-8; warns of one with more tokens than the text encoder
+ * sees. */
 Status ldm_check_prompts(const Ldm *m, const char *const *prompt, int n, Log *log);
 Status ldm_tokenize(Ldm *m, const char *const *prompt, int n, int32_t *ids); /* [n, tokens] */
 Status ldm_embed(Ldm *m, const int32_t *ids, int n, float *context); /* [n, tokens, width] */

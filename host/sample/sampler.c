@@ -163,6 +163,7 @@ Status sampler_open(Sampler **out, Ldm *m, FilmShape shape, int batch, SamplerSe
                         : FAIL(ERR_SPACE, "no memory to sample a batch of %d", batch);
     if (!status) status = record(s);
     if (!status) status = make_tables(s);
+    if (!status) status = ldm_try_decode(m, shape); /* now rather than behind the steps */
     if (status) sampler_close(s);
     else *out = s;
     return status;

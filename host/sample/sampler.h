@@ -32,7 +32,7 @@ typedef struct {
 typedef struct Sampler Sampler;
 
 /* Fails (ERR_USAGE) where strength * steps is below 1: nothing would change; ERR_SPACE, without advice,
- * where a batch does not fit. m is borrowed. */
+ * where a batch or its decoding does not fit. m is borrowed. */
 Status sampler_open(Sampler **s, Ldm *m, FilmShape shape, int batch, SamplerSettings set,
                     uint32_t seed);
 void sampler_close(Sampler *s); /* accepts NULL */

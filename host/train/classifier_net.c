@@ -63,10 +63,32 @@ Status classifier_net_start(ClassifierNet *n, const Config *c)
     return classifier_net_freeze(n, c);
 }
 
+/* Whether batches of one film have values enough to train on; recorded again for it, as they are rare. */
+static Status check_batch(const Config *c)
+{
+    InceptionConfig config = {.num_classes = 2, .width = c->classifier.width};
+    ParamStore store = {0};
+    if (c->classifier.batch > 1) return OK;
+    Graph *g = graph_new();
+    int size = c->data.size;
+    inception_v3(g, &store, &config,
+                 graph_leaf(g, KIND_INPUT, DTYPE_F32, "image", 4, (int[]){1, size, size, 3}), NULL,
+                 true);
+    Status s = graph_status(g);
+    graph_free(g);
+    params_free(&store);
+    return s ? FAIL(ERR_USAGE,
+                    "classifier.batch = 1: batch normalisation has one value a channel at "
+                    "data.size = %d, expected a batch of 2 or more, or larger films",
+                    size)
+             : OK;
+}
+
 Status classifier_check(const Config *c)
 {
     ClassifierNet n;
     Status s = record(&n, NULL, c, 2);
+    if (!s) s = check_batch(c);
     if (!s) s = classifier_net_start(&n, c);
     params_free(&n.store);
     return s;

@@ -107,8 +107,23 @@ static Status classifier(double aux_weight)
 static Status classifier_plain(void) { return classifier(0); }
 static Status classifier_with_head(void) { return classifier(0.4); }
 
-static Status (*const use[])(void) = {forward_only, forward_train, perceptual, classifier_plain,
-                                      classifier_with_head};
+static Status predict(void)
+{
+    static Config c;
+    Device *d;
+    float none;
+    config_default(&c);
+    c.data.size = INCEPTION_LEAST_PX;
+    c.classifier.width = WIDTH;
+    require(device_open(&d, "cpu", "auto", 0, NULL));
+    PredictJob job = {.config = &c, .weights = weights, .classes = CLASSES};
+    Status s = classifier_predict(&job, d, NULL, &none, NULL, NULL);
+    device_close(d);
+    return s;
+}
+
+static Status (*const use[])(void) = {forward_only,     forward_train,        perceptual,
+                                      classifier_plain, classifier_with_head, predict};
 enum { USES = sizeof use / sizeof *use };
 
 static void a_head_is_whole_or_absent(void **state)

@@ -174,6 +174,39 @@ static void test_refusals(void **state)
 }
 
 static Device *device;
+
+/* What opening the model said. */
+static void said(char **text)
+{
+    Ldm m;
+    size_t n;
+    Log *log = log_new(true);
+    log_file(log, at("log.jsonl"));
+    log_info(log, "opening");
+    require(ldm_open(&m, device, at("base"), (LdmUse){.random = true, .log = log}));
+    ldm_close(&m);
+    log_free(log);
+    require(file_read(text, &n, at("log.jsonl"), 1 << 20));
+    unlink(at("log.jsonl"));
+}
+
+static void test_unheeded_is_said(void **state)
+{
+    (void)state;
+    char plain[sizeof CONFIG] = CONFIG, *text;
+    said(&text);
+    if (!strstr(text, "base/vae/config.json: shift_factor, latents_mean and latents_std have no "
+                      "effect"))
+        fail_msg("no warning in %s", text);
+    free(text);
+    memcpy(strstr(plain, "0.25"), "null", 4);
+    require(file_write(at("base/vae/config.json"), plain, strlen(plain)));
+    said(&text);
+    if (strstr(text, "no effect")) fail_msg("without a shift_factor: %s", text);
+    free(text);
+    require(file_write(at("base/vae/config.json"), CONFIG, strlen(CONFIG)));
+}
+
 static int open_model(void **state)
 {
     static Ldm m;
@@ -198,6 +231,7 @@ int main(void)
         cmocka_unit_test(test_latents),
         cmocka_unit_test(test_save),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_unheeded_is_said),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -8,7 +8,12 @@ timestep in float32 whatever the model is in, and so do we.)
 
 Limits, relative L2: outputs 1e-5; a gradient 1e-4 of its own norm + 1e-7 of the largest gradient's
 norm in the model. They are the acceptance limits of the project: never to be loosened.
+
+Some draws no float32 program holds: a norm over a few nearly equal values, a ReLU at its kink. A draw
+is replaced where PyTorch's own float32 misses the same limits in one of the three ways it has of
+computing it (as it is, channels last, without oneDNN), which differ by rounding alone. Ours has no say.
 """
+import copy
 import json
 import os
 import subprocess
@@ -20,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 OUTPUT_LIMIT = 1e-5
 GRADIENT_LIMIT, GRADIENT_FLOOR = 1e-4, 1e-7
+LAYOUTS = [(torch.contiguous_format, True), (torch.channels_last, True), (torch.contiguous_format, False)]
 
 
 class Miss(Exception):
@@ -76,9 +82,12 @@ class Case:
         self.name, self.model, self.module, self.save = name, model, module, save
         self.inputs, self.run, self.integers = inputs, run, integers or {}
         self.train, self.state, self.rename, self.grad_seed = train, state, rename, grad_seed
+        self.known = None
 
     def oracle(self):
         """{name: float64 tensor} of outputs and of gradients; the output gradients drawn for it."""
+        if self.known:
+            return self.known
         module = self.module.double().train(self.train)
         module.zero_grad()
         x = {k: v.double().requires_grad_() for k, v in self.inputs.items()}
@@ -90,10 +99,29 @@ class Case:
         gradients |= {self.rename(k): p.grad for k, p in module.named_parameters() if p.grad is not None}
         outputs = {k: y.detach() for k, y in out.items()}
         outputs |= {self.rename(k): module.state_dict()[k] for k in self.state}
-        return outputs, gradients, dy
+        self.known = outputs, gradients, dy
+        return self.known
+
+    def is_held(self):
+        """PyTorch's float32 keeps every limit, whichever way it computes."""
+        outputs, gradients, _ = self.oracle()
+        return all(v <= 1 for layout in LAYOUTS for v in shares(self.single(*layout), outputs, gradients).values())
+
+    def single(self, memory_format, onednn):
+        """What PyTorch's float32 gives, named as `equipoise forward` names it."""
+        module = copy.deepcopy(self.module).float().to(memory_format=memory_format).train(self.train)
+        module.zero_grad()
+        x = {k: (v.contiguous(memory_format=memory_format) if v.dim() == 4 else v).clone().requires_grad_()
+             for k, v in self.inputs.items()}
+        with torch.backends.mkldnn.flags(enabled=onednn):
+            out = self.run(module, **x, **self.integers)
+            sum((y * self.oracle()[2][k]).sum() for k, y in out.items()).backward()
+        own = {k: v.detach() for k, v in out.items()} | {"grad." + k: v.grad for k, v in x.items()}
+        return own | {"grad." + self.rename(k): p.grad for k, p in module.named_parameters() if p.grad is not None}
 
     def measure(self, program, folder):
         """{what: error as a share of its limit} of one run in an empty folder."""
+        self.module.float()  # as drawn, also behind oracle()
         weights = self.save(folder)
         outputs, gradients, dy = self.oracle()
         given = dict(self.inputs) | self.integers | {"grad." + k: v for k, v in dy.items()}
@@ -101,14 +129,8 @@ class Case:
         save_file({k: v.contiguous() for k, v in given.items()}, there)
         run_program([program, "forward", self.model, "--weights", weights, "--in", there, "--out", back, "--grad"]
                     + (["--train"] if self.train else []))
-        ours = {k: v.double() for k, v in load_file(back).items()}
-        share = {}
-        for name, y in outputs.items():
-            share[name] = difference(ours, name, y) / (OUTPUT_LIMIT * float(y.norm()))
-        largest = max(float(g.norm()) for g in gradients.values())
-        for name, g in gradients.items():
-            limit = GRADIENT_LIMIT * float(g.norm()) + GRADIENT_FLOOR * largest
-            share["grad." + name] = difference(ours, "grad." + name, g) / limit
+        ours = load_file(back)
+        share = shares(ours, outputs, gradients)
         surplus = sorted(k for k in ours if k.startswith("grad.") and k not in share)
         for name in surplus:
             if ours[name].abs().max() > 0:
@@ -116,12 +138,32 @@ class Case:
         return share
 
 
+def draw_held(draw_once, rng, index):
+    """The first draw that PyTorch's float32 holds; how many it does not is said in the name."""
+    for again in range(40):
+        case = draw_once(rng, index)
+        if case.is_held():
+            case.name = (f"drawn again {again} times " if again else "") + case.name
+            return case
+    raise Miss("40 draws that PyTorch's float32 does not hold")
+
+
+def shares(own, outputs, gradients):
+    """{what: error as a share of its limit} of tensors named as `equipoise forward` names them."""
+    share = {k: difference(own, k, y) / (OUTPUT_LIMIT * float(y.norm())) for k, y in outputs.items()}
+    largest = max(float(g.norm()) for g in gradients.values())
+    for name, g in gradients.items():
+        limit = GRADIENT_LIMIT * float(g.norm()) + GRADIENT_FLOOR * largest
+        share["grad." + name] = difference(own, "grad." + name, g) / limit
+    return share
+
+
 def difference(ours, name, theirs):
     if name not in ours:
         raise Miss(f"no {name} in the output")
     if ours[name].shape != theirs.shape:
         raise Miss(f"{name}: shape {list(ours[name].shape)}, expected {list(theirs.shape)}")
-    return float((ours[name] - theirs).norm())
+    return float((ours[name].double() - theirs).norm())
 
 
 def run_program(command, timeout=600):

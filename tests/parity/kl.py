@@ -1,14 +1,7 @@
-"""AutoencoderKL of diffusers in random layouts: the encoder in even cases, the decoder in odd ones.
-
-Two kinds of draws cannot be held by float32, PyTorch's own included: a ReLU so close to its kink that
-rounding decides the slope, and a norm over two or three nearly equal numbers. Where PyTorch's float32
-misses a limit against its float64, another model is drawn.
-"""
-import copy
-
+"""AutoencoderKL of diffusers in random layouts: the encoder in even cases, the decoder in odd ones."""
 from diffusers import AutoencoderKL
 
-from common import GRADIENT_FLOOR, GRADIENT_LIMIT, Case, normal, pick, randomize
+from common import Case, draw_held, normal, pick, randomize
 
 COUNT = 12
 
@@ -26,24 +19,8 @@ def draw_config(rng):
         shift_factor=pick(rng, [None, 0.1]), sample_size=pick(rng, [32, 512]), force_upcast=bool(rng.random() < 0.5))
 
 
-def benign(case):
-    """PyTorch's float32 keeps the limit of every gradient."""
-    single = copy.deepcopy(case.module)
-    _, gradients, dy = case.oracle()
-    case.module.float()
-    x = {k: v.clone().requires_grad_() for k, v in case.inputs.items()}
-    sum((y * dy[k]).sum() for k, y in case.run(single, **x).items()).backward()
-    own = {k: v.grad for k, v in x.items()} | {k: p.grad for k, p in single.named_parameters() if p.grad is not None}
-    largest = max(float(g.norm()) for g in gradients.values())
-    return all(float((own[k] - g).norm()) <= GRADIENT_LIMIT * float(g.norm()) + GRADIENT_FLOOR * largest
-               for k, g in gradients.items())
-
-
 def draw(rng, index):
-    case = draw_once(rng, index)
-    while not benign(case):
-        case = draw_once(rng, index)
-    return case
+    return draw_held(draw_once, rng, index)
 
 
 def draw_once(rng, index):

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take a busy machine from one another
 import diffusers
 import torch
 import transformers

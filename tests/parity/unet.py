@@ -2,7 +2,7 @@
 import torch
 from diffusers import UNet2DConditionModel
 
-from common import Case, normal, pick, randomize
+from common import Case, draw_held, normal, pick, randomize
 
 COUNT = 16
 
@@ -45,6 +45,10 @@ def coarsest(size, halvings, padding):
 
 
 def draw(rng, index):
+    return draw_held(draw_once, rng, index)
+
+
+def draw_once(rng, index):
     config = draw_config(rng)
     module = randomize(UNet2DConditionModel(**config), rng)
     n = pick(rng, [1, 2, 3])

@@ -156,6 +156,8 @@ lone_classifier() {
 }
 refuse 2 "training films, expected at least classifier.batch = 60" a13/stage.json \
     lone_classifier --set classifier.batch=60
+refuse 2 "classifier.batch = 1: batch normalisation has one value a channel at data.size = 80, expected a batch of 2" \
+    a13/stage.json lone_classifier --set classifier.batch=1 --set data.size=80
 lone_classifier --set classifier.batch=2 --set classifier.accumulate=1 >out 2>err || fail "corrected: $(tail -1 err)"
 
 # ---- what img2img and txt2img would find after sampling
@@ -179,10 +181,13 @@ if (ulimit -v 2000000 && "$program" --version) >out 2>err; then # sanitizers nee
     little() { (ulimit -v 2000000 && "$@"); }
     refuse 5 "MiB needed; 16384 x 16384 px are too many, expected a smaller --size" x.png little "$program" txt2img \
         --model "$base" --prompt x --size 16384 --out x.png
+    refuse 5 "MiB needed; 1536 x 1536 px are too many" x.png little timeout 120 "$program" txt2img --model "$base" \
+        --prompt x --size 1536 --steps 900 --out x.png # the steps fit, the decoder does not
     refuse 5 "MiB needed; lower synthesis.batch (it is 400)" a14/films/manifest.csv little "$program" synthesize "$tiny" \
         --model "$base" --class virus --out a14 --set synthesis.count=400 --set synthesis.batch=400 \
         --set data.size=256 --set synthesis.mode=text-to-image
 fi
+prompt=$'lung \xe9' film 2 'prompt "lung ...": found 0xE9 as byte 6, expected UTF-8' x.png
 film 3 "missing.csv: Not a directory, expected a folder to write into" missing.csv/x.png
 film 2 "found 2000 sampling steps, expected 1.." x.png --steps 2000
 tensors() { # FILE HEADER FLOATS

@@ -45,6 +45,16 @@ head -1 "$work/out" | grep -q '"model":"sampler".*"parameters":[1-9].*"gflop":[0
 
 bench resnet && fail "an unknown network is taken"
 grep -q 'found resnet, expected unet, inception, sampler or kernels' "$work/err" || fail "message for an unknown network"
+others() { # MODEL OPTION...: an option that says nothing of this model
+    bench "$@" && fail "$1 takes $2"
+    grep -q "^equipoise: bench $1: found ${2%%=*}, expected it with" "$work/err" || fail "message for $1 $2"
+}
+others unet --width=.5
+others unet --only=conv2d
+others inception --forward
+others inception --model="$tiny"
+others sampler --recompute
+others kernels --size=128
 bench unet --model "$work" && fail "a folder without a model is taken"
 grep -q "$work/unet/config.json" "$work/err" || fail "message for a folder without a model"
 
