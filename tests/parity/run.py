@@ -44,7 +44,7 @@ def run_case(kind, module, seed, index, program):
     y, g = worst(share, False), worst(share, True)
     good = all(v <= 1 for v in share.values())
     print(f"{kind} {seed}.{index}: {'ok' if good else 'MISS'}: outputs {y[0]:.2g} ({y[1]}), gradients {g[0]:.2g} "
-          f"({g[1]}), {time.time() - begun:.0f} s | {name}", flush=True)
+          f"({g[1]}), {time.time() - begun:.0f} s | {case.name}", flush=True)
     return good
 
 
