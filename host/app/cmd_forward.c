@@ -111,12 +111,20 @@ static Status write_input(Forward *f, Tensor *to, const char *prefix, const Forw
 
 /* ---- the run ---------------------------------------------------------------------------- */
 
+/* Models speak of images as the engine has them. */
+static Status misfit(const Forward *f)
+{
+    bool turned = strstr(f->graph->error, "[n,h,w,") != NULL;
+    return FAIL(ERR_INPUT, "%s: %s%s", f->from, f->graph->error,
+                turned ? "; in the file [n,c,h,w]" : "");
+}
+
 static Status record(Forward *f)
 {
     f->graph = device_graph(f->device);
     TRY(make_inputs(f));
     TRY(f->model->build(f));
-    if (f->graph->error[0]) return FAIL(ERR_INPUT, "%s: %s", f->from, f->graph->error);
+    if (f->graph->error[0]) return misfit(f);
     while (f->n_output < MAX_PORTS && f->output[f->n_output]) f->n_output++;
     TRY(params_alloc(&f->params, f->device, f->grad));
     if (f->model->names) TRY(f->model->names(f));

@@ -176,6 +176,18 @@ Status model_folder_check(const char *root, bool trained)
     return OK;
 }
 
+static Status need_config(const char *folder)
+{
+    char *pipeline = path_join(folder, "model_index.json");
+    Status s = OK;
+    if (file_exists(pipeline))
+        s = FAIL(ERR_INPUT,
+                 "%s: found a whole pipeline, expected the folder of one model in it, as %s/unet",
+                 folder, folder);
+    free(pipeline);
+    return s ? s : need_file(folder, "config.json");
+}
+
 Status model_find(char **config, char **weights, const char *path)
 {
     *config = *weights = NULL;
@@ -185,7 +197,7 @@ Status model_find(char **config, char **weights, const char *path)
         *weights = path_join("", path);
         return OK;
     }
-    TRY(need_file(path, "config.json"));
+    TRY(need_config(path));
     TRY(model_weights(weights, path));
     *config = path_join(path, "config.json");
     return OK;
@@ -195,7 +207,7 @@ Status model_source_open(ModelSource *m, const char *path)
 {
     *m = (ModelSource){0};
     if (!dir_exists(path)) return st_open(&m->file, path);
-    TRY(need_file(path, "config.json"));
+    TRY(need_config(path));
     char *config = path_join(path, "config.json");
     Status s = json_config_open(&m->json, config);
     free(config);

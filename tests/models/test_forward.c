@@ -87,6 +87,8 @@ static void test_refusals(void **state)
     refused(forward("vae-decode", VAE, NULL), ERR_INPUT, "config.json: ");
     refused(forward("taesd-decode", VAE, "--fast"), ERR_USAGE, "--fast");
     refused(forward("taesd-decode", "/nonexistent", NULL), ERR_INPUT, "/nonexistent");
+    refused(forward("unet", SOURCE_DIR "/samples/base", NULL), ERR_INPUT,
+            "base: found a whole pipeline, expected the folder of one model in it, as ");
     refused(forward("taesd-encode", VAE, NULL), ERR_INPUT, "no tensor \"sample\"");
     refused(forward("taesd-decode", VAE, "--grad"), ERR_INPUT, "grad.sample");
     refused(forward("taesd-decode", VAE, "--train"), ERR_USAGE, "expected none");
@@ -97,7 +99,8 @@ static void test_refusals(void **state)
     SafeSpec bad = latent;
     bad.dim[1] = 4;
     write_inputs(1, &bad);
-    refused(forward("taesd-decode", VAE, NULL), ERR_INPUT, "[n,h,w,32]");
+    refused(forward("taesd-decode", VAE, NULL), ERR_INPUT,
+            "latent [1,2,3,4]: expected [n,h,w,32]; in the file [n,c,h,w]");
     bad.ndim = 3;
     write_inputs(1, &bad);
     refused(forward("taesd-decode", VAE, NULL), ERR_INPUT, "found 3 dimensions, expected 4");
