@@ -130,7 +130,8 @@ while read -r library cases; do
     fi
 done <<<"cuBLASLt linear
 cuDNN conv_3
-cuDNN conv_d"
+cuDNN conv_d
+cuDNN after"
 # true shapes, each node against the CPU
 for precision in fp32 bf16; do
     check "true shapes $precision" 12 env EQ_COMPARE=1 "$build/equipoise" bench kernels --device cuda --precision $precision \

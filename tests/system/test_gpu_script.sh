@@ -45,6 +45,7 @@ grep -q '^models against PyTorch,not run' "$work/results/checks.csv" || fail "a 
 program equipoise 'echo "libraries: cuBLASLt 13.1.0; no cuDNN: not found"'
 program test_ops_gpu 'echo "by $EQ_KERNELS: $*"'
 run || fail "with a library: exit code"
+grep -q '^after by cuDNN,not run' "$work/results/checks.csv" || fail "a check of what follows"
 grep -q '^linear by cuBLASLt,passed,.*"by cublaslt: 1 linear "' "$work/results/checks.csv" || fail "a check of a library"
 grep -q '^conv_3 by cuDNN,not run,0,"libraries: cuBLASLt 13.1.0; no cuDNN' "$work/results/checks.csv" || fail "a check of a missing library"
 program equipoise 'echo fine'
