@@ -167,16 +167,6 @@ static int plans(const Gemm *g, GemmPass pass, Dtype type, GemmPlan *best, int m
     return 2;
 }
 
-Status gemm_plans(int *count, GemmPass pass, const ConvShape *shape, Dtype type,
-                  GemmPlan best[MOST_PLANS])
-{
-    Gemm g;
-    *count = 0;
-    TRY(describe(&g, pass, shape));
-    *count = plans(&g, pass, type, best, MOST_PLANS);
-    return OK;
-}
-
 /* out = sum over splits, in order, and what follows it */
 template <class T> static __global__ void finish_kernel(const Gemm g)
 {
@@ -252,16 +242,54 @@ Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const f
     return run(&g, pass, plan, type, s);
 }
 
+static Status describe_joined(Gemm *g, const ConvShape *shape, int c1)
+{
+    TRY(describe(g, GEMM_FWD, shape));
+    if (c1 < 1 || c1 >= shape->c)
+        return FAIL(ERR_BUG, "convolution: %d of %d channels in the first tensor", c1, shape->c);
+    g->split_c = c1;
+    g->aligned_a = c1 % 8 == 0 && shape->c % 8 == 0;
+    return OK;
+}
+
+static Status describe_upsampled(Gemm *g, const ConvShape *shape)
+{
+    ConvShape a = *shape;
+    a.r = a.s = 2, a.stride = 1; /* one output line of two: the taps it sees */
+    a.top = a.left = 1, a.bottom = a.right = 0;
+    TRY(describe(g, GEMM_FWD, &a));
+    g->phases = 4;
+    for (int i = 0; i < 4; i++) {
+        Phase *p = &g->phase[i];
+        *p = g->phase[0];
+        p->out_h = i / 2, p->out_w = i % 2;
+        p->first_h = i / 2 - 1, p->first_w = i % 2 - 1;
+        p->filter = i * a.k * p->k;
+    }
+    g->out_h = 2 * a.h, g->out_w = 2 * a.w, g->out_step = 2;
+    size_out(g, (size_t)a.n * (size_t)g->out_h * (size_t)g->out_w);
+    return OK;
+}
+
+Status gemm_plans(int *count, GemmPass pass, const ConvShape *shape, int c1, bool upsampled,
+                  Dtype type, GemmPlan best[MOST_PLANS])
+{
+    Gemm g;
+    *count = 0;
+    TRY(upsampled ? describe_upsampled(&g, shape)
+        : c1      ? describe_joined(&g, shape, c1)
+                  : describe(&g, pass, shape));
+    *count = plans(&g, pass, type, best, MOST_PLANS);
+    return OK;
+}
+
 Status gemm_joined(void *y, const void *x1, const void *x2, int c1, const void *w,
                    const float *bias, const ConvAfter *after, const ConvShape *shape,
                    const GemmPlan *plan, Dtype type, Stream *s)
 {
     Gemm g;
-    TRY(describe(&g, GEMM_FWD, shape));
-    if (c1 < 1 || c1 >= shape->c)
-        return FAIL(ERR_BUG, "convolution: %d of %d channels in the first tensor", c1, shape->c);
-    g.out = y, g.a = x1, g.a2 = x2, g.split_c = c1, g.b = w, g.bias = bias;
-    g.aligned_a = c1 % 8 == 0 && shape->c % 8 == 0;
+    TRY(describe_joined(&g, shape, c1));
+    g.out = y, g.a = x1, g.a2 = x2, g.b = w, g.bias = bias;
     if (after) g.after = *after;
     return run(&g, GEMM_FWD, plan, type, s);
 }
@@ -270,21 +298,8 @@ Status gemm_upsampled(void *y, const void *x, const void *w4, const float *bias,
                       const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan,
                       Dtype type, Stream *s)
 {
-    ConvShape a = *shape;
     Gemm g;
-    a.r = a.s = 2, a.stride = 1; /* one output line of two: the taps it sees */
-    a.top = a.left = 1, a.bottom = a.right = 0;
-    TRY(describe(&g, GEMM_FWD, &a));
-    g.phases = 4;
-    for (int i = 0; i < 4; i++) {
-        Phase *p = &g.phase[i];
-        *p = g.phase[0];
-        p->out_h = i / 2, p->out_w = i % 2;
-        p->first_h = i / 2 - 1, p->first_w = i % 2 - 1;
-        p->filter = i * a.k * p->k;
-    }
-    g.out_h = 2 * a.h, g.out_w = 2 * a.w, g.out_step = 2;
-    size_out(&g, (size_t)a.n * (size_t)g.out_h * (size_t)g.out_w);
+    TRY(describe_upsampled(&g, shape));
     g.out = y, g.a = x, g.b = w4, g.bias = bias;
     if (after) g.after = *after;
     return run(&g, GEMM_FWD, plan, type, s);

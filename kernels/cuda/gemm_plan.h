@@ -51,9 +51,9 @@ GEMM_CONSTEXPR int gemm_has_tile(GemmPass pass, GemmTile tile, int thin)
 
 enum { MOST_PLANS = 4 };
 /* The plans that should be fastest, in order of their predicted time; without one gemm_conv() takes
- * the first. */
-Status gemm_plans(int *count, GemmPass pass, const ConvShape *shape, Dtype type,
-                  GemmPlan best[MOST_PLANS]);
+ * the first. c1 > 0: of gemm_joined(); upsampled: of gemm_upsampled(). */
+Status gemm_plans(int *count, GemmPass pass, const ConvShape *shape, int c1, bool upsampled,
+                  Dtype type, GemmPlan best[MOST_PLANS]);
 
 /* out = a . b (+ bias); FWD: then what `after` says, or NULL; plan: NULL, or one that is built. */
 Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const float *bias,

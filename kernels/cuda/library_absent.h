@@ -1,5 +1,5 @@
-/* library_absent.h - in place of a library's functions where its headers were not there. ABSENT: the
- * text that says so. */
+/* library_absent.h - in place of a library's functions where its headers were not there. ABSENT:
+ * the text that says so. */
 #pragma once
 static Status absent(void) { return FAIL(ERR_DEVICE, ABSENT); }
 static Status plan(void **, size_t *, const Product *, int, void *) { return absent(); }

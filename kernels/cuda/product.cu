@@ -85,12 +85,15 @@ static void key_of(char key[MOST_KEY], const Product *p, bool gradients)
     const ConvShape *s = &p->shape;
     char images[16] = "one", shape[72];
     if (gradients) snprintf(images, sizeof images, "%d", p->rows ? s->w : s->n);
+    char of[24] = "";
+    if (p->a2) snprintf(of, sizeof of, " join %d", p->c1);
     if (p->rows) snprintf(shape, sizeof shape, "rows %d-%d", s->c, s->k);
+    else if (p->upsampled) snprintf(shape, sizeof shape, "up %dx%dx%d-%d", s->h, s->w, s->c, s->k);
     else
         snprintf(shape, sizeof shape, "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c, s->k,
                  s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
-    snprintf(key, MOST_KEY, "%s %s %s%s %s%s%s%s", pass[p->pass],
-             p->type == DTYPE_BF16 ? "bf16" : "fp32", p->bias ? "bias " : "", images, shape,
+    snprintf(key, MOST_KEY, "%s %s %s%s %s%s%s%s%s", pass[p->pass],
+             p->type == DTYPE_BF16 ? "bf16" : "fp32", p->bias ? "bias " : "", images, shape, of,
              p->after.v ? " +v" : "", act[p->after.act], p->after.r ? " +r" : "");
 }
 
@@ -105,6 +108,11 @@ static Decision *find(Choices *c, const char *key)
 
 static Status ours(const Product *p, const GemmPlan *cut, Stream *s)
 {
+    if (p->a2)
+        return gemm_joined(p->out, p->a, p->a2, p->c1, p->b, p->bias, &p->after, &p->shape, cut,
+                           p->type, s);
+    if (p->upsampled)
+        return gemm_upsampled(p->out, p->a, p->b, p->bias, &p->after, &p->shape, cut, p->type, s);
     return gemm_conv(p->pass, p->out, p->a, p->b, p->bias, &p->after, &p->shape, cut, p->type, s);
 }
 
@@ -123,6 +131,7 @@ static Status run(const Product *p, Way *w, Stream *s)
     if (w->library < 0) return ours(p, w->cut.splits ? &w->cut : NULL, s);
     const Library *l = libraries[w->library];
     void *workspace = NULL;
+    if (p->a2 || p->upsampled) return FAIL(ERR_BUG, "%s: x is not one tensor as it is", l->title);
     TRY(open_library(w->library, s));
     void *context = s->choices->context[w->library];
     if (!w->plan) TRY(l->plan(&w->plan, &w->workspace, p, w->which, context));
@@ -167,6 +176,7 @@ static size_t count_out(const Product *p)
     const ConvShape *s = &p->shape;
     size_t h = (size_t)conv_out(s->h, s->top, s->bottom, s->r, s->stride);
     size_t w = (size_t)conv_out(s->w, s->left, s->right, s->s, s->stride);
+    if (p->upsampled) h = 2 * (size_t)s->h, w = 2 * (size_t)s->w;
     if (p->pass == GEMM_DW) return (size_t)s->k * (size_t)s->r * (size_t)s->s * (size_t)s->c;
     return p->pass == GEMM_DX ? product_rows(s) * (size_t)s->c
                               : (size_t)s->n * h * w * (size_t)s->k;
@@ -231,9 +241,10 @@ static Status measure(float *us, const Product *p, Way *w, const Trial *t, Strea
 static Status list_ways(Trial *t, const Product *p, const Choices *c)
 {
     GemmPlan cut[MOST_PLANS];
-    TRY(gemm_plans(&t->n, p->pass, &p->shape, p->type, cut));
+    TRY(gemm_plans(&t->n, p->pass, &p->shape, p->c1, p->upsampled, p->type, cut));
     for (int i = 0; i < t->n; i++) t->way[i] = {-1, cut[i], 0, NULL, 0};
-    for (int l = 0; l < LIBRARIES && c->gradients; l++)
+    bool ours_only = !c->gradients || p->a2 || p->upsampled;
+    for (int l = 0; l < LIBRARIES && !ours_only; l++)
         for (int k = 0; k < libraries[l]->most && t->n < MOST_CANDIDATES; k++)
             t->way[t->n++] = {l, {TILE_64x64, 0}, k, NULL, 0};
     return OK;

@@ -22,6 +22,9 @@ typedef struct {
     Dtype type;
     bool rows;       /* a linear layer: its rows are the shape's w */
     ConvAfter after; /* {0}: nothing */
+    const void *a2;  /* of gemm_joined(), its c1 in a; or NULL */
+    int c1;
+    bool upsampled; /* of gemm_upsampled() */
 } Product;
 
 /* By whoever kernels_choice.h says. */

@@ -53,6 +53,28 @@ static void cases_of_cudnn(void)
     NEED(cases_by("cudnn", &ref_after, "upsampled", &n) == 0);
 }
 
+/* Convolutions of two tensors and of images before their upsampling: our cuts, measured. */
+static void cuts_of_our_own(void)
+{
+    bool *seen = calloc((size_t)op_table_count, sizeof *seen);
+    int n = 0;
+    char path[600], *text;
+    setenv("EQ_AUTOTUNE", "on", 1);
+    for (int i = 0; i < ref_after.n_case; i++) {
+        const OpCase *c = &ref_after.cases[i];
+        if (strncmp(c->name, "join", 4) && strncmp(c->name, "upsampled", 9)) continue;
+        NEED(!ref_check(c, "cuda", DTYPE_BF16, 1, seen));
+        n++;
+    }
+    snprintf(path, sizeof path, "%s/cache/kernels-hostcuda-sm-90.json", folder);
+    OKAY(file_read(&text, &(size_t){0}, path, 1 << 20));
+    NEED(strstr(text, " join 8\"") && strstr(text, " up 5x7x16-24\"") && !strstr(text, "ours"));
+    for (char *at = text; (at = strstr(at, "\"kernel\"")); at++) n--;
+    NEED(n == 0); /* a key for each case */
+    free(text);
+    free(seen);
+}
+
 int main(int argc, char **argv)
 {
     const char *only = argc > 1 ? argv[1] : NULL;
@@ -60,5 +82,6 @@ int main(int argc, char **argv)
     clean_environment();
     failed += run_alone("cublaslt", cases_of_cublaslt, only);
     if (HAVE_CUDNN) failed += run_alone("cudnn", cases_of_cudnn, only);
+    failed += run_alone("cuts of our own", cuts_of_our_own, only);
     return failed != 0;
 }
