@@ -389,6 +389,7 @@ static const struct {
            {"steps-per-round", "unet, inception, sampler"},
            {"only", "kernels"},
            {"list", "kernels"},
+           {"libraries", "kernels"},
            {"samples", "kernels"},
            {"warm-ms", "kernels"},
            {"rotate-mib", "kernels"},
