@@ -239,7 +239,8 @@ Status optimizer_visit(Optimizer *o, int k, const float *state, const float *res
         TRY(part(to, whole, bucket->count));
         at = first + bucket->count;
     }
-    return at < count ? part(to, rest ? rest + at : NULL, count - at) : OK;
+    if (at < count) TRY(part(to, rest ? rest + at : NULL, count - at));
+    return device_sync(o->sum.device); /* others have this rank's parts when it leaves */
 }
 
 typedef struct {

@@ -1,8 +1,9 @@
 /* rank.c - one rank of the jobs that test_parallel*.{c,sh} start:
  *
- *   train_rank KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM]
+ *   train_rank KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM] [films=N]
  *
- * KIND: ldm, classifier, autoencoder: trained as the commands do, on a few films, into OUT;
+ * KIND: ldm, classifier, autoencoder: trained as the commands do, on a few films (N, and two to
+ * validate), into OUT;
  * statistics: synchronised batch statistics against those of one big batch; steps: see rank_steps.c.
  */
 #include "app/ranks.h"
@@ -25,7 +26,7 @@ typedef struct {
     LdmFilm prompted[FILMS];
     ClassifierFilm labelled[FILMS];
     long stop;
-    int stopper, bad;
+    int stopper, bad, n_train, n_val;
 } Job;
 
 static void choose_films(Job *j, const char *out)
@@ -34,7 +35,8 @@ static void choose_films(Job *j, const char *out)
     CHECK(!csv_read(&csv, SOURCE_DIR "/samples/tiny/films.csv") && csv.n_row >= FILMS);
     int path = csv_find(&csv, "path"), label = csv_find(&csv, "label");
     for (int i = 0; i < FILMS; i++) {
-        int row = i * csv.n_row / FILMS;
+        int at = i < TRAIN ? i * (TRAIN / j->n_train) % TRAIN : i; /* few are of both labels */
+        int row = at * csv.n_row / FILMS;
         char *relative = path_join("samples/films", csv_at(&csv, row, path));
         j->path[i] = i == j->bad ? path_join(out, "bad.png") : path_join(SOURCE_DIR, relative);
         free(relative);
@@ -47,7 +49,7 @@ static void choose_films(Job *j, const char *out)
 
 static Status parse(Job *j, int argc, char **argv)
 {
-    *j = (Job){.bad = -1};
+    *j = (Job){.bad = -1, .n_train = TRAIN, .n_val = VAL};
     config_default(&j->config);
     TRY(config_read(&j->config, SOURCE_DIR "/configs/tiny.ini"));
     for (int i = 0; i < argc; i++) {
@@ -56,6 +58,11 @@ static Status parse(Job *j, int argc, char **argv)
         if (!strncmp(argv[i], "stop=", 5)) j->stop = atol(value);
         else if (!strncmp(argv[i], "stopper=", 8)) j->stopper = atoi(value);
         else if (!strncmp(argv[i], "bad=", 4)) j->bad = atoi(value);
+        else if (!strncmp(argv[i], "films=", 6)) {
+            j->n_train = atoi(value);
+            j->n_val = 2;
+            CHECK(j->n_train > 0 && j->n_train <= TRAIN);
+        }
         else TRY(config_assign(&j->config, argv[i], "test"));
     }
     return OK;
@@ -74,11 +81,11 @@ static Status work(Job *j, const char *kind, const char *out, Ranks *r)
                                    .out = out,
                                    .name = "test",
                                    .train = j->prompted,
-                                   .n_train = TRAIN,
+                                   .n_train = j->n_train,
                                    .prior = j->prompted,
                                    .n_prior = 3,
                                    .val = j->prompted + TRAIN,
-                                   .n_val = VAL,
+                                   .n_val = j->n_val,
                                    .identity = "identity",
                                    .stop_after = stop,
                                    .comm = r->comm},
@@ -89,9 +96,9 @@ static Status work(Job *j, const char *kind, const char *out, Ranks *r)
                                                  .out = out,
                                                  .name = "test",
                                                  .train = j->labelled,
-                                                 .n_train = TRAIN,
+                                                 .n_train = j->n_train,
                                                  .val = j->labelled + TRAIN,
-                                                 .n_val = VAL,
+                                                 .n_val = j->n_val,
                                                  .classes = 2,
                                                  .identity = "identity",
                                                  .stop_after = stop,
@@ -102,9 +109,9 @@ static Status work(Job *j, const char *kind, const char *out, Ranks *r)
                                                .out = out,
                                                .name = "test",
                                                .train = path,
-                                               .n_train = TRAIN,
+                                               .n_train = j->n_train,
                                                .val = path + TRAIN,
-                                               .n_val = VAL,
+                                               .n_val = j->n_val,
                                                .identity = "identity",
                                                .stop_after = stop,
                                                .comm = r->comm},
@@ -115,8 +122,8 @@ int main(int argc, char **argv)
 {
     CHECK(argc > 2);
     Job j;
-    Ranks r = {0};
     Log *log = log_new(true);
+    Ranks r = {.log = log}; /* for where its opening is not reached */
     signal_install();
     Status s = parse(&j, argc - 3, argv + 3);
     if (!s) choose_films(&j, argv[2]);

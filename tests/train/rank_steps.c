@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { D = 128, LAYERS = 4, BATCH = 2, STEPS = 5 };
+enum { D = 128, LAYERS = 4, BATCH = 2, STEPS = 4 };
 
 typedef struct {
     ParamStore store;

@@ -4,23 +4,11 @@
  *
  * With an argument: only the tests of that name, which may have * and ?.
  */
-#include "base/file.h"
 #include "base/text.h"
-#include "weights/safetensors.h"
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "train/runs.h"
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 enum { TRAIN_FILM = 5, VAL_FILM = 26 }; /* numbers of films that train_rank uses so */
-static char folder[64];
 
 /* Exit code; what was said on stderr goes to FOLDER/said. */
 static int start(int ranks, const char *kind, const char *run, const char *settings)
@@ -35,73 +23,17 @@ static int start(int ranks, const char *kind, const char *run, const char *setti
     return WEXITSTATUS(code);
 }
 
-static char *said(void)
-{
-    char path[128], *text;
-    size_t n;
-    snprintf(path, sizeof path, "%s/said", folder);
-    if (file_read(&text, &n, path, 1 << 20)) fail_msg("%s", status_message());
-    return text;
-}
-
 static void run(int ranks, const char *kind, const char *name, const char *settings)
 {
-    if (start(ranks, kind, name, settings)) fail_msg("%s on %d: %s", name, ranks, said());
+    if (start(ranks, kind, name, settings)) fail_msg("%s on %d: %s", name, ranks, read_said("said"));
 }
 
 static void stops(int ranks, const char *kind, const char *name, const char *settings)
 {
     int code = start(ranks, kind, name, settings);
-    if (code != ERR_STOPPED) fail_msg("%s on %d ends with %d: %s", name, ranks, code, said());
+    if (code != ERR_STOPPED) fail_msg("%s on %d ends with %d: %s", name, ranks, code, read_said("said"));
 }
 
-static bool same(const char *a, const char *b, const char *file)
-{
-    char hash[2][HASH_TEXT], path[512];
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s/%s", folder, i ? b : a, file);
-        if (hash_file(hash[i], path)) fail_msg("%s", status_message());
-    }
-    return !strcmp(hash[0], hash[1]);
-}
-
-static void same_run(const char *a, const char *b, const char *const *file)
-{
-    for (; *file; file++)
-        if (!same(a, b, *file)) fail_msg("%s of %s and %s differ", *file, a, b);
-}
-
-/* Largest difference of two runs' tensors, in parts of the tensor's largest value. */
-static double apart(const char *a, const char *b, const char *file)
-{
-    SafeFile f[2];
-    char path[512];
-    double worst = 0;
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s/%s", folder, i ? b : a, file);
-        if (st_open(&f[i], path)) fail_msg("%s", status_message());
-    }
-    for (int k = 0; k < f[0].n; k++) {
-        const SafeTensor *t[2] = {&f[0].tensor[k], &f[1].tensor[k]};
-        size_t n = t[0]->bytes / sizeof(float);
-        if (t[0]->dtype != SAFE_F32) continue;
-        float *x = malloc(n * sizeof *x + 1), *y = malloc(n * sizeof *y + 1), top = 1e-30f;
-        assert_false(st_read_f32(&f[0], t[0], x) || st_read_f32(&f[1], t[1], y));
-        for (size_t i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
-        for (size_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)x[i] - y[i]) / top);
-        free(x);
-        free(y);
-    }
-    st_close(&f[0]);
-    st_close(&f[1]);
-    return worst;
-}
-
-#define LDM_FILES                                                                                  \
-    "model/unet/diffusion_pytorch_model.safetensors", "model/text_encoder/model.safetensors",      \
-        "history.json"
-static const char *const ldm_files[] = {LDM_FILES, NULL};
-static const char *const classifier_files[] = {"model.safetensors", "history.json", NULL};
 static const char *const autoencoder_files[] = {"model/diffusion_pytorch_model.safetensors",
                                                 "history.json", NULL};
 #define LDM                                                                                        \
@@ -141,7 +73,7 @@ static void ldm_is_the_same_where_nothing_divides(void **state)
     same_run("six-1", "six-2", ldm_files);
     same_run("six-1", "six-3", ldm_files);
     assert_int_equal(start(4, "ldm", "six-4", LDM " ldm.accumulate=6"), ERR_USAGE);
-    char *text = said();
+    char *text = read_said("said");
     assert_non_null(strstr(text, "ldm.accumulate = 6"));
     assert_non_null(strstr(text, "the nearest are 4 and 8"));
     free(text);
@@ -269,7 +201,7 @@ static void one_bad_film_ends_all(void **state)
             assert_int_equal(file_write(path, "no film", 7), OK);
             snprintf(with, sizeof with, "%s bad=%d", settings[i], val ? VAL_FILM : TRAIN_FILM);
             int code = start(4, kind[i], name, with);
-            char *text = said();
+            char *text = read_said("said");
             if (code != ERR_INPUT || count_lines(text, "equipoise: ") != 1 ||
                 !strstr(text, "bad.png"))
                 fail_msg("%s ends with %d: %s", kind[i], code, text);
@@ -309,24 +241,6 @@ static void steps_are_the_same_on_any_number_of_ranks(void **state)
     assert_false(same("steps-1", "steps-8", "steps"));
 }
 
-static int open_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/test_parallel-%ld", (long)getpid());
-    setenv("OMP_NUM_THREADS", "1", 1);
-    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
-    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
-    setenv("LSAN_OPTIONS", "suppressions=" SOURCE_DIR "/tests/comm/mpi.supp:print_suppressions=0",
-           1);
-    return dir_make(folder);
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return dir_remove(folder);
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +258,10 @@ int main(int argc, char **argv)
         printf("SKIPPED: built without MPI, or no mpirun\n");
         return 77;
     }
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    setenv("LSAN_OPTIONS", "suppressions=" SOURCE_DIR "/tests/comm/mpi.supp:print_suppressions=0",
+           1);
     if (argc == 2) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, open_folder, remove_folder);
 }
