@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 3
 start=$SECONDS
 limit=${EQ_SECONDS:-600}
 python=${EQ_PYTHON:-python3}
-programs="equipoise conform_gpu test_sweeps_gpu test_ops_gpu"
+programs="equipoise conform_gpu test_sweeps_gpu test_ops_gpu nccl_alone comm_rank train_rank"
 say() { echo "gpu.sh: $*"; }
 left() { echo $((limit - (SECONDS - start))); }
 # share PERCENT: seconds of the whole time, but no more than are left
@@ -132,6 +132,39 @@ done <<<"cuBLASLt linear
 cuDNN conv_3
 cuDNN conv_d
 cuDNN after"
+# ranks: NCCL alone, and between as many GPUs as are here, 8 at most
+gpus=$(wc -l <<<"$names")
+[ "$gpus" -gt 8 ] && gpus=8
+# together N COMMAND...: N ranks of it; the worst exit code
+together() {
+    local n=$1 r p worst=0 pids=()
+    local port=$((20000 + RANDOM % 10000))
+    shift
+    for ((r = 0; r < n; r++)); do
+        RANK=$r WORLD_SIZE=$n LOCAL_RANK=$r LOCAL_WORLD_SIZE=$n MASTER_ADDR=127.0.0.1 MASTER_PORT=$port GPU=cuda: "$@" &
+        pids+=($!)
+    done
+    for p in "${pids[@]}"; do wait "$p" || worst=$?; done
+    return $worst
+}
+# steps of one GPU and of all, with state in shards: the same parameters to the bit
+steps() {
+    local one="$out/steps-one" all="$out/steps-all"
+    mkdir -p "$one" "$all"
+    together 1 "$build/train_rank" steps "$one" study.device=cuda ldm.accumulate=$((2 * $1)) &&
+        together "$1" "$build/train_rank" steps "$all" study.device=cuda ldm.accumulate=$((2 * $1)) parallel.zero=1 &&
+        cmp "$one/steps" "$all/steps" && echo "the same bits on 1 and $1 GPUs"
+}
+export -f together steps
+export build out
+check "NCCL alone" 3 "$build/nccl_alone"
+if [ "$gpus" -gt 1 ]; then
+    check "collectives on $gpus GPUs" 5 bash -c "together $gpus $build/comm_rank collectives"
+    check "batch statistics of $gpus GPUs" 3 bash -c "together $gpus $build/train_rank statistics $out study.device=cuda"
+    check "training on $gpus GPUs" 5 bash -c "steps $gpus"
+else
+    for name in "collectives" "batch statistics" "training"; do skip "$name on several GPUs" "one GPU here"; done
+fi
 # true shapes, each node against the CPU
 for precision in fp32 bf16; do
     check "true shapes $precision" 12 env EQ_COMPARE=1 "$build/equipoise" bench kernels --device cuda --precision $precision \

@@ -77,7 +77,7 @@ foreach(name test_ops_gpu test_sweeps_gpu)
     target_link_libraries(${name} PRIVATE twins engine PkgConfig::CMOCKA cudart)
     target_include_directories(${name} PRIVATE tests)
 endforeach()
-add_custom_target(gpu DEPENDS equipoise conform_gpu test_ops_gpu test_sweeps_gpu)
+add_custom_target(gpu DEPENDS equipoise conform_gpu test_ops_gpu test_sweeps_gpu nccl_alone comm_rank train_rank)
 # The simulated GPU itself, without kernels of nvcc.
 file(GLOB MACHINE_TESTS CONFIGURE_DEPENDS tests/hostcuda/selftest/*.cpp)
 add_executable(test_hostcuda_machine ${MACHINE_TESTS})

@@ -19,7 +19,7 @@ esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 normal=$(value normal) a=$(value disease_a) b=$(value disease_b)
-# shellcheck disable=SC2086 # three numbers
+# shellcheck disable=SC2046,SC2086 # three numbers
 printf '%s %s\n' "${normal:-normal}" ${films%% *} "${a:-bacteria}" $(cut -d' ' -f2 <<<"$films") "${b:-virus}" ${films##* } |
     awk 'BEGIN { print "path,label,patient" }
         { for (i = 0; i < $2; i++) printf "%d.png,%s,p%d\n", ++n, $1, n }' >"$work/films.csv"

@@ -1,6 +1,7 @@
 /* fake_nccl.c - stands in for libnccl.so.2 in tests: ranks are processes of this machine, their
  * GPUs simulated (tests/hostcuda), the data goes through a file in shared memory. As NCCL does, it
- * enqueues on the given stream, waits for ever, and tells of faults only when asked.
+ * enqueues on the given stream, behind what the communicator was last given on whichever stream,
+ * waits for ever, and tells of faults only when asked.
  *
  * What it is strict about, where NCCL would hang or mix data: every rank of a communicator makes
  * the same call with the same sizes (a send meets its receive); the stream is not the null one.
@@ -49,6 +50,8 @@ struct NcclComm {
     int rank, size, calls, splits;
     atomic_int error;
     bool lost;
+    cudaEvent_t newest; /* behind what was enqueued last; NULL: nothing yet */
+    bool recorded;      /* that was to be recorded in a graph */
 };
 
 typedef struct {
@@ -158,7 +161,8 @@ static void take_all(const Job *j, uint64_t at, uint64_t n)
 
 static void take_root(const Job *j, uint64_t at, uint64_t n)
 {
-    if (j->comm->rank != j->call.number) put(j->to[0] + at, j->comm->s->slot[j->call.number], n);
+    if (j->comm->rank != j->call.number || j->to[0] != j->from[0])
+        put(j->to[0] + at, j->comm->s->slot[j->call.number], n);
 }
 
 static void run_all_reduce(const Job *j)
@@ -225,15 +229,29 @@ static void run(void *data)
         if (!strcmp(table[i].name, j->call.name)) table[i].run(j);
 }
 
+/* What one communicator does is done in the order in which it was enqueued. */
+static bool in_order(NcclHandle c, Job *j, cudaStream_t stream)
+{
+    enum cudaStreamCaptureStatus status;
+    if (cudaStreamIsCapturing(stream, &status)) return false;
+    bool records = status == cudaStreamCaptureStatusActive;
+    if (!c->newest && cudaEventCreateWithFlags(&c->newest, cudaEventDisableTiming)) return false;
+    if (c->calls && c->recorded == records && cudaStreamWaitEvent(stream, c->newest, 0))
+        return false;
+    c->recorded = records;
+    return !cudaLaunchHostFunc(stream, run, j) && !cudaEventRecord(c->newest, stream);
+}
+
 static int enqueue(Job *j, void *stream)
 {
     NcclHandle c = j->comm;
     note(c, &j->call);
     if (ordered("FAKE_NCCL_FAIL", j->call.name, c->rank)) return SYSTEM_ERROR;
     if (!stream) return INVALID_USAGE;
+    bool enqueued = in_order(c, j, stream);
     c->calls++;
     c->lost |= is_lost(c);
-    return cudaLaunchHostFunc(stream, run, j) ? SYSTEM_ERROR : NCCL_SUCCESS;
+    return enqueued ? NCCL_SUCCESS : SYSTEM_ERROR;
 }
 
 static Job *job(NcclHandle c, const char *name, size_t count, int type, int number)

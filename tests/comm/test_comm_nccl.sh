@@ -12,6 +12,14 @@ fake=$(dirname "$1")/fake
 export EQ_LIBRARIES=$fake GPU=cuda: HOSTCUDA_DEVICES=4 FAKE_NCCL_LOG=$work/calls
 h='on host [^ ]+ \(process [0-9]+\)'
 
+# one rank alone: what bench/gpu.sh runs with NCCL itself
+alone() { HOSTCUDA_CHECK=$1 "$(dirname "$rank")/nccl_alone_hostcuda" >"$work/out.0" 2>"$work/err.0"; }
+alone 1 || fail "alone: exit code $?"
+[ "$(grep -c 'as it goes and replayed' "$work/out.0")" = 6 ] || fail "alone: not six calls"
+FAKE_NCCL_FAIL=Broadcast:0 alone 0 && fail "alone: a call that fails is not seen"
+EQ_LIBRARIES=$work alone 0
+[ $? = 77 ] || fail "alone: without NCCL"
+
 # job "SCENARIO [NUMBER]" WORLD CODES MS [LINE]
 job() {
     job=$1

@@ -5,6 +5,8 @@
 #   2. a job that meets its time limit is requeued, continues and ends with the same
 #   3. a rank that is killed ends the job within 30 s with a line that names it; the job run again continues
 #      from its last checkpoint and ends with the same
+#   4. submit.sh: each stage a job that waits for those it needs, arrays over seeds; the same bytes; a failed stage
+#      cancels what needs it; a complete study submits nothing
 #
 # Needs root, Slurm and Open MPI (configs/slurm/README.md has the packages), and build/equipoise built with MPI.
 set -euo pipefail
@@ -69,11 +71,11 @@ say "two nodes of two processors are up"
 
 for run in "one 1 1" "two 2 1" "four 2 2"; do
     read -r name nodes ranks <<<"$run"
-    SECONDS=0
+    began=$SECONDS
     job=$(submit "$name" "$nodes" "$ranks")
     wait_for "$job" 300 || bad "$name: not done after 300 s" "$work/$name.log"
     if [ "$name" = one ]; then
-        took=$((SECONDS + 1))
+        took=$((SECONDS - began + 1))
         [ "$(results one 2>/dev/null | wc -l)" -gt 10 ] || { bad "one rank: no results" "$work/one.log"; exit 1; }
     else
         same "$name" "$name ranks on $nodes nodes"
@@ -117,5 +119,37 @@ wait_for "$job" 600 || bad "the killed job, again: not done after 600 s" "$work/
 grep -q 'continuing' "$work/killed.log" || bad "the killed job, again: starts anew" "$work/killed.log"
 same killed "the killed job, run again"
 
-say "$passed passed, $failed failed, 0 skipped"
+# ---- stages as jobs of their own
+unset OPTIONS
+reference=one
+jobs_left() { squeue -h -o %i | wc -l; }
+all_ended() { # within seconds
+    for _ in $(seq $((4 * $1))); do
+        [ "$(jobs_left)" = 0 ] && return
+        sleep .25
+    done
+    return 1
+}
+submit_stages() { # NAME, then options of sbatch
+    CONFIG=$PWD/configs/tiny.ini RUN=$work/$1 configs/slurm/submit.sh --output="$work/$1-%x-%j.log" "${@:2}"
+}
+SEEDS="5 6" submit_stages seeds --nodes=1 --ntasks-per-node=1 >"$work/seeds.log" 2>&1 || bad "submit.sh" "$work/seeds.log"
+[ "$(wc -l <"$work/seeds.log")" = 11 ] || bad "submit.sh: not eleven jobs" "$work/seeds.log"
+all_ended 600 || { bad "stages: jobs are left" <(squeue) && scancel -u root; }
+cat "$work"/seeds-*.log >"$work/seeds/seed-5.log" 2>/dev/null
+same seeds/seed-5 "stages as arrays of jobs over two seeds, seed 5"
+if [ ! -s "$work/seeds/seed-6/metrics.json" ] || cmp -s "$work/seeds/seed-5/metrics.json" "$work/seeds/seed-6/metrics.json"; then
+    bad "seed 6: no metrics.json, or that of seed 5" "$work/seeds/seed-5.log"
+fi
+SEEDS="5 6" submit_stages seeds --nodes=1 >"$work/again.log" 2>&1
+if grep -q 'nothing to do' "$work/again.log"; then ok "a complete study submits nothing"; else bad "submitted again" "$work/again.log"; fi
+OPTIONS="--set data.images=$work" submit_stages broken --nodes=1 --ntasks-per-node=1 >"$work/broken.log" 2>&1
+if all_ended 60 && [ ! -e "$work/broken/metrics.json" ]; then
+    ok "a stage that fails cancels those that need it"
+else
+    bad "a stage that fails: jobs are left, or it is complete" "$work"/broken*.log
+    scancel -u root
+fi
+
+say "$passed passed, $failed failed, 0 skipped, after $SECONDS s"
 [ "$failed" = 0 ]

@@ -33,12 +33,18 @@ run
 [ $? = 3 ] || fail "programs missing: exit code"
 grep -q 'test_ops_gpu is missing' "$work/out" || fail "programs missing: message"
 
-for p in equipoise test_sweeps_gpu test_ops_gpu; do program $p 'echo fine'; done
+for p in equipoise test_sweeps_gpu test_ops_gpu comm_rank; do program $p 'echo fine'; done
 program conform_gpu 'exit 77'
+program nccl_alone 'echo "not run: no libnccl"; exit 77'
+program train_rank 'mkdir -p "$2" && echo "$1" >"$2/steps"'
 run || fail "all passes: exit code"
 grep -q '^every op,passed' "$work/results/checks.csv" || fail "a passed check"
 grep -q '^words of special instructions,not run' "$work/results/checks.csv" || fail "a check that is not for this chip"
 grep -q '^conv_3 by cuDNN,not run,0,"no libraries"' "$work/results/checks.csv" || fail "a check without libraries"
+grep -q '^NCCL alone,not run' "$work/results/checks.csv" || fail "a check without NCCL"
+for name in collectives "batch statistics" training; do
+    grep -q "^$name on several GPUs,not run,0,.one GPU here" "$work/results/checks.csv" || fail "$name on one GPU"
+done
 grep -q '^models against PyTorch,not run' "$work/results/checks.csv" || fail "a check without PyTorch"
 [ "$(cat "$work/results/kernels.csv")" = fine ] || fail "kernels are not measured"
 
@@ -63,6 +69,23 @@ program test_ops_gpu 'echo FAILED: an op; exit 1'
 run
 [ $? = 1 ] || fail "a failure: exit code"
 grep -q '^every op,failed (1)' "$work/results/checks.csv" || fail "a failed check"
+
+# several GPUs
+program test_ops_gpu 'echo fine'
+smi 'printf "Some GPU\nSome GPU\nSome GPU\n"'
+program comm_rank 'echo "rank $RANK of $WORLD_SIZE on $GPU: $*" >>"'"$work"'/ranks"'
+run || fail "three GPUs: exit code"
+[ "$(sort "$work/ranks" | tr '\n' ';')" = "$(for r in 0 1 2; do echo -n "rank $r of 3 on cuda:: collectives;"; done)" ] ||
+    fail "three GPUs: $(cat "$work/ranks")"
+for name in collectives\ on batch\ statistics\ of training\ on; do
+    grep -q "^$name 3 GPUs,passed" "$work/results/checks.csv" || fail "$name 3 GPUs"
+done
+program train_rank 'mkdir -p "$2" && echo "$WORLD_SIZE" >"$2/steps"'
+run && fail "three GPUs: other weights than one"
+grep -q '^training on 3 GPUs,failed (1)' "$work/results/checks.csv" || fail "three GPUs: other weights"
+program comm_rank '[ "$RANK" != 1 ] || exit 6'
+run && fail "three GPUs: a rank that fails"
+grep -q '^collectives on 3 GPUs,failed (6)' "$work/results/checks.csv" || fail "three GPUs: a rank that fails"
 
 [ $failed = 0 ] && echo ok
 exit $failed

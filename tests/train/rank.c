@@ -35,7 +35,7 @@ static void choose_films(Job *j, const char *out)
     CHECK(!csv_read(&csv, SOURCE_DIR "/samples/tiny/films.csv") && csv.n_row >= FILMS);
     int path = csv_find(&csv, "path"), label = csv_find(&csv, "label");
     for (int i = 0; i < FILMS; i++) {
-        int at = i < TRAIN ? i * (TRAIN / j->n_train) % TRAIN : i; /* few are of both labels */
+        int at = i < j->n_train ? i * TRAIN / j->n_train : i; /* few are of both labels */
         int row = at * csv.n_row / FILMS;
         char *relative = path_join("samples/films", csv_at(&csv, row, path));
         j->path[i] = i == j->bad ? path_join(out, "bad.png") : path_join(SOURCE_DIR, relative);
@@ -47,11 +47,18 @@ static void choose_films(Job *j, const char *out)
     csv_free(&csv);
 }
 
-static Status parse(Job *j, int argc, char **argv)
+/* The others need no file. */
+static bool trains_a_model(const char *kind)
+{
+    return strcmp(kind, "steps") && strcmp(kind, "statistics");
+}
+
+static Status parse(Job *j, const char *kind, int argc, char **argv)
 {
     *j = (Job){.bad = -1, .n_train = TRAIN, .n_val = VAL};
     config_default(&j->config);
-    TRY(config_read(&j->config, SOURCE_DIR "/configs/tiny.ini"));
+    if (trains_a_model(kind)) TRY(config_read(&j->config, SOURCE_DIR "/configs/tiny.ini"));
+    else TRY(config_assign(&j->config, "study.device=cpu", "test"));
     for (int i = 0; i < argc; i++) {
         const char *value = strchr(argv[i], '=');
         CHECK(value++);
@@ -125,8 +132,8 @@ int main(int argc, char **argv)
     Log *log = log_new(true);
     Ranks r = {.log = log}; /* for where its opening is not reached */
     signal_install();
-    Status s = parse(&j, argc - 3, argv + 3);
-    if (!s) choose_films(&j, argv[2]);
+    Status s = parse(&j, argv[1], argc - 3, argv + 3);
+    if (!s && trains_a_model(argv[1])) choose_films(&j, argv[2]);
     if (!s) s = ranks_open(&r, &j.config, log);
     if (!s) s = work(&j, argv[1], argv[2], &r);
     s = ranks_close(&r, s);

@@ -142,7 +142,7 @@ static void models(int ranks, const char *kind, const char *name, const char *se
     "ldm.checkpoint_every=100 "
 /* Few steps that all count, not so long that rounding decides. */
 #define CLASSIFIER                                                                                 \
-    "films=4 classifier.epochs=3 classifier.batch=2 classifier.accumulate=2 "                      \
+    "films=12 classifier.epochs=1 classifier.batch=2 classifier.accumulate=2 "                      \
     "classifier.learning_rate=1e-5 data.size=75 "
 
 static void ldm_is_that_of_one_gpu(void **state)
