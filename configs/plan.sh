@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# plan.sh - what `equipoise study CONFIG --plan` says of a study of this folder on 1, 4, 8 and 2 x 8 GPUs, as the comment
-# that stands in CONFIG. Needs neither films nor weights: a table of as many films, and the shapes in configs/models/.
+# plan.sh - what `equipoise study CONFIG --plan` says of a study of this folder on 1, 4, 8 and 2 x 8 GPUs, as the
+# comment that stands in CONFIG. Needs neither films nor weights: a table of as many films, and the shapes in configs/models/.
 #
 #   configs/plan.sh configs/vindr-sd15.ini
 #
@@ -19,8 +19,8 @@ esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 normal=$(value normal) a=$(value disease_a) b=$(value disease_b)
-# shellcheck disable=SC2046,SC2086 # three numbers
-printf '%s %s\n' "${normal:-normal}" ${films%% *} "${a:-bacteria}" $(cut -d' ' -f2 <<<"$films") "${b:-virus}" ${films##* } |
+read -ra n <<<"$films"
+printf '%s %s\n' "${normal:-normal}" "${n[0]}" "${a:-bacteria}" "${n[1]}" "${b:-virus}" "${n[2]}" |
     awk 'BEGIN { print "path,label,patient" }
         { for (i = 0; i < $2; i++) printf "%d.png,%s,p%d\n", ++n, $1, n }' >"$work/films.csv"
 

@@ -37,6 +37,7 @@ struct Comm {
     uint64_t seq;            /* calls made */
     Status agreed;           /* of the last comm_agree() */
     uint64_t agreed_at;      /* seq after it */
+    double began, spent;     /* seconds: when the call that runs began, in all calls */
 };
 
 #if EQ_CUDA

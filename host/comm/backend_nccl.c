@@ -69,6 +69,7 @@ static void *look(void *unused)
         const char *text = fault();
         if (text) {
             snprintf(line, sizeof line, "NCCL: %s", text);
+            (void)link_verdict(watch.link, ERR_PEER); /* the store may know more about why */
             link_fail(watch.link, ERR_PEER, line, "");
         }
         if (text || link_check(watch.link)) {

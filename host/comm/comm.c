@@ -3,6 +3,7 @@
  */
 #include "comm/comm.h"
 #include "comm/backend.h"
+#include "comm/wire.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,16 @@ enum { DEFAULT_SECONDS = 300 };
 
 int comm_rank(const Comm *c) { return c ? c->rank : 0; }
 int comm_size(const Comm *c) { return c ? c->size : 1; }
+
+double comm_spent(const Comm *c) { return c ? c->spent : 0; }
+
+_Static_assert((int)COMM_NAME == (int)PEER_TEXT, "names have one length");
+const char *comm_name(const Comm *c, char out[COMM_NAME])
+{
+    if (c && c->link) return link_name(c->link, out);
+    snprintf(out, COMM_NAME, "rank 0");
+    return out;
+}
 
 /* ------------------------------------------------------------------ calls */
 
@@ -24,6 +35,7 @@ static Frame next_call(Comm *c, CommOp op, const char *what, size_t size, int ro
 /* Around what the backend does: the store knows of it, and it has a limit of time. */
 static Status begin(Comm *c, CommOp op, const char *what, size_t size, int root)
 {
+    c->began = wire_now();
     TRY(link_check(c->link));
     Frame f = next_call(c, op, what, size, root);
     link_begin(c->link, &f);
@@ -34,6 +46,7 @@ static Status end(Comm *c, Status s)
 {
     s = link_verdict(c->link, s);
     link_end(c->link);
+    c->spent += wire_now() - c->began;
     return s;
 }
 
@@ -51,7 +64,10 @@ static Status ask(Comm *c, Frame *f, const void *from, size_t mine, void *to, si
         return FAIL(ERR_USAGE, "%s: %zu bytes between hosts at once, at most %d", f->what, all,
                     FRAME_MOST);
     f->bytes = mine;
-    return link_call(c->link, f, from, to, all);
+    double began = wire_now();
+    Status s = link_call(c->link, f, from, to, all);
+    c->spent += wire_now() - began;
+    return s;
 }
 
 /* Of every rank the same number of bytes, to all. */

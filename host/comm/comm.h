@@ -51,6 +51,10 @@ Comm  *comm_imagined(int ranks);
 
 int    comm_rank(const Comm *c);                     /* 0 where c is NULL */
 int    comm_size(const Comm *c);                     /* 1 where c is NULL */
+/* Seconds that this rank has spent in calls of c. On a GPU those on device memory, which only enqueue, take none. */
+double comm_spent(const Comm *c);
+enum { COMM_NAME = 160 };
+const char *comm_name(const Comm *c, char out[COMM_NAME]); /* "rank 1 on host a (process 7)"; a lone one is rank 0 */
 
 /* Device memory. sum: in an order that the library chooses. On a GPU only enqueued: where the job fails meanwhile
  * the memory holds anything, and the next call says so. */

@@ -1,5 +1,6 @@
 /* link.c - the rank's side of the store. The thread reads; the program and the thread write. */
 #include "comm/link.h"
+#include "base/signal.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 enum { TICK_MS = 100, TEXT = 1400 };
-static const double beat_s = 0.2, slack_s = 2, grace_s = 2;
+static const double beat_s = 0.2, slack_s = 2, grace_s = 2, orphan_s = 20;
 
 struct Link {
     Hello own, store; /* of this rank, of rank 0 */
@@ -20,6 +21,8 @@ struct Link {
     Log *log;
     pthread_t thread;
     bool started;
+    pid_t launcher;      /* that started this rank and stays until it ends; 0: none does */
+    double orphan_since; /* 0: it is there; of the thread alone */
     int wake;
     atomic_int failed;
 
@@ -182,6 +185,21 @@ static bool in_time(Link *l)
     return !silent && !late;
 }
 
+/* mpirun's or srun's process that started this rank has gone, and with it whoever would end the job: the
+ * rank is asked to stop, as by a signal, and ended where it does not. */
+static bool has_launcher(Link *l)
+{
+    if (!l->launcher || getppid() == l->launcher) return true;
+    if (l->orphan_since == 0) {
+        l->orphan_since = wire_now();
+        signal_request_stop();
+    }
+    double most = l->limit_s < orphan_s ? l->limit_s : orphan_s;
+    if (wire_now() - l->orphan_since < most) return true;
+    fail_on_host(l, "what started the ranks on this host is gone, and they do not stop");
+    return false;
+}
+
 /* Once the program closes the link: nothing more is sent, and the store closes its side when it has
  * read all; closing ours first could take from it what it has not read. */
 static bool finished(Link *l, double *since)
@@ -212,7 +230,7 @@ static void *keep(void *arg)
         if (!going || poll(p, 2, TICK_MS) < 0) continue;
         if (p[1].revents && read(l->wake, &woken, sizeof woken) < 0) {} /* is emptied */
         if (p[0].revents & ~POLLOUT) going = hear(l);
-        if (going) going = in_time(l);
+        if (going) going = in_time(l) && has_launcher(l);
     }
     return NULL;
 }
@@ -286,6 +304,7 @@ Status link_open(Link **out, const CommPlace *p, const Address *a, int own_fd, i
     l->own = hello_of(a->token, p->rank, p->world);
     l->store = hello_of(a->token, 0, p->world);
     l->limit_s = seconds;
+    if (!strcmp(p->found_by, "mpirun") || !strcmp(p->found_by, "srun")) l->launcher = getppid();
     l->log = log;
     l->wire.fd = -1;
     l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

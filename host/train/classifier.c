@@ -185,6 +185,7 @@ static Status loop(Trainer *t)
     while (!stop) {
         TRY(take_step(t, ++step));
         if (step % t->per_epoch) continue;
+        TRY(train_step_table(&t->step, job->name, t->log));
         TRY(end_epoch(t, step / t->per_epoch, &stop));
         TRY(run_state_save(&t->run, step, t->log));
     }

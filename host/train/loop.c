@@ -61,6 +61,8 @@ static Status take_step(TrainLoop *l, long step)
     TRY(s);
     s = run_state_gradient(&l->run, BAD_STEPS, step, norm, l->name, l->section, l->log);
     if (s) return comm_agree(l->shared.comm, "the gradient", s);
+    bool due = step % l->validate_every == 0 || (step >= 8 && (step & (step - 1)) == 0);
+    if (due) TRY(train_step_table(&l->step, l->name, l->log));
     return note(l, step, loss, norm);
 }
 

@@ -11,7 +11,7 @@ enum { MAX_BAD_STEPS = 3 };
 static const char *const BLOCK_NAMES[MAX_STORES][4] = {{"value", "m", "v", "ema"},
                                                        {"value.1", "m.1", "v.1", "ema.1"}};
 
-static double now_s(void)
+double run_now_s(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -35,7 +35,7 @@ void run_state_init(RunState *r, const char *dir, const char *identity, Device *
                     .optimizer = o,
                     .history = h,
                     .saved_step = -1,
-                    .began_s = now_s()};
+                    .began_s = run_now_s()};
     for (int k = 0; k < o->n_store; k++) {
         const ParamStore *s = o->store[k];
         float *data[4] = {s->value, o->m[k], o->v[k], o->ema[k]};
@@ -138,7 +138,7 @@ Status run_state_gradient(RunState *r, int counter, long step, double norm, cons
 bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes)
 {
     return signal_stop_requested() || (stop_after && step >= stop_after) ||
-           (minutes && now_s() - r->began_s > 60.0 * minutes);
+           (minutes && run_now_s() - r->began_s > 60.0 * minutes);
 }
 
 Status train_need_batch(const char *name, int n_train, const char *section, int batch,

@@ -45,6 +45,8 @@ Status run_state_gradient(RunState *r, int counter, long step, double norm, cons
 /* True if the run must stop after `step`: a signal, the time limit, or stop_after (0 = never). */
 bool run_state_must_stop(const RunState *r, long step, long stop_after, int minutes);
 
+double run_now_s(void); /* of the monotonic clock */
+
 /* For trainers of full batches only: there are films for a step. section: "classifier". */
 Status train_need_batch(const char *name, int n_train, const char *section, int batch,
                         int accumulate);

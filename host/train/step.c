@@ -170,10 +170,13 @@ static Status run_micro_batches(TrainStep *t, long step, double rate, bool stop)
 
 Status train_step(TrainStep *t, long step, double rate, bool stop, double *loss, double *norm)
 {
+    double began = run_now_s(), spent = comm_spent(t->comm);
     reduction_start(&t->optimizer->sum);
     reduction_start(&t->state);
     TRY(leave(t, start_again(t, false)));
     TRY(run_micro_batches(t, step, rate, stop));
     TRY(leave(t, read_loss(t, loss)));
+    t->work_s += run_now_s() - began - (comm_spent(t->comm) - spent);
+    t->worked++;
     return leave(t, optimizer_norm(t->optimizer, norm));
 }

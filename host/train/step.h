@@ -37,6 +37,8 @@ typedef struct {
     int ahead_micro;
     Status ahead;
     char *ahead_text; /* owned */
+    double work_s;   /* of this rank since the last table, without what it spent in calls of comm */
+    long worked;     /* steps of it */
 } TrainStep;         /* starts as {0} */
 
 Status train_step_open(TrainStep *t);
@@ -45,6 +47,10 @@ void train_step_close(TrainStep *t);
 /* Number `step`, from 1. stop: this rank is asked to stop. ERR_STOPPED: one was; nothing has changed.
  * *loss: mean over the micro-batches; *norm as of optimizer_norm(). */
 Status train_step(TrainStep *t, long step, double rate, bool stop, double *loss, double *norm);
+
+/* All ranks' own work on a step, in the log; a warning where one has twice that of most. On a GPU it is the
+ * host's: films that come slowly are seen, a slow GPU is waited for by all and is not. */
+Status train_step_table(TrainStep *t, const char *name, Log *log);
 
 /* From a trainer's `accumulate` and [parallel]. */
 ReduceSettings train_share(const Config *c, int accumulate, Comm *comm);

@@ -1,7 +1,8 @@
-/* nccl_alone.c - one rank alone with NCCL, as on a machine with one GPU: whether every function that comm
- * uses is there with the types that nccl.h declares, moves what it should, and can be recorded in a graph
- * beside other work, on the stream of work aside as well. With a real GPU: bench/gpu.sh; with a simulated one and
- * the stand-in: test_comm_nccl.sh. Exit code 77: no NCCL here.
+/* nccl_alone.c - one rank alone with NCCL, as on a machine with one GPU: whether every function
+ * that comm uses is there with the types that nccl.h declares, moves what it should, and can be
+ * recorded in a graph beside other work, on the stream of work aside as well. With a real GPU:
+ * bench/gpu.sh; with a simulated one and the stand-in: test_comm_nccl.sh. Exit code 77: no NCCL
+ * here.
  *
  *   nccl_alone [DEVICE]
  */

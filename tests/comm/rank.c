@@ -182,6 +182,17 @@ static Status stops(Job *j)
     return comm_agree(j->comm, "stop", signal_check());
 }
 
+/* Steps until one is asked to stop. */
+static Status goes_on(Job *j)
+{
+    TRY(comm_barrier(j->comm, "start"));
+    puts("steps");
+    fflush(stdout);
+    for (bool any = false; !any; usleep(20000))
+        TRY(comm_any(j->comm, "stop", signal_stop_requested(), &any));
+    return comm_agree(j->comm, "stop", signal_check());
+}
+
 /* Steps, as long as the file HOLD is there. */
 static Status holds(Job *j)
 {
@@ -224,7 +235,8 @@ static const struct {
     {"length", true, length},     {"root", true, root},
     {"kind", true, kind},         {"ends_early", true, ends_early},
     {"stops", true, stops},       {"holds", true, holds},
-    {"midway", true, midway},     {"absent", false, absent},
+    {"goes_on", true, goes_on},   {"midway", true, midway},
+    {"absent", false, absent},
 };
 
 /* GPU="cuda:": the one of the rank's number on this host; "cuda:0" is that. */

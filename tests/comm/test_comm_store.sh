@@ -120,4 +120,38 @@ ranks holds 3 0 0
 RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port timeout 20 "$rank" holds 2>"$work/other"
 ended 6
 said "rank 1 $h says that there are 2 ranks, rank 0 says 3"
+
+# whoever inherits a process may not ask how it ended
+alive() { [ -d "/proc/$(cat "$1")" ] && ! grep -q '^State:.*Z' "/proc/$(cat "$1")/status"; }
+# What started the ranks is killed: they stop as by a signal, or, where they do not, are ended after the limit.
+orphans() { # SCENARIO LINE
+    job="$1, its launcher killed"
+    rm -f "$work"/err.* "$work"/out.* "$work"/pid.*
+    new_port
+    # shellcheck disable=SC2016 # of the inner shell
+    SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_TASKS_PER_NODE=2 SLURM_NTASKS=2 SLURM_NODEID=0 MASTER_PORT=$port bash -c '
+        for r in 0 1; do
+            SLURM_PROCID=$r SLURM_LOCALID=$r "$1" "$2" >"$3/out.$r" 2>"$3/err.$r" &
+            echo $! >"$3/pid.$r"
+        done
+        wait' launcher "$rank" "$1" "$work" &
+    local launcher=$! i
+    for ((i = 0; i < 600; i++)); do
+        [ -s "$work/out.0" ] && [ -s "$work/out.1" ] && break
+        sleep 0.05
+    done
+    kill -KILL $launcher
+    wait $launcher 2>/dev/null
+    for ((i = 0; i < 600; i++)); do
+        alive "$work/pid.0" || alive "$work/pid.1" || break
+        sleep 0.05
+    done 2>/dev/null
+    [ $i -lt 300 ] || fail "$job: ranks are left after 15 s"
+    said "$2"
+}
+export LIMIT=30
+orphans goes_on "(rank [01] $h: )?stopped by a signal"
+touch "$HOLD"
+LIMIT=2 orphans holds "what started the ranks on this host is gone, and they do not stop"
+rm "$HOLD"
 exit $failed

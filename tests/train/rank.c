@@ -1,6 +1,6 @@
 /* rank.c - one rank of the jobs that test_parallel*.{c,sh} start:
  *
- *   train_rank KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM] [films=N]
+ *   train_rank KIND OUT [section.key=value]... [stop=STEP] [stopper=RANK] [bad=FILM] [films=N] [slow=RANK]
  *
  * KIND: ldm, classifier, autoencoder: trained as the commands do, on a few films (N, and two to
  * validate), into OUT;
@@ -26,7 +26,7 @@ typedef struct {
     LdmFilm prompted[FILMS];
     ClassifierFilm labelled[FILMS];
     long stop;
-    int stopper, bad, n_train, n_val;
+    int stopper, bad, slow, n_train, n_val;
 } Job;
 
 static void choose_films(Job *j, const char *out)
@@ -55,7 +55,7 @@ static bool trains_a_model(const char *kind)
 
 static Status parse(Job *j, const char *kind, int argc, char **argv)
 {
-    *j = (Job){.bad = -1, .n_train = TRAIN, .n_val = VAL};
+    *j = (Job){.bad = -1, .slow = -1, .n_train = TRAIN, .n_val = VAL};
     config_default(&j->config);
     if (trains_a_model(kind)) TRY(config_read(&j->config, SOURCE_DIR "/configs/tiny.ini"));
     else TRY(config_assign(&j->config, "study.device=cpu", "test"));
@@ -65,12 +65,12 @@ static Status parse(Job *j, const char *kind, int argc, char **argv)
         if (!strncmp(argv[i], "stop=", 5)) j->stop = atol(value);
         else if (!strncmp(argv[i], "stopper=", 8)) j->stopper = atoi(value);
         else if (!strncmp(argv[i], "bad=", 4)) j->bad = atoi(value);
+        else if (!strncmp(argv[i], "slow=", 5)) j->slow = atoi(value);
         else if (!strncmp(argv[i], "films=", 6)) {
             j->n_train = atoi(value);
             j->n_val = 2;
             CHECK(j->n_train > 0 && j->n_train <= TRAIN);
-        }
-        else TRY(config_assign(&j->config, argv[i], "test"));
+        } else TRY(config_assign(&j->config, argv[i], "test"));
     }
     return OK;
 }
@@ -78,7 +78,7 @@ static Status parse(Job *j, const char *kind, int argc, char **argv)
 static Status work(Job *j, const char *kind, const char *out, Ranks *r)
 {
     if (!strcmp(kind, "statistics")) return rank_statistics(r);
-    if (!strcmp(kind, "steps")) return rank_steps(r, &j->config, out);
+    if (!strcmp(kind, "steps")) return rank_steps(r, &j->config, out, j->slow);
     /* Only one rank is asked to stop. */
     long stop = r->place.rank == j->stopper ? j->stop : 0;
     const char *const *path = (const char *const *)j->path;

@@ -9,6 +9,7 @@
 Status rank_statistics(Ranks *r);
 
 /* Some steps of a small network with buckets and running averages; its parameters go to the file
- * out/steps, by rank 0. [ldm] accumulate and [parallel] are looked at. */
-Status rank_steps(Ranks *r, const Config *c, const char *out);
+ * out/steps, by rank 0. [ldm] accumulate and [parallel] are looked at.
+ * slow: a rank whose batches come slowly; -1: none. */
+Status rank_steps(Ranks *r, const Config *c, const char *out, int slow);
 #endif

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { D = 128, LAYERS = 4, BATCH = 2, STEPS = 4 };
 
@@ -19,6 +20,7 @@ typedef struct {
     Tensor *x, *want, *weight, *loss;
     Optimizer optimizer;
     TrainStep step;
+    int slow_ms; /* to feed one micro-batch */
 } Net; /* starts as {0} */
 
 static Tensor *layer(Graph *g, ParamStore *s, Tensor *x, int k)
@@ -52,6 +54,7 @@ static void record(Net *n, Graph *g)
 static Status feed(void *net, long step, int micro)
 {
     Net *n = net;
+    usleep((useconds_t)(1000 * n->slow_ms));
     float x[BATCH * D], want[BATCH * D], weight[BATCH] = {1, .5f};
     random_normals(x, BATCH * D, (RandomKey){1, STREAM_TEST, (uint32_t)step, (uint64_t)micro});
     random_normals(want, BATCH * D, (RandomKey){2, STREAM_TEST, (uint32_t)step, (uint64_t)micro});
@@ -109,6 +112,7 @@ static Status run(Net *n, Ranks *r, const char *out)
         s = train_step(&n->step, t, .01, false, &told[0], &told[1]);
         memcpy(result + 2 * count + 4 * (t - 1), told, sizeof told);
     }
+    if (!s) s = train_step_table(&n->step, "steps", r->log);
     if (!s) s = params_read(&n->store, result);
     if (!s) s = optimizer_averages(&n->optimizer, 0, result + count);
     char *file = path_join(out, "steps");
@@ -118,9 +122,9 @@ static Status run(Net *n, Ranks *r, const char *out)
     return s;
 }
 
-Status rank_steps(Ranks *r, const Config *c, const char *out)
+Status rank_steps(Ranks *r, const Config *c, const char *out, int slow)
 {
-    Net n = {0};
+    Net n = {.slow_ms = slow == comm_rank(r->comm) ? 100 : 0};
     Status s = comm_agree(r->comm, "the network", open_net(&n, r, c));
     if (!s) s = comm_agree(r->comm, "the steps", run(&n, r, out));
     train_step_close(&n.step);

@@ -1,6 +1,6 @@
 /* test_parallel.c - training over ranks: 1 rank x 4 micro-batches, 2 x 2 and 4 x 1 give the same
- * weights to the bit; so does sharded state; a checkpoint of so many ranks continues on others; ranks
- * stop and fail together. On CPU ranks that mpirun starts (train_rank, tests/train/rank.c).
+ * weights to the bit; so does sharded state; a checkpoint of so many ranks continues on others;
+ * ranks stop and fail together. On CPU ranks that mpirun starts (train_rank, tests/train/rank.c).
  *
  * With an argument: only the tests of that name, which may have * and ?.
  */
@@ -25,13 +25,15 @@ static int start(int ranks, const char *kind, const char *run, const char *setti
 
 static void run(int ranks, const char *kind, const char *name, const char *settings)
 {
-    if (start(ranks, kind, name, settings)) fail_msg("%s on %d: %s", name, ranks, read_said("said"));
+    if (start(ranks, kind, name, settings))
+        fail_msg("%s on %d: %s", name, ranks, read_said("said"));
 }
 
 static void stops(int ranks, const char *kind, const char *name, const char *settings)
 {
     int code = start(ranks, kind, name, settings);
-    if (code != ERR_STOPPED) fail_msg("%s on %d ends with %d: %s", name, ranks, code, read_said("said"));
+    if (code != ERR_STOPPED)
+        fail_msg("%s on %d ends with %d: %s", name, ranks, code, read_said("said"));
 }
 
 static const char *const autoencoder_files[] = {"model/diffusion_pytorch_model.safetensors",
@@ -97,8 +99,9 @@ static void fast_is_near(void **state)
 {
     (void)state;
     run(4, "ldm", "ldm-fast", LDM " parallel.reduction=fast");
-    run(3, "ldm", "six-fast", LDM " ldm.steps=6 ldm.accumulate=6 parallel.reduction=fast "
-                                  "parallel.zero=1");
+    run(3, "ldm", "six-fast",
+        LDM " ldm.steps=6 ldm.accumulate=6 parallel.reduction=fast "
+            "parallel.zero=1");
     run(4, "classifier", "classifier-fast", CLASSIFIER " parallel.reduction=fast");
     double d = apart("ldm-1", "ldm-fast", ldm_files[0]),
            z = apart("six-1", "six-fast", ldm_files[0]),
@@ -210,8 +213,8 @@ static void one_bad_film_ends_all(void **state)
     }
 }
 
-/* Statistics of the batch over ranks: ops against one big batch; a classifier that has them trains, to
- * the same bits with shards, and to others than without. */
+/* Statistics of the batch over ranks: ops against one big batch; a classifier that has them trains,
+ * to the same bits with shards, and to others than without. */
 static void statistics_are_of_all_ranks(void **state)
 {
     (void)state;
@@ -222,6 +225,21 @@ static void statistics_are_of_all_ranks(void **state)
     run(2, "classifier", "sync-not", SYNC " parallel.sync_batchnorm=0");
     same_run("sync", "sync-zero", classifier_files);
     assert_false(same("sync", "sync-not", classifier_files[0]));
+}
+
+/* Batches come slowly to one rank, which the others wait for: it is named, with all ranks' times.
+ */
+static void a_slow_rank_is_named(void **state)
+{
+    (void)state;
+    run(3, "steps", "slow", "ldm.accumulate=3 slow=1");
+    char *text = read_said("said"), *at = strstr(text, "steps: rank 1 on host ");
+    if (!at || !strstr(at, " is slow: it works 0.1") || !strstr(at, "by rank: 0.0"))
+        fail_msg("no rank is named: %s", text);
+    assert_int_equal(count_lines(text, " is slow"), 1);
+    free(text);
+    run(3, "steps", "none-slow", "ldm.accumulate=3");
+    assert_true(same("slow", "none-slow", "steps"));
 }
 
 static void steps_are_the_same_on_any_number_of_ranks(void **state)
@@ -252,6 +270,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(checkpoints_continue_on_other_ranks),
         cmocka_unit_test(one_bad_film_ends_all),
         cmocka_unit_test(statistics_are_of_all_ranks),
+        cmocka_unit_test(a_slow_rank_is_named),
         cmocka_unit_test(steps_are_the_same_on_any_number_of_ranks),
     };
     if (!EQ_MPI || system("mpirun --version >/dev/null 2>&1")) {

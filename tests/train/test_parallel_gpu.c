@@ -1,7 +1,8 @@
-/* test_parallel_gpu.c - training over two GPUs, both simulated, between which a stand-in of NCCL moves the
- * data (tests/comm/fake_nccl.c): the weights of one, to the bit where sums are fixed, near where the
- * library sums, with state in shards or whole; steps are recorded with their exchange, and replayed; a
- * rank that is killed, or whose GPU is lost, while steps are replayed ends the other.
+/* test_parallel_gpu.c - training over two GPUs, both simulated, between which a stand-in of NCCL
+ * moves the data (tests/comm/fake_nccl.c): the weights of one, to the bit where sums are fixed,
+ * near where the library sums, with state in shards or whole; steps are recorded with their
+ * exchange, and replayed; a rank that is killed, or whose GPU is lost, while steps are replayed
+ * ends the other.
  *
  * With an argument: only the tests of that name, which may have * and ?.
  */
@@ -142,7 +143,7 @@ static void models(int ranks, const char *kind, const char *name, const char *se
     "ldm.checkpoint_every=100 "
 /* Few steps that all count, not so long that rounding decides. */
 #define CLASSIFIER                                                                                 \
-    "films=12 classifier.epochs=1 classifier.batch=2 classifier.accumulate=2 "                      \
+    "films=12 classifier.epochs=1 classifier.batch=2 classifier.accumulate=2 "                     \
     "classifier.learning_rate=1e-5 data.size=75 "
 
 static void ldm_is_that_of_one_gpu(void **state)
@@ -164,12 +165,14 @@ static void classifier_is_that_of_one_gpu(void **state)
     (void)state;
     models(1, "classifier", "classifier-1", CLASSIFIER);
     models(2, "classifier", "classifier-2", CLASSIFIER);
-    models(2, "classifier", "classifier-fast", CLASSIFIER "parallel.zero=1 parallel.reduction=fast");
+    models(2, "classifier", "classifier-fast",
+           CLASSIFIER "parallel.zero=1 parallel.reduction=fast");
     models(2, "classifier", "classifier-sync", CLASSIFIER "parallel.sync_batchnorm=1");
     same_run("classifier-1", "classifier-2", classifier_files);
     double fast = apart("classifier-1", "classifier-fast", classifier_files[0]),
            sync = apart("classifier-1", "classifier-sync", classifier_files[0]);
-    print_message("classifier: fast is %.2g from fixed, statistics of both GPUs %.2g\n", fast, sync);
+    print_message("classifier: fast is %.2g from fixed, statistics of both GPUs %.2g\n", fast,
+                  sync);
     assert_true(fast < 1e-5 && sync > 1e-3);
 }
 
