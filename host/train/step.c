@@ -175,8 +175,9 @@ Status train_step(TrainStep *t, long step, double rate, bool stop, double *loss,
     reduction_start(&t->state);
     TRY(leave(t, start_again(t, false)));
     TRY(run_micro_batches(t, step, rate, stop));
-    TRY(leave(t, read_loss(t, loss)));
+    /* A GPU may still wait for other ranks: that is no work. */
     t->work_s += run_now_s() - began - (comm_spent(t->comm) - spent);
     t->worked++;
+    TRY(leave(t, read_loss(t, loss)));
     return leave(t, optimizer_norm(t->optimizer, norm));
 }
