@@ -37,7 +37,7 @@ for n in 2 4; do
 done
 [ "$(grep -h '"rank"' "$work"/on-4/stages/*/times.json | sort -u | wc -l)" -ge 2 ] || fail "no stages ran side by side"
 grep -q '"ranks": 2' "$work"/on-4/stages/ldm-a/times.json || fail "no diffusion model was trained by two ranks"
-grep -hE '"pace".*"seconds":\[[0-9.e-]+, [0-9.e-]+\]' "$work"/on-4/log*.jsonl | grep -q ldm || fail "no times of the ranks that trained together"
+grep -hE '"pace".*"seconds":\[[0-9.e-]+, [0-9.e-]+\]' "$work"/on-4/log*.jsonl | grep -qi ldm || fail "no times of the ranks that trained together"
 grep -q ' rank.*worked on stages' "$work/on-4/report.html" || fail "no timeline in the report"
 
 # ---- the plan: the same stages on the same ranks, the memory that was taken
