@@ -77,11 +77,11 @@ until_there() { # PATTERN
 }
 until_said() { # PATTERN, in what the running job prints
     for _ in $(seq 3000); do
-        grep -Eqs "$1" "$work/out" && return
+        grep -Eqs "$1" "$work/out" "$work/err" && return
         kill -0 "$job" 2>/dev/null || break
         sleep 0.02
     done
-    fail "the job did not print $1: $(tail -3 "$work/out" "$work/err")"
+    fail "the job did not print $1: $(tail -n 3 "$work/out" "$work/err")"
 }
 codes() { cat "$work"/rc.* | sort | uniq -c | awk '{ printf "%s%d x %d", sep, $1, $2; sep = ", " }'; }
 
