@@ -83,15 +83,15 @@ void ref_release(Graph *g)
         if (!g->node[i]->view_of) free(g->node[i]->data);
 }
 
-static void round_bf16(const Tensor *t)
+void ref_round(const Tensor *t, double scale)
 {
     if (t && t->dtype == DTYPE_BF16)
         for (size_t i = 0; i < tensor_count(t); i++)
-            ref_data(t)[i] = rounded(ref_data(t)[i], DTYPE_BF16);
+            ref_data(t)[i] = scale * rounded(ref_data(t)[i] / scale, DTYPE_BF16);
 }
 
-/* naive: every node's outputs rounded to what they are stored as, and inside where it must be. */
-static void run_to(Graph *g, int last, bool naive)
+/* scale: 0, or every node's outputs are rounded to how they are stored, and inside where it must be. */
+static void run_to(Graph *g, int last, double scale)
 {
     for (int i = 0; i <= last; i++) {
         Tensor *t = g->node[i];
@@ -101,16 +101,16 @@ static void run_to(Graph *g, int last, bool naive)
             fprintf(stderr, "op %s has no twin\n", t->op->name);
             abort();
         }
-        for (int k = 0; naive && k < ref_naive_count; k++)
+        for (int k = 0; scale && k < ref_naive_count; k++)
             if (ref_naive[k].op == t->op) twin = &ref_naive[k];
         twin->run(t);
-        for (int k = 0; naive && k < MAX_SIDE; k++) round_bf16(t->side[k]);
-        if (naive) round_bf16(t);
+        for (int k = 0; scale && k < MAX_SIDE; k++) ref_round(t->side[k], scale);
+        if (scale) ref_round(t, scale);
     }
 }
 
-void ref_run(Graph *g) { run_to(g, g->n - 1, false); }
-void ref_run_rounded(Graph *g) { run_to(g, g->n - 1, true); }
+void ref_run(Graph *g) { run_to(g, g->n - 1, 0); }
+void ref_run_rounded(Graph *g, double scale) { run_to(g, g->n - 1, scale); }
 
 /* ---- one case ------------------------------------------------------------------------- */
 
@@ -177,7 +177,7 @@ static double scalar(Built *b, const OpCase *c, uint32_t seed, const Tensor *exc
 {
     double sum = 0;
     renew_state(b, c, seed, except);
-    run_to(b->g, except ? b->y->id : b->g->n - 1, false); /* differences need no gradients */
+    run_to(b->g, except ? b->y->id : b->g->n - 1, 0); /* differences need no gradients */
     for (size_t i = 0; i < tensor_count(b->y); i++) sum += ref_data(b->y)[i] * ref_data(b->dy)[i];
     return sum;
 }
@@ -364,7 +364,7 @@ int ref_check(const OpCase *c, const char *device, Dtype act, uint32_t seed, boo
     tell_kernels(c, d);
     if (act == DTYPE_BF16) {
         renew_state(&b, c, seed, NULL);
-        run_to(b.g, b.g->n - 1, true);
+        run_to(b.g, b.g->n - 1, 1);
         for (int k = 0; k < n; k++) {
             size_t bytes = tensor_count(list[k]) * sizeof(double);
             naive[k] = malloc(bytes);

@@ -62,9 +62,18 @@ extern const RefFamily *const ref_family[];
 extern const int ref_family_count;
 
 /* A graph run by twins: allocates double data for every live tensor. */
-void ref_run(Graph *g);      /* all live nodes in order; leaves must be filled */
-void ref_run_rounded(Graph *g); /* each node's outputs rounded to how they are stored: naive bf16 */
+void ref_run(Graph *g); /* all live nodes in order; leaves must be filled */
+/* Naive bf16: each node's outputs rounded to how they are stored, bf16 ones to `scale` times a number
+ * of bf16. 1: as a device stores them; scales between 1 and 2 give other draws of the same errors.
+ * Leaves must have been rounded so, by ref_round(). */
+void ref_run_rounded(Graph *g, double scale);
+void ref_round(const Tensor *t /* or NULL */, double scale);
 void ref_alloc(Graph *g);
 void ref_release(Graph *g);
 static inline double *ref_data(const Tensor *t) { return t->data; }
+
+/* Of a graph that ref_run() has run: the least distance of a relu's argument from 0 and of the two
+ * largest of a maxpool's window from one another, in units of the root mean square of all there. How
+ * far values may be off before a gradient jumps. Equal ones, zeros of a relu before, do not count. */
+double ref_margin(const Graph *g);
 #endif
