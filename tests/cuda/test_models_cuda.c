@@ -1,24 +1,28 @@
-/* test_models_cuda.c - the four models (both autoencoders; Inception-V3 in training and not), forward and
- * every gradient, on the device "cuda" at tiny sizes, on random weights and inputs.
+/* test_models_cuda.c - the four models (both autoencoders; Inception-V3 in training and not),
+ * forward and every gradient, on the device "cuda" at tiny sizes, on random weights and inputs; the
+ * UNet and AutoencoderKL as sampling runs them besides: without gradients, what is fixed held.
  *
  *   test_models_cuda [SEED [NAME]]        without a seed: one of 1 .. 20, another in each run
  *
- * fp32, against the CPU: outputs within 1e-5 of their norm, each gradient within 1e-4 of its own norm
- * and 1e-7 of the largest gradient's. Where a relu's argument or the two largest of a maxpool's window
- * stand so near that rounding turns them, a gradient jumps and says nothing. So a draw in which twins
- * in double find one within 2^-17 of its layer's size (thirty roundings) is replaced by the next one.
+ * fp32, against the CPU: outputs within 1e-5 of their norm, each gradient within 1e-4 of its own
+ * norm and 1e-7 of the largest gradient's. Where a relu's argument or the two largest of a
+ * maxpool's window stand so near that rounding turns them, a gradient jumps and says nothing. So a
+ * draw in which twins in double find one within 2^-17 of its layer's size (thirty roundings) is
+ * replaced by the next one.
  *
- * bf16, against twins in double: each tensor's error is at most twice the naive one. That is the error
- * of the naive evaluation, each node in double and rounded to how it is stored; a draw of its own, and of
- * small tensors and narrow layers one that scatters widely. Meant is its expectation, the root mean square
- * over ROUNDINGS naive evaluations, each of which rounds to multiples of another number (ref_run_rounded);
- * or the one that rounds as the device does, if that is larger. The device's error is such a draw as well, so
- * it is taken over `draws` draws of weights and inputs: the root mean square of error / naive error is at
- * most 2 for each tensor of 64 elements or more, and for all smaller ones of the model together.
+ * bf16, against twins in double: each tensor's error is at most twice the naive one, which is that
+ * of the plain graph (nothing fused) with each node in double and rounded to how it is stored. One
+ * such evaluation is one draw of rounding errors, which many tensors owe to few roundings: of 16
+ * draws of the UNet, its 211 tensors are off by more than twice that in 3.5 % of cases on the
+ * device, and in 6.0 % in further naive evaluations. Meant is the expectation, the root mean square
+ * over ROUNDINGS naive evaluations, each of which rounds to multiples of another number
+ * (ref_run_rounded); or the one that rounds as the device does, if that is larger: over twice that
+ * was 1 of the 3376. The device's error is such a draw as well, so the root mean square of
+ * error / naive error is taken over `draws` draws of weights and inputs.
  *
- * Inception-V3's filters and biases are drawn so that values stand off the kinks of relu (`lift`). Drawn
- * as in training, half of the units are off and rounding turns some in each of 48 layers: the naive error
- * is then as large as the gradient, and twice that would prove nothing.
+ * Draws of models with relu stand off its kink (`lift`, in whole_model.h). Inception-V3's drawn as
+ * in training have half of the units off, and rounding turns some in each of 48 layers: the naive
+ * error is then as large as the gradient, and twice that would prove nothing.
  */
 #include "models/autoencoder_kl.h"
 #include "models/autoencoder_tiny.h"
@@ -32,7 +36,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ROUNDINGS = 16, SMALL = 64, SEEDS = 20 };
+enum { ROUNDINGS = 16, SEEDS = 20 };
 
 typedef struct {
     const char *name;
@@ -135,9 +139,10 @@ static int build_text(Graph *g, ParamStore *s, Tensor *out[WHOLE_OUT])
     return 1;
 }
 
-static int build_inception_of(Graph *g, ParamStore *s, Tensor *out[WHOLE_OUT], Tensor *x, bool train)
+static int build_inception_of(Graph *g, ParamStore *s, Tensor *out[WHOLE_OUT], Tensor *x,
+                              bool train)
 {
-    static const InceptionConfig c = {.num_classes = 3, .width = .08, .transform_input = true};
+    static const InceptionConfig c = {.num_classes = 3, .width = .04, .transform_input = true};
     InceptionOut o = inception_v3(g, s, &c, x, NULL, train);
     out[0] = o.logits;
     out[1] = o.features;
@@ -152,21 +157,22 @@ static int build_inception(Graph *g, ParamStore *s, Tensor *out[WHOLE_OUT])
 /* The last batch norms see 8 rows: of few, deviations are small by chance, and errors large. */
 static int build_inception_train(Graph *g, ParamStore *s, Tensor *out[WHOLE_OUT])
 {
-    return build_inception_of(g, s, out, whole_input(g, "image", 4, INCEPTION_LEAST_PX, 107, 3), true);
+    return build_inception_of(g, s, out, whole_input(g, "image", 4, INCEPTION_LEAST_PX, 107, 3),
+                              true);
 }
 
 static const Model model[] = {
-    {.name = "unet", .build = build_unet, .draws = 2},
+    {.name = "unet", .build = build_unet, .draws = 4},
     {.name = "unet, sampling", .build = build_unet_sampled, .sampling = true, .draws = 2},
-    {.name = "autoencoder_kl", .build = build_kl, .draws = 2},
+    {.name = "autoencoder_kl", .build = build_kl, .draws = 4},
     {.name = "autoencoder_kl, sampling", .build = build_kl, .sampling = true, .draws = 2},
-    {.name = "autoencoder_tiny", .build = build_tiny, .draws = 2},
-    {.name = "clip_text", .build = build_text, .draws = 2},
+    {.name = "autoencoder_tiny", .build = build_tiny, .lift = {0, 1.5}, .draws = 4},
+    {.name = "clip_text", .build = build_text, .draws = 4},
     {.name = "inception_v3", .build = build_inception, .lift = {2, 5}, .draws = 2},
     {.name = "inception_v3, training",
      .build = build_inception_train,
      .lift = {2, 3.5},
-     .draws = 2}};
+     .draws = 3}};
 enum { N_MODEL = sizeof model / sizeof *model };
 
 /* ---- comparing ------------------------------------------------------------------------------ */
@@ -243,7 +249,7 @@ static void naive_errors(double *naive, const WholeDraw *d, const WholeValues *e
     for (int k = 0; k < exact->n; k++) naive[k] = fmax(naive[k], as_stored[k]);
 }
 
-/* ratio[k] += (error / naive error)^2 of one draw; what = the names and sizes, left to the caller */
+/* ratio[k] += (error / naive error)^2 of one draw; what: names and sizes, left to the caller. */
 static void add_ratios(double *ratio, WholeValues *what, const Model *m, uint32_t seed)
 {
     WholeDraw d;
@@ -264,8 +270,8 @@ static void add_ratios(double *ratio, WholeValues *what, const Model *m, uint32_
 
 static int check_bf16(const Model *m, uint32_t seed)
 {
-    double ratio[WHOLE_VALUES] = {0}, small = 0, worst = 0;
-    int failed = 0, n_small = 0;
+    double ratio[WHOLE_VALUES] = {0}, worst = 0;
+    int failed = 0;
     WholeValues what;
     for (int i = 0; i < m->draws; i++) {
         if (i) whole_values_free(&what);
@@ -273,23 +279,13 @@ static int check_bf16(const Model *m, uint32_t seed)
     }
     for (int k = 0; k < what.n; k++) {
         double r = sqrt(ratio[k] / m->draws);
-        if (what.count[k] < SMALL) {
-            small += r * r;
-            n_small++;
-            continue;
-        }
         worst = fmax(worst, r);
         if (r <= 2) continue;
-        printf("FAILED %s (bf16): %s is off by %.2f times the naive error\n", m->name, what.name[k], r);
+        printf("FAILED %s (bf16): %s is off by %.2f times the naive error\n", m->name, what.name[k],
+               r);
         failed++;
     }
-    small = sqrt(small / fmax(n_small, 1));
-    if (!(small <= 2)) {
-        printf("FAILED %s (bf16): small tensors are off by %.2f times the naive error\n", m->name, small);
-        failed++;
-    }
-    printf("%s: bf16, worst %.2f times the naive error, %d small tensors %.2f\n", m->name, worst, n_small,
-           small);
+    printf("%s: bf16, worst %.2f times the naive error\n", m->name, worst);
     whole_values_free(&what);
     return failed;
 }
@@ -319,15 +315,14 @@ static int check_recompute(uint32_t seed, Dtype act)
 
 int main(int argc, char **argv)
 {
-    uint32_t seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1 + (uint32_t)getpid() % SEEDS;
+    uint32_t seed =
+        argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1 + (uint32_t)getpid() % SEEDS;
     int failed = 0;
     printf("seed %u (give it as an argument to repeat)\n", seed);
     for (int i = 0; i < N_MODEL; i++) {
-        extern double omp_get_wtime(void); double t0=omp_get_wtime();
         if (argc > 2 && strcmp(argv[2], model[i].name)) continue;
         failed += check_f32(&model[i], seed);
-double t1=omp_get_wtime();        failed += check_bf16(&model[i], seed);
-printf("TIME %s %.1f %.1f\n", model[i].name, t1-t0, omp_get_wtime()-t1);
+        failed += check_bf16(&model[i], seed);
     }
     if (argc <= 2 || !strcmp(argv[2], "recompute"))
         failed += check_recompute(seed, DTYPE_F32) + check_recompute(seed, DTYPE_BF16);

@@ -100,6 +100,7 @@ struct KernelEntry {
     size_t max_dynamic_shared = 48 * 1024;
     bool big_cluster = false;
     int registers = 0; /* from the binary image; 0: there is none */
+    bool launched = false;
 };
 KernelEntry *find_kernel(const void *host_function); /* null: unknown */
 Variable *find_symbol(const void *host_variable);

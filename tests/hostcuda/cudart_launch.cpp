@@ -58,6 +58,17 @@ size_t static_shared(const Module &m, const Function &f)
     return bytes;
 }
 
+/* The file that HOSTCUDA_KERNELS names gets the name of each kernel that runs. */
+void note_launch(KernelEntry &k)
+{
+    static const char *path = getenv("HOSTCUDA_KERNELS");
+    static FILE *file = path ? fopen(path, "w") : nullptr;
+    if (!file || k.launched) return;
+    k.launched = true;
+    fprintf(file, "%s\n", k.name.c_str());
+    fflush(file);
+}
+
 /* What the driver refuses at once, in the order in which it looks. */
 cudaError_t check_launch(const KernelEntry &k, const Function &f, const LaunchConfig &c)
 {
@@ -103,7 +114,8 @@ cudaError_t launch_kernel(const void *host, LaunchConfig c, void **arguments, cu
     for (size_t n = 0; n < f->parameters.size(); n++)
         memcpy(l->base() + f->parameters[n].offset, arguments[n], f->parameters[n].size);
     return issue(s, {"kernel " + k->name,
-                     [l, c] {
+                     [l, c, k] {
+                         note_launch(*k);
                          prepare_launch(*l);
                          return launch(l->kernel, c);
                      },

@@ -8,6 +8,7 @@
  *   HOSTCUDA_CHECK  1 (default) races, uninitialised reads, pending copies, bounds; 0 only bounds
  *                   of shared memory
  *   HOSTCUDA_STATS  1 counts bank conflicts and sectors (2: and prints the table at exit)
+ *   HOSTCUDA_KERNELS  a file to write the names of the kernels to that ran
  *   HOSTCUDA_ABORT  1 aborts at the first finding, for a debugger
  */
 #ifndef HOSTCUDA_H

@@ -136,6 +136,12 @@ static void ids_below_7(const Tensor *leaf, double *value, size_t count, uint32_
                        : case_normal(seed, leaf, i);
 }
 
+static Tensor *embedding_packed_case(Graph *g)
+{
+    Tensor *ids = case_const(g, "ids", DTYPE_I32, 2, (int[]){3, 5});
+    return embedding(g, ids, case_leaf(g, "table", 2, (int[]){7, 24}));
+}
+
 static Tensor *embedding_long_case(Graph *g)
 {
     Tensor *ids = case_const(g, "ids", DTYPE_I32, 2, (int[]){4, 75});
@@ -223,10 +229,27 @@ static Tensor *ddim_drawn(Graph *g, int h, bool guided)
 static Tensor *ddim_drawn_case(Graph *g) { return ddim_drawn(g, 3, false); }
 static Tensor *ddim_drawn_packed(Graph *g) { return ddim_drawn(g, 14, true); }
 
-/* Both results count. */
-static Tensor *noising(Graph *g, int h, float offset)
+/* One step after the other, of each kind. */
+static Tensor *ddim_chain(Graph *g, int c)
 {
-    int dim[] = {3, h, 3, 4}, pair[] = {3, 2};
+    int dim[] = {2, 3, 3, c}, both[] = {4, 3, 3, c};
+    Tensor *x = case_const(g, "x", g->act, 4, dim), *one = case_const(g, "pred", g->act, 4, dim),
+           *two = case_const(g, "preds", g->act, 4, both),
+           *noise = case_const(g, "noise", g->act, 4, dim),
+           *key = case_const(g, "key", DTYPE_I32, 2, (int[]){2, 3}),
+           *coef = case_const(g, "coef", DTYPE_F32, 1, (int[]){6});
+    for (int k = 0; k < 6; k++)
+        x = ddim_step(g, x, k % 2 ? two : one, k < 2 ? NULL : k < 4 ? noise : key, coef,
+                      (DdimArgs){k % 2, PREDICT_NOISE, 1.5f});
+    return x;
+}
+static Tensor *ddim_chain_odd(Graph *g) { return ddim_chain(g, 1); }
+static Tensor *ddim_chain_packed(Graph *g) { return ddim_chain(g, 8); }
+
+/* Both results count. */
+static Tensor *noising(Graph *g, int h, int c, float offset)
+{
+    int dim[] = {3, h, 3, c}, pair[] = {3, 2};
     Tensor *noisy = noise_samples(g, case_const(g, "x", g->act, 4, dim),
                                   case_const(g, "key", DTYPE_I32, 2, (int[]){3, 4}),
                                   case_const(g, "mix", DTYPE_F32, 2, pair),
@@ -234,8 +257,9 @@ static Tensor *noising(Graph *g, int h, float offset)
                                   (NoiseArgs){offset, offset > 0 ? STREAM_NOISE : STREAM_START});
     return noisy ? add_scaled(g, noisy, 1, noisy->side[0], 0.5f) : NULL;
 }
-static Tensor *noising_case(Graph *g) { return noising(g, 3, 0.1f); }
-static Tensor *noising_packed(Graph *g) { return noising(g, 22, 0); }
+static Tensor *noising_case(Graph *g) { return noising(g, 3, 4, 0.1f); }
+static Tensor *noising_packed(Graph *g) { return noising(g, 22, 4, 0); }
+static Tensor *noising_odd(Graph *g) { return noising(g, 3, 1, 0.1f); }
 
 /* The coefficients of a step from t = 981 to 961 with eta about a half: a division by 0.076. */
 static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
@@ -249,6 +273,7 @@ static void steps(const Tensor *leaf, double *value, size_t count, uint32_t seed
 
 static const OpCase cases[] = {
     {"embedding", embedding_case, ids_below_7, 15},
+    {"embedding, packed", embedding_packed_case, ids_below_7, 15},
     {"embedding, padded", embedding_long_case, ids_padded, 240},
     {"timestep_embedding wide", timestep_wide_case, times, 1},
     {"timestep_embedding cos first", timestep_case, times, 1},
@@ -264,6 +289,9 @@ static const OpCase cases[] = {
     {"ddim drawn, guided, packed", ddim_drawn_packed, steps, 3},
     {"noise_samples", noising_case, steps, 4},
     {"noise_samples, packed", noising_packed, steps, 4},
+    {"noise_samples, odd", noising_odd, steps, 4},
+    {"ddim, every kind, odd", ddim_chain_odd, steps, 20},
+    {"ddim, every kind, packed", ddim_chain_packed, steps, 20},
     {"ddim guided, noise, packed", ddim_large, steps, 3},
 };
 

@@ -85,12 +85,16 @@ static Tensor *sample(Graph *g, int n, int width)
 static Tensor *sample_case(Graph *g) { return sample(g, 3, 35); }
 static Tensor *sample_large(Graph *g) { return sample(g, 173, 101); }
 
-static Tensor *kl_case(Graph *g)
+static Tensor *kl(Graph *g, int c)
 {
-    int dim[] = {3, 5, 7, 4};
+    int dim[] = {3, 5, 7, c};
     return gaussian_kl(g, case_leaf(g, "mean", 4, dim), case_leaf(g, "logvar", 4, dim),
                        case_const(g, "weight", DTYPE_F32, 1, dim));
 }
+
+static Tensor *kl_case(Graph *g) { return kl(g, 4); }
+static Tensor *kl_odd(Graph *g) { return kl(g, 1); }
+static Tensor *kl_packed(Graph *g) { return kl(g, 8); }
 
 /* Multiples of 1/8 and a half step: no value near a kink of the cases above. */
 static void between_steps(const Tensor *leaf, double *value, size_t count, uint32_t seed)
@@ -115,6 +119,8 @@ static const OpCase cases[] = {
     {"sample_gaussian", sample_case, latent_leaves, 1},
     {"sample_gaussian on two threads", sample_large, latent_leaves, 1},
     {"gaussian_kl", kl_case, latent_leaves, 420},
+    {"gaussian_kl, odd", kl_odd, latent_leaves, 105},
+    {"gaussian_kl, packed", kl_packed, latent_leaves, 840},
 };
 
 const RefFamily ref_gaussian = {twins, sizeof twins / sizeof *twins, cases,

@@ -139,6 +139,13 @@ static Tensor *l1_long_case(Graph *g)
                        case_const(g, "weight", DTYPE_F32, 1, dim));
 }
 
+static Tensor *l1_packed_case(Graph *g)
+{
+    int dim[] = {3, 2, 100};
+    return weighted_l1(g, case_leaf(g, "x", 3, dim), case_const(g, "target", g->act, 3, dim),
+                       case_const(g, "weight", DTYPE_F32, 1, dim));
+}
+
 static Tensor *entropy(Graph *g, int n, int k, bool weighted, float smoothing)
 {
     Tensor *logits = case_leaf(g, "logits", 2, (int[]){n, k}),
@@ -187,6 +194,7 @@ static const OpCase cases[] = {
     {"weighted_mse, long", mse_long_case, loss_leaves, 16394},
     {"weighted_mse, packed", mse_packed_case, loss_leaves, 24600},
     {"weighted_l1", l1_case, apart, 420},
+    {"weighted_l1, packed", l1_packed_case, apart, 600},
     {"weighted_l1, long", l1_long_case, apart, 16394},
     {"cross_entropy", entropy_case, loss_leaves, 9},
     {"cross_entropy weighted, smooth", entropy_weighted_case, loss_leaves, 11},

@@ -67,7 +67,8 @@ static Margin of_node(const Tensor *y)
         if (((const BatchnormArgs *)y->args)->relu) of_norm(&m, y, 1, 1);
     if (y->op == &op_groupnorm) {
         const GroupnormArgs *a = y->args;
-        if (a->act == ACT_RELU) of_norm(&m, y, (size_t)y->dim[0], (size_t)(last_dim(y) / a->groups));
+        if (a->act == ACT_RELU)
+            of_norm(&m, y, (size_t)y->dim[0], (size_t)(last_dim(y) / a->groups));
     }
     return m;
 }

@@ -314,6 +314,8 @@ static Tensor *attention_case(Graph *g, int n, int tq, int tk, int heads, int dh
     X(attention_wide, 1, 3, 5, 1, 64, false)                                                       \
     X(attention_two_keys, 3, 4, 2, 2, 7, false)                                                    \
     X(attention_vae, 1, 5, 7, 1, 512, false)                                                       \
+    X(attention_d101, 1, 9, 13, 1, 101, false)                                                     \
+    X(attention_d165, 1, 5, 6, 1, 165, false)                                                      \
     X(attention_d200_causal, 1, 67, 67, 1, 200, true)                                              \
     X(attention_d328, 2, 18, 40, 1, 328, false)                                                    \
     X(attention_d8, 2, 131, 20, 2, 8, false)                                                       \

@@ -276,6 +276,13 @@ static Tensor *gn_image(Graph *g)
 /* More than a GPU's block holds, forward and backward or backward only. */
 static Tensor *gn_tall(Graph *g) { return group_case(g, 4, (int[]){1, 83, 61, 10}, 2, ACT_SILU); }
 static Tensor *gn_tallish(Graph *g) { return group_case(g, 4, (int[]){2, 53, 49, 5}, 1, ACT_RELU); }
+static Tensor *gn_taller(Graph *g) { return group_case(g, 4, (int[]){1, 83, 61, 20}, 2, ACT_SILU); }
+static Tensor *gn_packs(Graph *g) { return group_case(g, 4, (int[]){2, 5, 3, 32}, 4, ACT_NONE); }
+static Tensor *gn_packs_relu(Graph *g) { return group_case(g, 3, (int[]){3, 7, 16}, 2, ACT_RELU); }
+static Tensor *gn_packs_tall(Graph *g)
+{
+    return group_case(g, 4, (int[]){1, 89, 71, 16}, 2, ACT_SILU);
+}
 static Tensor *gn_ten(Graph *g) /* groups of ten channels: not whole packs */
 {
     return group_case(g, 4, (int[]){2, 9, 7, 80}, 8, ACT_SILU);
@@ -383,6 +390,10 @@ static const OpCase cases[] = {
     {"groupnorm of one image", gn_image, NULL, 1116},
     {"groupnorm of many rows", gn_tall, NULL, 25315},
     {"groupnorm of half as many", gn_tallish, kink_fill, 12985},
+    {"groupnorm of twice as many", gn_taller, NULL, 50630},
+    {"groupnorm of packs", gn_packs, NULL, 120},
+    {"groupnorm of packs, relu", gn_packs_relu, kink_fill, 56},
+    {"groupnorm of packs, many rows", gn_packs_tall, NULL, 50552},
     {"groupnorm of ten channels", gn_ten, NULL, 630},
     {"groupnorm of ten channels, many rows", gn_ten_tall, NULL, 12310},
     {"groupnorm far from zero", gn_plain, far_fill, 45},
