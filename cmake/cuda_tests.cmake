@@ -61,6 +61,7 @@ set_tests_properties(test_ops_cuda PROPERTIES TIMEOUT 1200
 add_test(NAME test_ops_cuda_late COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda_late PROPERTIES TIMEOUT 1200
     ENVIRONMENT "OMP_NUM_THREADS=2;EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
+set_tests_properties(test_models_cuda PROPERTIES TIMEOUT 1200)
 # Counts the host's waits.
 target_link_options(test_sampler_cuda PRIVATE -Wl,--wrap=cudaStreamSynchronize,--wrap=cudaEventSynchronize)
 # The same programs for a real GPU, which bench/gpu.sh runs: `ninja gpu`. No ctest entries: they need one.
@@ -111,7 +112,7 @@ foreach(source ${DEVICE_TESTS})
     list(APPEND COMPARED test_${name})
 endforeach()
 # Every kernel in the objects ran in one of the tests that compare kernels, alone, with formulas in double.
-list(APPEND COMPARED test_ops_cuda test_ops_cuda_late test_sweeps)
+list(APPEND COMPARED test_ops_cuda test_ops_cuda_late test_sweeps test_libraries)
 foreach(name ${COMPARED})
     set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT HOSTCUDA_KERNELS=${CMAKE_BINARY_DIR}/ran.${name})
     set_property(TEST ${name} PROPERTY FIXTURES_SETUP compared)

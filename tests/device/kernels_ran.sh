@@ -4,6 +4,7 @@
 source "$SOURCE_DIR/tests/shell.sh"
 strings -n 6 "$1" | grep -oE '\.entry [A-Za-z0-9_$]+' | cut -d ' ' -f 2 | sort -u >"$work/all"
 sort -u "${@:2}" >"$work/ran"
+rm -f "${@:2}" # what ran counts once
 [ "$(wc -l <"$work/all")" -gt 300 ] || fail "$(wc -l <"$work/all") kernels found in $1, expected over 300"
 while read -r kernel; do fail "no test runs $(c++filt "$kernel")"; done < <(comm -23 "$work/all" "$work/ran")
 echo "$(wc -l <"$work/all") kernels"

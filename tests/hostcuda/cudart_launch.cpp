@@ -58,11 +58,11 @@ size_t static_shared(const Module &m, const Function &f)
     return bytes;
 }
 
-/* The file that HOSTCUDA_KERNELS names gets the name of each kernel that runs. */
+/* The file that HOSTCUDA_KERNELS names gets the name of each kernel that runs, in children too. */
 void note_launch(KernelEntry &k)
 {
     static const char *path = getenv("HOSTCUDA_KERNELS");
-    static FILE *file = path ? fopen(path, "w") : nullptr;
+    static FILE *file = path ? fopen(path, "a") : nullptr;
     if (!file || k.launched) return;
     k.launched = true;
     fprintf(file, "%s\n", k.name.c_str());
