@@ -112,7 +112,7 @@ foreach(source ${DEVICE_TESTS})
     list(APPEND COMPARED test_${name})
 endforeach()
 # Every kernel in the objects ran in one of the tests that compare kernels, alone, with formulas in double.
-list(APPEND COMPARED test_ops_cuda test_ops_cuda_late test_sweeps test_libraries)
+list(APPEND COMPARED test_ops_cuda test_ops_cuda_late test_sweeps)
 foreach(name ${COMPARED})
     set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT HOSTCUDA_KERNELS=${CMAKE_BINARY_DIR}/ran.${name})
     set_property(TEST ${name} PROPERTY FIXTURES_SETUP compared)
