@@ -67,12 +67,15 @@ static void *look(void *unused)
     char line[256];
     while (!atomic_load(&watch.stops)) {
         const char *text = fault();
-        if (text) {
+        /* What the store has seen says more: ranks that call different things, a lost one. */
+        if (text) link_verdict(watch.link, ERR_PEER);
+        Status s = link_check(watch.link);
+        if (text && !s) {
             snprintf(line, sizeof line, "NCCL: %s", text);
             (void)link_verdict(watch.link, ERR_PEER); /* the store may know more about why */
             link_fail(watch.link, ERR_PEER, line, "");
         }
-        if (text || link_check(watch.link)) {
+        if (text || s) {
             abort_all();
             break;
         }
