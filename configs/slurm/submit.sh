@@ -17,7 +17,7 @@ after=afterok array=() runs=("$RUN")
 if [ ${#seeds[@]} -gt 0 ]; then
     after=aftercorr array=("--array=0-$((${#seeds[@]} - 1))") runs=("${seeds[@]/#/$RUN/seed-}")
 fi
-declare -A job
+declare -A job=()
 
 # The stages that are complete in all run folders.
 complete() {
