@@ -72,7 +72,6 @@ static void *look(void *unused)
         Status s = link_check(watch.link);
         if (text && !s) {
             snprintf(line, sizeof line, "NCCL: %s", text);
-            (void)link_verdict(watch.link, ERR_PEER); /* the store may know more about why */
             link_fail(watch.link, ERR_PEER, line, "");
         }
         if (text || s) {
