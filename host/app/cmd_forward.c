@@ -30,10 +30,11 @@ static Status find_input(const SafeTensor **t, Forward *f, const ForwardPort *po
     if (!*t)
         return FAIL(ERR_INPUT, "%s: found no tensor \"%s\", expected one for %s", f->from,
                     port->name, f->model->name);
-    if ((*t)->ndim != port->ndim)
+    bool scalar = port->kind == PORT_TIME && !(*t)->ndim;
+    if ((*t)->ndim != port->ndim && !scalar)
         return FAIL(ERR_INPUT, "%s: tensor \"%s\": found %d dimensions, expected %d", f->from,
                     port->name, (*t)->ndim, port->ndim);
-    for (int i = 0; i < port->ndim; i++)
+    for (int i = 0; i < (*t)->ndim; i++)
         if ((*t)->dim[i] < 1 || (*t)->dim[i] > 1 << 24)
             return FAIL(ERR_INPUT,
                         "%s: tensor \"%s\": found a dimension of %lld, expected 1 or more", f->from,
@@ -52,6 +53,7 @@ static Status make_inputs(Forward *f)
         int dim[MAX_DIM] = {(int)d[0], (int)d[1], (int)d[2], (int)d[3]};
         int image[MAX_DIM] = {(int)d[0], (int)d[2], (int)d[3], (int)d[1]};
         bool image_port = port->kind == PORT_IMAGE, ids = port->kind == PORT_IDS;
+        if (port->kind == PORT_TIME && dim[0] < 2) dim[0] = f->input[0]->dim[0]; /* one for all */
         f->input[i] = graph_leaf(f->graph, KIND_INPUT, ids ? DTYPE_I32 : DTYPE_F32, port->name,
                                  port->ndim, image_port ? image : dim);
         if (!f->input[i]) return FAIL(ERR_INPUT, "%s: %s", f->from, f->graph->error);
@@ -60,20 +62,21 @@ static Status make_inputs(Forward *f)
     return OK;
 }
 
-/* From the file, turned, to the executor's tensor. */
-static Status write_floats(Forward *f, Tensor *to, const Param *p, float *file_values,
+/* From the file, turned, to the executor's tensor. one: the file may have one value for all. */
+static Status write_floats(Forward *f, Tensor *to, const Param *p, bool one, float *file_values,
                            float *values)
 {
     int64_t dim[MAX_DIM];
-    const SafeTensor *t;
-    TRY(st_expect(&t, &f->file, p->name, param_file_shape(p, dim), dim));
+    const SafeTensor *t = st_find(&f->file, p->name);
+    if (!one || t->count != 1) TRY(st_expect(&t, &f->file, p->name, param_file_shape(p, dim), dim));
     if (safe_dtype_kind(t->dtype) == 'i') {
         int32_t *whole = (int32_t *)values;
         TRY(st_read_i32(&f->file, t, whole));
-        for (size_t i = 0; i < p->count; i++) file_values[i] = (float)whole[i];
+        for (size_t i = 0; i < t->count; i++) file_values[i] = (float)whole[i];
     } else {
         TRY(st_read_f32(&f->file, t, file_values));
     }
+    for (size_t i = t->count; i < p->count; i++) file_values[i] = file_values[0];
     for (size_t i = 0; i < p->count; i++)
         if (!isfinite(file_values[i]))
             return FAIL(ERR_INPUT, "%s: tensor \"%s\": element %zu is %f, expected a finite float",
@@ -101,9 +104,9 @@ static Status write_input(Forward *f, Tensor *to, const char *prefix, const Forw
 {
     Param p = as_filed(f, prefix, port, to);
     float *a = calloc(p.count, sizeof *a), *b = calloc(p.count, sizeof *b);
-    Status s = !a || !b                  ? no_memory(&p)
+    Status s = !a || !b                 ? no_memory(&p)
                : port->kind == PORT_IDS ? write_ids(f, to, &p, (int32_t *)a)
-                                        : write_floats(f, to, &p, a, b);
+                                        : write_floats(f, to, &p, port->kind == PORT_TIME, a, b);
     free(a);
     free(b);
     return s;
@@ -336,8 +339,9 @@ Status cmd_forward(App *app, int argc, char **argv)
     TRY_OR(done, s, model_find(&f.config_file, &f.weights_file, f.weights));
     TRY_OR(done, s, check_options(&f, &o));
     TRY_OR(done, s, st_open(&f.file, f.from));
-    TRY_OR(done, s, device_open(&f.device, options_text(&o, "device"),
-                                options_text(&o, "precision"), 0, app->log));
+    TRY_OR(done, s,
+           device_open(&f.device, options_text(&o, "device"), options_text(&o, "precision"), 0,
+                       app->log));
     TRY_OR(done, s, record(&f));
     if (options_has(&o, "dump")) TRY_OR(done, s, dump(f.graph, options_text(&o, "dump")));
     TRY_OR(done, s, run(&f));

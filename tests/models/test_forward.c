@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #define VAE SOURCE_DIR "/samples/base/vae"
+#define UNET SOURCE_DIR "/samples/base/unet"
 
 static char folder[] = "/tmp/eq-forward-XXXXXX";
 static char in[64], out[64];
@@ -212,6 +213,45 @@ static void test_integers(void **state)
     assert_memory_equal(as_float, as_whole, sizeof as_float);
 }
 
+/* The UNet's output for two latents at these times; n: as the file has it. */
+static void unet_at_times(SafeDtype dtype, int ndim, int n, float *y)
+{
+    enum { LATENT = 2 * 32 * 8 * 8, TEXT = 2 * 3 * 64 };
+    static const float time[] = {7, 7};
+    static float v[LATENT + TEXT];
+    SafeWriter w = {0};
+    const SafeSpec spec[] = {{"sample", SAFE_F32, 4, {2, 32, 8, 8}},
+                             {"timestep", dtype, ndim, {n}},
+                             {"encoder_hidden_states", SAFE_F32, 3, {2, 3, 64}}};
+    for (int i = 0; i < LATENT + TEXT; i++) v[i] = (float)(i * 29 % 23 - 11) / 8;
+    require(st_write_begin(&w, in, 3, spec, 0, NULL));
+    require(st_write_f32(&w, v, LATENT));
+    require(dtype == SAFE_F32 ? st_write_f32(&w, time, (size_t)n)
+                              : st_write_i32(&w, (int32_t[]){7, 7}, (size_t)n));
+    require(st_write_f32(&w, v + LATENT, TEXT));
+    require(st_write_commit(&w));
+    require(forward("unet", UNET, "--force"));
+    SafeFile f = {0};
+    const SafeTensor *t;
+    require(st_open(&f, out));
+    require(st_expect(&t, &f, "sample", 4, (int64_t[]){2, 32, 8, 8}));
+    require(st_read_f32(&f, t, y));
+    st_close(&f);
+    assert_int_equal(unlink(out), 0);
+}
+
+/* One time serves the whole batch, with or without a dimension. */
+static void test_times(void **state)
+{
+    (void)state;
+    static float each[4096], one[4096], scalar[4096];
+    unet_at_times(SAFE_F32, 1, 2, each);
+    unet_at_times(SAFE_F32, 1, 1, one);
+    unet_at_times(SAFE_I64, 0, 1, scalar);
+    assert_memory_equal(each, one, sizeof each);
+    assert_memory_equal(each, scalar, sizeof each);
+}
+
 static void bad_results(const char *model, const char *option, const char *name, size_t count)
 {
     SafeFile f = {0};
@@ -266,8 +306,8 @@ static void test_places(void **state)
     refused(forward("taesd-decode", VAE, "--dump="), ERR_USAGE, "--dump is \"\", expected FILE");
     refused(forward("taesd-decode", VAE, dump), ERR_USAGE, "which is read");
     App app = {.log = log_new(true)};
-    char *argv[] = {"forward", "taesd-decode", "--weights", VAE,       "--in", in,
-                    "--out",   in,             "--force",   NULL};
+    char *argv[] = {"forward", "taesd-decode", "--weights", VAE,       "--in",
+                    in,        "--out",        in,          "--force", NULL};
     refused(cmd_forward(&app, 9, argv), ERR_USAGE, "which is read, expected another file");
     log_free(app.log);
     require(file_read(&after, &n_after, in, 1 << 20));
@@ -294,11 +334,10 @@ static int close_folder(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_weights),
-                                       cmocka_unit_test(test_success),
-                                       cmocka_unit_test(test_integers),
-                                       cmocka_unit_test(test_bad_numbers),
-                                       cmocka_unit_test(test_places)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_success),  cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_times),    cmocka_unit_test(test_bad_numbers),
+        cmocka_unit_test(test_places)};
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }
