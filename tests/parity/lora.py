@@ -1,6 +1,7 @@
 """LoRA: what diffusers and PEFT make, merged by `equipoise weights merge-lora`; what `equipoise
-train-ldm` makes, loaded by diffusers. Compared are the UNet's outputs: diffusers with base and LoRA
-apart, in float64, ours with the merged weights. Needs peft."""
+train-ldm` makes, loaded by diffusers. Compared are the UNet's outputs, and films of pipelines that have
+loaded it (as pipelines.py does): diffusers with base and LoRA apart, in float64, ours with the merged
+weights. Needs peft."""
 import os
 import shutil
 
@@ -10,10 +11,11 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+import pipelines
 import unet
 from common import OUTPUT_LIMIT, Miss, difference, normal, pick, randomize, run_program
 
-COUNT = 6
+COUNT = 9
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 TINY = os.path.join(ROOT, "configs", "models", "tiny")
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -71,20 +73,45 @@ def their_lora(rng, module, folder):
     return file, f"{way} rank {rank} alpha {config.lora_alpha} rslora {config.use_rslora} {' '.join(more)}"
 
 
+def train(rng, program, base, folder):
+    """A LoRA of ours and the folder it was merged into."""
+    rank = int(rng.integers(1, 6))
+    out = os.path.join(folder, "run")
+    settings = [f"ldm.base={base}", "ldm.init=base", f"ldm.lora_rank={rank}", "ldm.steps=6", "ldm.warmup=0",
+                "ldm.learning_rate=0.05", "ldm.validate_every=6", "ldm.prediction=auto", "data.size=128"]
+    command = [program, "train-ldm", os.path.join(ROOT, "configs", "tiny.ini"), "--out", out]
+    run_program(command + [x for s in settings for x in ("--set", s)])
+    return os.path.join(out, "pytorch_lora_weights.safetensors"), os.path.join(out, "model")
+
+
+class FilmCase:
+    """A LoRA trained here in a pipeline of diffusers; our film from the merged folder."""
+    def __init__(self, rng, index):
+        self.rng, self.index, self.name = rng, index, "film, trained here"
+
+    def measure(self, program, folder):
+        for again in range(40):
+            case = pipelines.Case(self.rng, self.index)
+            if not case.is_held() or '"sample"' in case.scheduler:  # is not trained
+                continue
+            room = os.path.join(folder, str(again))
+            base = os.path.join(room, "base")
+            case.save(base)
+            file, merged = train(self.rng, program, base, room)
+            without = case.exact
+            case.pipe.load_lora_weights(file)
+            if not case.is_held():
+                continue
+            self.name = f"film, trained here, drawn again {again} times: {case.name}"
+            moved = (case.exact != without).mean()
+            return case.compare(program, merged, room) | {"nothing changed": 0.0 if moved > 0.05 else 2.0}
+        raise Miss("40 draws that PyTorch's float32 does not hold")
+
+
 class LoraCase:
     def __init__(self, rng, index):
-        self.rng, self.trained = rng, index % 2 == 1
+        self.rng, self.trained = rng, index % 3 == 1
         self.way = self.name = "trained here" if self.trained else "made by PEFT"
-
-    def train(self, program, base, folder):
-        """A LoRA of ours and the folder it was merged into."""
-        rank = int(self.rng.integers(1, 6))
-        out = os.path.join(folder, "run")
-        settings = [f"ldm.base={base}", "ldm.init=base", f"ldm.lora_rank={rank}", "ldm.steps=6", "ldm.warmup=0",
-                    "ldm.learning_rate=0.05", "ldm.validate_every=6", "data.size=128"]
-        command = [program, "train-ldm", os.path.join(ROOT, "configs", "tiny.ini"), "--out", out]
-        run_program(command + [x for s in settings for x in ("--set", s)])
-        return os.path.join(out, "pytorch_lora_weights.safetensors"), os.path.join(out, "model")
 
     def measure(self, program, folder):
         for again in range(40):
@@ -102,7 +129,7 @@ class LoraCase:
         base, merged = os.path.join(folder, "base"), os.path.join(folder, "merged")
         config, module = make_base(self.rng, base)
         if self.trained:
-            file, merged = self.train(program, base, folder)
+            file, merged = train(self.rng, program, base, folder)
             module.load_lora_adapter(file, prefix="unet")
         else:
             file, what = their_lora(self.rng, module, folder)
@@ -130,4 +157,4 @@ class LoraCase:
 
 
 def draw(rng, index):
-    return LoraCase(rng, index)
+    return FilmCase(rng, index) if index % 3 == 2 else LoraCase(rng, index)

@@ -187,10 +187,18 @@ class Case:
         return (self.exact != y).mean() <= 0.001
 
     def measure(self, program, folder):
-        model, source, out, noise = (os.path.join(folder, n) for n in ("model", "in.png", "out.png", "noise.safetensors"))
+        model = os.path.join(folder, "model")
+        self.save(model)
+        return self.compare(program, model, folder)
+
+    def save(self, model):
         self.pipe.save_pretrained(model)
         with open(os.path.join(model, "scheduler", "scheduler_config.json"), "w") as f:
             f.write(self.scheduler)
+
+    def compare(self, program, model, folder):
+        """Our film from a model's folder beside the exact one."""
+        source, out, noise = (os.path.join(folder, n) for n in ("in.png", "out.png", "noise.safetensors"))
         (self.image.convert("L") if self.grey else self.image).save(source)
         save_file(self.noise, noise)
         run_program([program, "img2img" if self.from_film else "txt2img", "--model", model, "--prompt", self.prompt,
