@@ -109,7 +109,9 @@ foreach(source ${DEVICE_TESTS})
     set_target_properties(test_${name} PROPERTIES LINKER_LANGUAGE CXX)
     add_test(NAME test_${name} COMMAND test_${name})
     set_tests_properties(test_${name} PROPERTIES ENVIRONMENT "OMP_NUM_THREADS=2" TIMEOUT 600)
-    list(APPEND COMPARED test_${name})
+    if(NOT name STREQUAL "conflicts") # which looks at no results
+        list(APPEND COMPARED test_${name})
+    endif()
 endforeach()
 # Every kernel in the objects ran in one of the tests that compare kernels, alone, with formulas in double.
 list(APPEND COMPARED test_ops_cuda test_ops_cuda_late test_sweeps)
