@@ -17,7 +17,11 @@ Status train_call(TrainCall *call, const Usage *usage, int argc, char **argv)
     TRY(options_need(&call->out, &o, "out"));
     TRY(options_int(&call->minutes, &o, "minutes", 0, 1 << 20));
     call->label = options_text(&o, "class");
-    if (call->label && !strcmp(call->label, "all")) call->label = NULL;
+    for (int i = 0; i < usage->n_option && call->label; i++) {
+        const Option *class = &usage->option[i];
+        if (!strcmp(class->name, "class") && class->preset && !strcmp(call->label, class->preset))
+            call->label = NULL;
+    }
     return OK;
 }
 

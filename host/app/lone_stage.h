@@ -22,7 +22,7 @@
 /* The command line of a command that trains: CONFIG, its settings checked, --out, --minutes and --class. */
 typedef struct {
     Config config;
-    const char *out, *label; /* label: --class, NULL where it is not given or "all" */
+    const char *out, *label; /* label: --class, NULL where it is not given or its preset, all */
     int minutes;
     bool helped; /* --help was given and answered: nothing is left to do */
 } TrainCall;

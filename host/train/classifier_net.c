@@ -63,12 +63,14 @@ Status classifier_net_start(ClassifierNet *n, const Config *c)
     return classifier_net_freeze(n, c);
 }
 
-/* Whether batches of one film have values enough to train on; recorded again for it, as they are rare. */
+/* Whether batches of one film have values enough to train on; recorded again for it, as they are
+ * rare. With statistics over ranks their number decides, which is not known yet. */
 static Status check_batch(const Config *c)
 {
-    InceptionConfig config = {.num_classes = 2, .width = c->classifier.width};
+    InceptionConfig config = {
+        .num_classes = 2, .width = c->classifier.width, .aux = c->classifier.aux_weight > 0};
     ParamStore store = {0};
-    if (c->classifier.batch > 1) return OK;
+    if (c->classifier.batch > 1 || c->parallel.sync_batchnorm) return OK;
     Graph *g = graph_new();
     int size = c->data.size;
     inception_v3(g, &store, &config,
@@ -79,8 +81,8 @@ static Status check_batch(const Config *c)
     params_free(&store);
     return s ? FAIL(ERR_USAGE,
                     "classifier.batch = 1: batch normalisation has one value a channel at "
-                    "data.size = %d, expected a batch of 2 or more, or larger films",
-                    size)
+                    "data.size = %d, expected a batch of 2 or more, or %s",
+                    size, config.aux ? "classifier.aux_weight = 0" : "larger films")
              : OK;
 }
 
@@ -269,9 +271,9 @@ Status classifier_scan(ClassifierPass *p, const Config *c, Comm *comm, const Cla
     to.probability = malloc(n_batch * to.n_probability * sizeof *to.probability);
     if (features) to.features = malloc(n_batch * to.n_features * sizeof *to.features);
     CHECK(to.probability && (to.features || !features));
-    Status s = share_gather(comm, what, scan_own(p, c, comm, film, n, &to, log, what),
-                            to.probability, to.n_probability * sizeof *to.probability,
-                            (int)n_batch);
+    Status s =
+        share_gather(comm, what, scan_own(p, c, comm, film, n, &to, log, what), to.probability,
+                     to.n_probability * sizeof *to.probability, (int)n_batch);
     if (!s && features)
         s = share_gather(comm, what, OK, to.features, to.n_features * sizeof *to.features,
                          (int)n_batch);

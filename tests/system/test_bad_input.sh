@@ -158,6 +158,8 @@ refuse 2 "training films, expected at least classifier.batch = 60" a13/stage.jso
     lone_classifier --set classifier.batch=60
 refuse 2 "classifier.batch = 1: batch normalisation has one value a channel at data.size = 80, expected a batch of 2" \
     a13/stage.json lone_classifier --set classifier.batch=1 --set data.size=80
+refuse 2 "one value a channel at data.size = 304, expected a batch of 2 or more, or classifier.aux_weight = 0" \
+    a13/stage.json lone_classifier --set classifier.batch=1 --set classifier.aux_weight=.4 --set data.size=304
 lone_classifier --set classifier.batch=2 --set classifier.accumulate=1 >out 2>err || fail "corrected: $(tail -1 err)"
 
 # ---- what img2img and txt2img would find after sampling
