@@ -17,21 +17,19 @@ after=afterok array=() runs=("$RUN")
 if [ ${#seeds[@]} -gt 0 ]; then
     after=aftercorr array=("--array=0-$((${#seeds[@]} - 1))") runs=("${seeds[@]/#/$RUN/seed-}")
 fi
-declare -A job=()
+declare -A has=() job=()
 
-# The stages that are complete in all run folders.
-complete() {
-    local run
-    for run in "${runs[@]}"; do
-        "$program" study "$CONFIG" --run "$run" --list-stages | awk '$2 == "complete" { print $1 }'
-        [ ! "$run/report.html" -nt "$run/metrics.json" ] || echo report # keeps no record
-    done |
-        sort | uniq -c | awk -v n=${#runs[@]} '$1 == n { print $2 }'
-}
-done=" $(complete | tr '\n' ' ') "
+# In how many of the run folders each stage is complete. An error of the program ends this script with its exit code.
+for run in "${runs[@]}"; do
+    # shellcheck disable=SC2086 # OPTIONS is a list of words
+    list=$("$program" study "$CONFIG" --run "$run" ${OPTIONS:-} --list-stages)
+    complete=$(awk '$2 == "complete" { print $1 }' <<<"$list")
+    [ ! "$run/report.html" -nt "$run/metrics.json" ] || complete+=" report" # keeps no record
+    for stage in $complete; do has[$stage]=$((${has[$stage]:-0} + 1)); done
+done
 
 while read -r stage needs; do
-    [[ $done == *" $stage "* ]] && continue
+    [ "${has[$stage]:-0}" -lt ${#runs[@]} ] || continue
     wait=""
     for need in $needs; do [ -z "${job[$need]:-}" ] || wait+=":${job[$need]}"; done
     size=("$@")
@@ -39,6 +37,5 @@ while read -r stage needs; do
     job[$stage]=$(STAGE=$stage SEEDS="${seeds[*]}" sbatch --parsable --job-name="$stage" --kill-on-invalid-dep=yes \
         ${wait:+"--dependency=$after$wait"} ${array[@]+"${array[@]}"} ${size[@]+"${size[@]}"} "$here/study.sbatch")
     echo "${job[$stage]} $stage${wait:+ after$wait}"
-done < <("$program" study "$CONFIG" --run "$RUN" --list-stages |
-    awk '{ stage = $1; sub(/.* after/, ""); sub(/ nothing$/, ""); print stage $0 }')
+done <<<"$(awk '{ stage = $1; sub(/.* after/, ""); sub(/ nothing$/, ""); print stage $0 }' <<<"$list")"
 [ ${#job[@]} -gt 0 ] || echo "nothing to do: all stages are complete"

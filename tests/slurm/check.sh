@@ -7,10 +7,20 @@
 #      from its last checkpoint and ends with the same
 #   4. submit.sh: each stage a job that waits for those it needs, arrays over seeds; the same bytes; a failed stage
 #      cancels what needs it; a complete study submits nothing
+#   5. an array of two seeds: each is told to stop, requeues only itself and ends with the same
 #
 # Needs root, Slurm and Open MPI (configs/slurm/README.md has the packages), and build/equipoise built with MPI.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+say() { printf '%s\n' "slurm: $*"; }
+skip() { say "skipped: $*" && exit 77; }
+[ "$(id -u)" = 0 ] || skip "nodes need root, this is $(id -un)"
+for tool in slurmctld slurmd sbatch mpirun; do
+    command -v $tool >/dev/null || skip "$tool is not here (configs/slurm/README.md)"
+done
+said=$(unshare -m --propagation private mount -t tmpfs tmpfs /dev/shm 2>&1) ||
+    skip "nodes need a /dev/shm of their own, which cannot be mounted here: $said"
+
 work=$(mktemp -d /tmp/eq-slurm.XXXXXX)
 export SLURM_TEST_DIR=$work/slurm SLURM_CONF=$work/slurm/slurm.conf
 export EQUIPOISE=${EQUIPOISE:-$PWD/build/equipoise} OMP_NUM_THREADS=1
@@ -18,26 +28,17 @@ export EQUIPOISE=${EQUIPOISE:-$PWD/build/equipoise} OMP_NUM_THREADS=1
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_mpi_yield_when_idle=1
 passed=0 failed=0 reference=one
 
-say() { printf '%s\n' "slurm: $*"; }
 ok() { passed=$((passed + 1)) && say "ok: $*"; }
 bad() {
     failed=$((failed + 1))
     say "FAILED: $1"
-    tail -n 15 "${@:2}" 2>/dev/null | sed 's/^/    /'
+    tail -n 15 "${@:2}" 2>/dev/null | sed 's/^/    /' || true
 }
 finish() {
     tests/slurm/cluster.sh down || true
     [ "$failed" = 0 ] && rm -rf "$work" || say "what is left to look at: $work"
 }
 trap finish EXIT
-for tool in slurmctld slurmd sbatch mpirun; do
-    if ! command -v $tool >/dev/null; then
-        say "skipped: $tool is not here (configs/slurm/README.md)"
-        trap - EXIT
-        exit 77
-    fi
-done
-
 # Submits the study; prints the job's number. NAME nodes ranks-per-node, then options of sbatch.
 submit() {
     CONFIG=$PWD/configs/tiny.ini RUN=$work/$1 sbatch --parsable --nodes="$2" --ntasks-per-node="$3" --chdir="$PWD" \
@@ -45,13 +46,15 @@ submit() {
 }
 state() { scontrol -o show job "$1" | grep -o 'JobState=[A-Z_]*' | cut -d= -f2; }
 ended() { case $(state "$1") in COMPLETED | FAILED | TIMEOUT | CANCELLED | NODE_FAIL) true ;; *) false ;; esac }
-wait_for() { # job, seconds
-    for _ in $(seq $((4 * $2))); do
-        ended "$1" && return
+wait_until() { # seconds, command that ends well then
+    for _ in $(seq $((4 * $1))); do
+        "${@:2}" >/dev/null 2>&1 && return
         sleep .25
     done
     return 1
 }
+wait_for() { wait_until "$2" ended "$1"; } # job, seconds
+has_checkpoint() { ls "$work/$1"/stages/*/checkpoints/*; }
 # What must not depend on how the run went. Logs, times and the timeline may.
 results() { (cd "$work/$1" && find synthetic stages metrics.json -type f \( -name '*.png' -o -name '*.safetensors' -o \
     -name 'metrics.json' -o -name 'predictions*.csv' -o -name 'manifest.csv' \) ! -path '*checkpoints*' -print0 |
@@ -66,11 +69,6 @@ same() { # as the run on one rank
     fi
 }
 
-if [ "$(id -u)" != 0 ] || ! unshare -m --propagation private mount -t tmpfs tmpfs /dev/shm 2>/dev/null; then
-    say "skipped: nodes need root and a /dev/shm of their own, which cannot be mounted here"
-    trap - EXIT
-    exit 77
-fi
 tests/slurm/cluster.sh up 2 2
 say "two nodes of two processors are up"
 
@@ -104,10 +102,7 @@ else
 fi
 
 job=$(submit killed 2 1)
-for _ in $(seq 400); do
-    ls "$work"/killed/stages/*/checkpoints/* >/dev/null 2>&1 && break
-    sleep .25
-done
+wait_until 100 has_checkpoint killed || bad "no checkpoint after 100 s" "$work/killed.log"
 pkill -KILL -n -f "study .*--run $work/killed" || bad "no rank to kill" "$work/killed.log"
 if wait_for "$job" 30; then
     if grep -Eq 'rank [01] .*died' "$work/killed.log"; then
@@ -127,34 +122,69 @@ same killed "the killed job, run again"
 # ---- stages as jobs of their own
 unset OPTIONS
 reference=one
-jobs_left() { squeue -h -o %i | wc -l; }
-all_ended() { # within seconds
-    for _ in $(seq $((4 * $1))); do
-        [ "$(jobs_left)" = 0 ] && return
-        sleep .25
-    done
-    return 1
-}
+no_jobs() { [ -z "$(squeue -h)" ]; }
 submit_stages() { # NAME, then options of sbatch
     CONFIG=$PWD/configs/tiny.ini RUN=$work/$1 configs/slurm/submit.sh --output="$work/$1-%x-%j.log" "${@:2}"
 }
 SEEDS="5 6" submit_stages seeds --nodes=1 --ntasks-per-node=1 >"$work/seeds.log" 2>&1 || bad "submit.sh" "$work/seeds.log"
 [ "$(wc -l <"$work/seeds.log")" = 11 ] || bad "submit.sh: not eleven jobs" "$work/seeds.log"
-all_ended 600 || { bad "stages: jobs are left" <(squeue) && scancel -u root; }
+wait_until 600 no_jobs || { bad "stages: jobs are left" <(squeue) && scancel -u root; }
 cat "$work"/seeds-*.log >"$work/seeds/seed-5.log" 2>/dev/null
 same seeds/seed-5 "stages as arrays of jobs over two seeds, seed 5"
 if [ ! -s "$work/seeds/seed-6/metrics.json" ] || cmp -s "$work/seeds/seed-5/metrics.json" "$work/seeds/seed-6/metrics.json"; then
     bad "seed 6: no metrics.json, or that of seed 5" "$work/seeds/seed-5.log"
 fi
-SEEDS="5 6" submit_stages seeds --nodes=1 >"$work/again.log" 2>&1
-if grep -q 'nothing to do' "$work/again.log"; then ok "a complete study submits nothing"; else bad "submitted again" "$work/again.log"; fi
-OPTIONS="--set data.images=$work" submit_stages broken --nodes=1 --ntasks-per-node=1 >"$work/broken.log" 2>&1
-if all_ended 60 && [ ! -e "$work/broken/metrics.json" ]; then
-    ok "a stage that fails cancels those that need it"
+next_job() { scontrol show config | awk '$1 == "NEXT_JOB_ID" { print $3 }'; }
+next=$(next_job)
+if SEEDS="5 6" submit_stages seeds --nodes=1 >"$work/again.log" 2>&1 && [ "$(next_job)" = "$next" ] &&
+    [ "$(cat "$work/again.log")" = "nothing to do: all stages are complete" ]; then
+    ok "a complete study submits nothing"
 else
-    bad "a stage that fails: jobs are left, or it is complete" "$work"/broken*.log
+    bad "a complete study: $(($(next_job) - next)) jobs, expected none" "$work/again.log"
+fi
+if OPTIONS="--set data.images=$work" submit_stages broken --nodes=1 --ntasks-per-node=1 >"$work/broken.log" 2>&1 &&
+    [ "$(next_job)" = $((next + 11)) ] && wait_until 60 no_jobs; then
+    while read -r job stage _; do echo "$stage $(state "$job")"; done <"$work/broken.log" >"$work/broken.states"
+    if [ "$(head -1 "$work/broken.states")" = "prepare FAILED" ] &&
+        [ "$(grep -c ' CANCELLED$' "$work/broken.states")" = 10 ]; then
+        ok "a stage that fails cancels the ten that need it"
+    else
+        bad "a stage that fails: not all that need it are cancelled" "$work/broken.states"
+    fi
+else
+    bad "a stage that fails: $(($(next_job) - next)) jobs, expected eleven, or not done after 60 s" "$work"/broken*.log
     scancel -u root
 fi
+
+# ---- an array of whole studies: USR1, as at a time limit, to one task and then to the other. The last task's number is
+# that of the array.
+tasks() { # of the array: for each how often it says that it requeues itself, and what Slurm says
+    for task in 0 1; do
+        echo "$task: $(grep -c requeued "$work/array-$task.log") $(scontrol -o show job "${job}_$task" |
+            grep -Eo '(JobState|Restarts)=[A-Z0-9]*' | tr '\n' ' ')"
+    done
+}
+restarted() { scontrol -o show job "${job}_$1" | grep -q 'Restarts=1'; }
+job=$(SEEDS="5 6" submit array 1 1 --array=0-1 --output="$work/array-%a.log")
+stop() { # task: when it has something to continue from
+    wait_until 100 has_checkpoint array/seed-$((5 + $1)) && scancel --batch --signal=USR1 "${job}_$1" &&
+        wait_until 60 restarted "$1" || bad "an array: task $1 is not requeued" "$work/array-$1.log"
+}
+stop 1
+tasks >"$work/array.half"
+stop 0
+for task in 0 1; do wait_for "${job}_$task" 300 || bad "an array: task $task is not done after 300 s" <(squeue); done
+tasks >"$work/array.done"
+if grep -q '^0: 0 JobState=RUNNING Restarts=0 ' "$work/array.half" &&
+    [ "$(grep -c ': 1 JobState=COMPLETED Restarts=1 ' "$work/array.done")" = 2 ]; then
+    ok "an array: each task requeues only itself"
+else
+    bad "an array: tasks requeue others, or not themselves" "$work"/array.{half,done} "$work"/array-?.log
+fi
+for seed in 5 6; do
+    reference=seeds/seed-$seed
+    same array/seed-$seed "an array whose tasks were requeued, seed $seed"
+done
 
 say "$passed passed, $failed failed, 0 skipped, after $SECONDS s"
 [ "$failed" = 0 ]

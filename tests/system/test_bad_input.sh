@@ -90,6 +90,11 @@ refuse 2 "found synthesis.count = 0 with --class normal" a5 "$program" synthesiz
     --model "$SOURCE_DIR/samples/base" --set synthesis.count=0
 refuse 3 "missing.csv: is a file, expected a run folder" "" "$program" study "$tiny" --run missing.csv
 refuse 3 "missing.csv: is a file, expected a run folder" "" "$program" study "$tiny" --run missing.csv --list-stages
+# submit.sh passes that on: stages that cannot be listed are not complete ones.
+submit() { CONFIG=$1 RUN=a5 EQUIPOISE=$2 "$SOURCE_DIR/configs/slurm/submit.sh"; }
+refuse 3 "nowhere.ini" a5 submit nowhere.ini "$program"
+submit "$tiny" ./absent >out 2>err && fail "submit.sh without its program: exit code 0: $(cat out)"
+grep -q 'absent: No such file' err || fail "submit.sh without its program: $(cat err)"
 refuse 2 "found --stage and --plan, expected one of them" a5 "$program" study "$tiny" --run a5 --stage prepare --plan
 refuse 2 "found --ranks without --plan, expected both" a5 "$program" study "$tiny" --run a5 --ranks 2
 refuse 2 '--run is "", expected DIR' a5 "$program" study "$tiny" --run ""
