@@ -35,8 +35,9 @@ bad() {
     tail -n 15 "${@:2}" 2>/dev/null | sed 's/^/    /' || true
 }
 finish() {
+    local code=$?
     tests/slurm/cluster.sh down || true
-    [ "$failed" = 0 ] && rm -rf "$work" || say "what is left to look at: $work"
+    if [ $code = 0 ]; then rm -rf "$work"; else say "what is left to look at: $work"; fi
 }
 trap finish EXIT
 # Submits the study; prints the job's number. NAME nodes ranks-per-node, then options of sbatch.
@@ -142,6 +143,7 @@ if SEEDS="5 6" submit_stages seeds --nodes=1 >"$work/again.log" 2>&1 && [ "$(nex
 else
     bad "a complete study: $(($(next_job) - next)) jobs, expected none" "$work/again.log"
 fi
+next=$(next_job)
 if OPTIONS="--set data.images=$work" submit_stages broken --nodes=1 --ntasks-per-node=1 >"$work/broken.log" 2>&1 &&
     [ "$(next_job)" = $((next + 11)) ] && wait_until 60 no_jobs; then
     while read -r job stage _; do echo "$stage $(state "$job")"; done <"$work/broken.log" >"$work/broken.states"

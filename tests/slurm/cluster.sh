@@ -4,9 +4,10 @@
 #
 # Every node has a /dev/shm of its own (else Open MPI would take two nodes for one) and a temporary folder of its own
 # (PMIx keeps its sockets there). Ports follow the folder's name, so that two clusters can be up.
-set -euo pipefail
+set -Eeuo pipefail
 : "${SLURM_TEST_DIR:?is not set}"
 export SLURM_CONF=$SLURM_TEST_DIR/slurm.conf
+trap 'tail -n 5 "$SLURM_TEST_DIR"/*.log >&2' ERR
 host=$(hostname -s)
 port=$((17000 + $(cksum <<<"$SLURM_TEST_DIR" | cut -d' ' -f1) % 10000))
 
@@ -42,7 +43,8 @@ SlurmdParameters=config_overrides
 NodeName=n[1-$1] NodeAddr=127.0.0.1 NodeHostname=$host Port=[$((port + 1))-$((port + $1))] CPUs=$2 RealMemory=4000
 PartitionName=all Nodes=ALL Default=YES MaxTime=UNLIMITED State=UP
 END
-    echo "CgroupAutomount=no" >"$SLURM_TEST_DIR/cgroup.conf"
+    # cgroups are not used. Only this plugin starts where none are mounted, as in a chroot.
+    echo "CgroupPlugin=cgroup/v1" >"$SLURM_TEST_DIR/cgroup.conf"
 }
 
 up() {
@@ -58,7 +60,6 @@ up() {
         sleep .25
     done
     echo "slurm: the $1 nodes are not up after 30 s" >&2
-    tail -n 5 "$SLURM_TEST_DIR"/*.log >&2
     return 1
 }
 
