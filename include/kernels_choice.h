@@ -40,12 +40,13 @@ typedef struct {
 void cuda_choose(Stream *s, Choosing how, const char *only);
 /* Whether launches from now on belong to a graph that takes gradients. */
 void cuda_choose_for_gradients(Stream *s, bool gradients);
-/* False where name is none of ours. A key that is decided stays as it is. */
+/* False where name is none of ours. A key that is decided stays as it is. s NULL: adds nothing. A
+ * cut that its product cannot have is found out when first run: the predicted one runs instead. */
 bool cuda_choice_add(Stream *s, const Choice *c);
 /* The i-th choice that has been used by a launch of this stream; false behind the last. */
 bool cuda_choice_used(const Stream *s, int i, Choice *c);
-/* What went wrong with a library and was done by our kernel instead: the first line since the last
- * call, or NULL. */
+/* What went wrong with a choice and was done by our kernel as predicted instead: the first line
+ * since the last call that returned one, or since cuda_choose(); NULL: nothing. */
 const char *cuda_choice_trouble(Stream *s);
 
 /* "cuBLASLt 13.1.0, cuDNN 9.19.0"; a library that cannot be loaded is left out and *why says why,

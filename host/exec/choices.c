@@ -3,18 +3,32 @@
 #include "base/file.h"
 #include "exec/device_table.h"
 #include "kernels_choice.h"
+#include <stdlib.h>
 #include <string.h>
+
+/* *only: the library that $EQ_KERNELS names, or NULL. */
+static Status check_settings(const char *how, const char **only)
+{
+    const char *named = getenv("EQ_KERNELS");
+    *only = named && *named ? named : NULL;
+    if (strcmp(how, "on") && strcmp(how, "off") && strcmp(how, "read"))
+        return FAIL(ERR_USAGE, "autotune = %s: expected off, read or on", how);
+    if (*only && strcmp(named, "cublaslt") && strcmp(named, "cudnn"))
+        return FAIL(ERR_USAGE, "EQ_KERNELS = %s: expected cublaslt or cudnn", named);
+    return OK;
+}
+
 #if EQ_CUDA
 #include <ctype.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { LARGEST_FILE = 16 << 20 };
 
 struct DeviceChoices {
     char *cache, *record; /* owned: paths, or NULL */
     json_t *known;        /* owned: the cache's choices */
+    json_t *recorded;     /* owned: the record's, of this process and of those before it */
     int n_kept;           /* used choices that are in the files */
     char made_on[320];
     Log *log; /* borrowed, or NULL */
@@ -56,23 +70,31 @@ static void describe(Files *f, char gpu[128])
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
-/* Adds the choices of a file's object; the first trouble as text, or NULL. */
+static bool read_choice(Choice *c, const char *key, const json_t *value)
+{
+    const char *name = json_string_value(json_object_get(value, "kernel"));
+    const json_t *us = json_object_get(value, "us");
+    *c = (Choice){.us = json_is_number(us) ? (float)json_number_value(us) : 0};
+    if (!name || strlen(name) >= sizeof c->name || strlen(key) >= sizeof c->key) return false;
+    snprintf(c->key, sizeof c->key, "%s", key);
+    snprintf(c->name, sizeof c->name, "%s", name);
+    return true;
+}
+
+/* Adds the choices of a file's object, all or, with the first trouble as text, none; else NULL. */
 static const char *take(Stream *s, json_t *choices)
 {
     const char *key;
     json_t *value;
+    Choice c;
     if (!json_is_object(choices)) return "has no choices";
-    json_object_foreach(choices, key, value)
-    {
-        const char *name = json_string_value(json_object_get(value, "kernel"));
-        json_t *us = json_object_get(value, "us");
-        Choice c = {.us = json_is_number(us) ? (float)json_number_value(us) : 0};
-        if (!name || strlen(name) >= sizeof c.name || strlen(key) >= sizeof c.key)
-            return "has a choice that is none";
-        snprintf(c.key, sizeof c.key, "%s", key);
-        snprintf(c.name, sizeof c.name, "%s", name);
-        if (!cuda_choice_add(s, &c)) return "names a kernel that this program has not";
-    }
+    for (int adds = 0; adds < 2; adds++)
+        json_object_foreach(choices, key, value)
+        {
+            if (!read_choice(&c, key, value)) return "has a choice that is none";
+            if (!cuda_choice_add(adds ? s : NULL, &c))
+                return "names a kernel that this program has not";
+        }
     return NULL;
 }
 
@@ -127,21 +149,18 @@ Status device_keep_choices(Device *d)
     if (!f) return OK;
     const char *trouble = cuda_choice_trouble(d->stream);
     if (trouble && f->log) log_warn(f->log, "autotune: %s", trouble);
-    json_t *used = json_object();
-    for (bool more = true; more; n += more) {
-        more = cuda_choice_used(d->stream, n, &c);
-        if (more) put(used, &c);
-        if (more && c.us > 0 && !json_object_get(f->known, c.key)) put(f->known, &c);
+    for (; cuda_choice_used(d->stream, n, &c); n++) {
+        put(f->recorded, &c);
+        if (c.us > 0 && !json_object_get(f->known, c.key)) put(f->known, &c);
     }
     Status s = OK;
-    if (n != f->n_kept && f->record) s = write_file(f->record, f, used);
+    if (n != f->n_kept && f->record) s = write_file(f->record, f, f->recorded);
     if (n != f->n_kept && f->cache && write_file(f->cache, f, f->known)) {
         if (f->log) log_warn(f->log, "autotune: not remembered: %s", status_message());
         free(f->cache);
         f->cache = NULL;
     }
     f->n_kept = n;
-    json_decref(used);
     return s;
 }
 
@@ -152,11 +171,19 @@ void device_force_kernels(Device *d, const char *only)
     if (d->kind == &device_cuda) cuda_choose(d->stream, CHOOSE_OURS, only);
 }
 
+static bool has_word(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *at = list; (at = strstr(at, word)); at += n)
+        if ((at == list || at[-1] == ' ') && (!at[n] || at[n] == ' ')) return true;
+    return false;
+}
+
 void device_kernels_used(Device *d, Text *names)
 {
     Choice c;
     for (int i = 0; d->kind == &device_cuda && cuda_choice_used(d->stream, i, &c); i++)
-        if (!names->s || !strstr(names->s, c.name)) text_add(names, "%s%s", i ? " " : "", c.name);
+        if (!names->s || !has_word(names->s, c.name)) text_add(names, "%s%s", i ? " " : "", c.name);
 }
 
 /* ---- the door ----------------------------------------------------------------------------- */
@@ -166,6 +193,7 @@ void choices_close(Device *d)
     Files *f = d->choices;
     if (!f) return;
     json_decref(f->known);
+    json_decref(f->recorded);
     free(f->cache);
     free(f->record);
     free(f);
@@ -188,34 +216,39 @@ static void read_others(Device *d, const char *folder, const char *own)
     dir_list_free(&list);
 }
 
+static void update(json_t *choices, json_t *found)
+{
+    if (found) json_object_update(choices, found);
+    json_decref(found);
+}
+
 static void read_files(Device *d, const char *folder, const char *record)
 {
     Files *f = d->choices;
     char gpu[128];
-    json_t *known = NULL;
+    json_t *known = NULL, *recorded = NULL;
     describe(f, gpu);
     f->cache = cache_path(gpu);
     if (folder) f->record = path_join(folder, record);
-    if (folder) read_file(NULL, f->record, d);
+    if (folder) read_file(&recorded, f->record, d);
     if (folder) read_others(d, folder, record);
     if (f->cache) read_file(&known, f->cache, d);
-    if (known) json_object_update(f->known, known);
-    json_decref(known);
+    update(f->known, known);
+    update(f->recorded, recorded);
 }
 
 Status device_autotune(Device *d, const char *how, const char *folder, const char *record, Log *log)
 {
-    bool on = !strcmp(how, "on"), off = !strcmp(how, "off");
-    if (!on && !off && strcmp(how, "read"))
-        return FAIL(ERR_USAGE, "autotune = %s: expected off, read or on", how);
+    const char *only;
+    TRY(check_settings(how, &only));
     if (d->kind != &device_cuda) return OK;
+    bool on = !strcmp(how, "on"), off = !strcmp(how, "off");
     choices_close(d);
-    const char *only = getenv("EQ_KERNELS");
-    if (off && !only) return OK;
     cuda_choose(d->stream, off ? CHOOSE_OURS : on ? CHOOSE_FASTEST : CHOOSE_KNOWN, only);
+    if (off && !only) return OK;
     d->choices = calloc(1, sizeof *d->choices);
     CHECK(d->choices);
-    *d->choices = (Files){.known = json_object(), .log = log};
+    *d->choices = (Files){.known = json_object(), .recorded = json_object(), .log = log};
     if (!off) read_files(d, folder, record);
     if (!on) { /* the cache is read, and left as it is */
         free(d->choices->cache);
@@ -226,13 +259,12 @@ Status device_autotune(Device *d, const char *how, const char *folder, const cha
 #else
 Status device_autotune(Device *d, const char *how, const char *folder, const char *record, Log *log)
 {
+    const char *only;
     (void)d;
     (void)folder;
     (void)record;
     (void)log;
-    if (strcmp(how, "on") && strcmp(how, "off") && strcmp(how, "read"))
-        return FAIL(ERR_USAGE, "autotune = %s: expected off, read or on", how);
-    return OK;
+    return check_settings(how, &only);
 }
 Status device_keep_choices(Device *d)
 {

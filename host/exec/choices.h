@@ -5,7 +5,8 @@
  *   the cache   $EQ_CACHE, else $XDG_CACHE_HOME/equipoise, else ~/.cache/equipoise, in it
  *               kernels-<gpu>.json: whatever this machine has measured
  *   the record  kernels*.json in the folder of a run, one of each process that works there: what
- *               its results were computed with, so that a continued run computes them so again
+ *               its results were computed with, so that a continued run computes them so again; what a
+ *               process does not use itself stays in its record
  * A process's own record goes before the others, those before the cache. A file that is damaged, or
  * of another machine or version, is passed over with one line and written anew.
  */
@@ -17,7 +18,7 @@
  * they do not say is measured at first use. folder: of a run, and the record's name there, or NULL:
  * none. log may be NULL. Called before any work; the last call holds. device_open() calls it with
  * $EQ_AUTOTUNE (without: "off") and no folder. $EQ_KERNELS=cublaslt or cudnn: that library wherever
- * it can, for tests and benches. */
+ * it can, for tests and benches. ERR_USAGE: another word in one of these. */
 Status device_autotune(Device *d, const char *how, const char *folder, const char *record,
                        Log *log);
 

@@ -105,7 +105,7 @@ static Status describe(Gemm *g, GemmPass pass, const ConvShape *c)
 
 /* ---- tile and splits ---------------------------------------------------------------------- */
 
-enum { PROCESSORS = 132, SHORTEST_SHARE = 128, MOST_SPLITS = 32 };
+enum { PROCESSORS = 132, SHORTEST_SHARE = 128 };
 
 /* Two blocks for each multiprocessor, none with a share too short to be worth its sum: for fp32. */
 static int splits(const Gemm *g, size_t tiles)

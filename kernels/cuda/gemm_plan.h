@@ -35,9 +35,11 @@ typedef enum { GEMM_FWD, GEMM_DX, GEMM_DW } GemmPass;
 typedef enum { GEMM_TILES(GEMM_TILE_NAME) TILE_COUNT } GemmTile;
 #undef GEMM_TILE_NAME
 
+enum { MOST_SPLITS = 32 };
+
 typedef struct {
-    GemmTile tile; /* of bf16; fp32 has one of its own, 64x64 */
-    int splits;    /* of the inner sum, at least 1 */
+    GemmTile tile; /* of bf16; fp32 has its own (gemm_ffma.cu), whatever stands here */
+    int splits;    /* of the inner sum, 1 to MOST_SPLITS */
 } GemmPlan;
 
 /* Whether a tile is built for a pass; thin: channels of a or b are no multiple of 8. */

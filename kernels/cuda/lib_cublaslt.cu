@@ -1,7 +1,7 @@
 /* lib_cublaslt.cu - linear layers and 1x1 convolutions by cuBLASLt.
  *
  * It counts columns first: our row-major [rows, c] is its c x rows with leading dimension c.
- * Letters as in library.h, D = op(A) . op(B):
+ * Letters as in product.h, D = op(A) . op(B):
  *
  *   FWD  y^T  = w . x^T      k x rows, A = w^T (c x k, transposed), B = x  (c x rows)
  *   DX   dx^T = w^T . dy^T   c x rows, A = w   (c x k),             B = dy (k x rows)

@@ -38,7 +38,7 @@ struct Choices {
     int n, room;
     void *context[LIBRARIES]; /* owned: opened when first wanted */
     bool shut[LIBRARIES];     /* it would not open */
-    char trouble[256];
+    char trouble[256]; /* the first since it was told */
     bool told;
 };
 
@@ -74,7 +74,7 @@ static bool way_of(Way *w, const char *name)
         if (!strcmp(again, name)) w->cut.tile = (GemmTile)i;
     }
     name_of(again, w);
-    return !strcmp(again, name) && number >= 0;
+    return !strcmp(again, name) && number >= 0 && (w->library >= 0 || number <= MOST_SPLITS);
 }
 
 /* Without gradients keys see no images: neither n nor the rows of a linear layer. What follows
@@ -148,7 +148,8 @@ static void drop(Way *w)
 
 static void complain(Choices *c, const char *key)
 {
-    if (*c->trouble) return; /* one line is enough */
+    if (*c->trouble && !c->told) return; /* one line is enough */
+    c->told = false;
     snprintf(c->trouble, sizeof c->trouble, "%s: %.150s; ours is used", key, status_message());
 }
 
@@ -349,10 +350,11 @@ Status product_run(const Product *p, Stream *s)
     }
     d->used = true;
     Status st = run(p, &d->way, s);
-    if (!st || d->way.library < 0) return st;
+    if (!st || (d->way.library < 0 && !d->way.cut.splits)) return st;
     if (st != ERR_BUG || !*c->only) complain(c, key); /* what it does not take is no trouble */
     drop(&d->way);
     d->way = as_predicted;
+    d->choice.us = 0;
     name_of(d->choice.name, &d->way);
     return ours(p, NULL, s);
 }
@@ -363,6 +365,7 @@ void cuda_choose(Stream *s, Choosing how, const char *only)
     CHECK(s->choices);
     while (s->choices->n) drop(&s->choices->made[--s->choices->n].way);
     s->choices->how = how;
+    *s->choices->trouble = 0;
     snprintf(s->choices->only, sizeof s->choices->only, "%s", only ? only : "");
 }
 
@@ -375,7 +378,7 @@ bool cuda_choice_add(Stream *s, const Choice *c)
 {
     Way w;
     if (!way_of(&w, c->name)) return false;
-    if (!find(s->choices, c->key)) keep(s->choices, c->key, &w, c->us);
+    if (s && !find(s->choices, c->key)) keep(s->choices, c->key, &w, c->us);
     return true;
 }
 

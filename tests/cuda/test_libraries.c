@@ -1,198 +1,8 @@
 /* test_libraries.c - who computes a product, our kernels, cuBLASLt or cuDNN: choices by a clock of
- * the test's own; what is remembered, and what is not believed; libraries that are missing, broken,
- * failing or wrong. What they compute: test_library_cases.c.
+ * the test's own; libraries that are missing, broken, failing or wrong. What they compute:
+ * test_library_cases.c; what is remembered: test_library_files.c.
  */
-#include "cuda/library_tests.h"
-#include "base/random.h"
-#include "exec/choices.h"
-#include "exec/exec.h"
-#include "hostcuda/hostcuda_runtime.h"
-#include "ops/ops.h"
-#include "study/run_folder.h"
-#include <math.h>
-
-/* ---- a net: y = linear(conv(x)) + x, fused, with or without gradients ------------------------ */
-
-enum { SIDE = 3, IN = 8, MIDDLE = 16, OUT = 8, MOST = 3, VALUES = 4 };
-typedef struct {
-    Device *d;
-    Log *log;
-    Graph *g;
-    Tensor *x, *w, *v, *keep[VALUES];
-    Exec *e;
-    bool held; /* x, w and v are: all is computed when they are written */
-} Net;
-
-static Tensor *variable(Net *n, const char *name, int ndim, const int *dim, bool trains)
-{
-    Tensor *t = graph_leaf(n->g, KIND_INPUT, n->g->act, name, ndim, dim);
-    t->trainable = trains;
-    return t;
-}
-
-static void net_build(Net *n, int images, bool gradients)
-{
-    n->g = device_graph(n->d);
-    n->x = variable(n, "x", 4, (int[]){images, SIDE, SIDE, IN}, gradients);
-    n->w = variable(n, "w", 4, (int[]){MIDDLE, 3, 3, IN}, gradients);
-    n->v = variable(n, "v", 2, (int[]){OUT, MIDDLE}, gradients);
-    if (n->held) graph_hold(n->x), graph_hold(n->w), graph_hold(n->v);
-    Tensor *y = conv2d(n->g, n->x, n->w, NULL, (ConvArgs){1, 1, 1, 1, 1});
-    y = add(n->g, linear(n->g, y, n->v, NULL), n->x);
-    n->keep[0] = y;
-    if (gradients) graph_backward(n->g, 1, &y, NULL);
-    if (gradients) n->keep[1] = n->x->grad, n->keep[2] = n->w->grad, n->keep[3] = n->v->grad;
-    OKAY(graph_status(n->g));
-    graph_finish(n->g, n->keep, gradients ? VALUES : 1);
-    OKAY(exec_new(&n->e, n->d, n->g, n->keep, gradients ? VALUES : 1));
-}
-
-static void net_open(Net *n, const char *which, const char *precision, const char *how, int images,
-                     bool gradients)
-{
-    char log[600];
-    *n = (Net){.log = log_new(true)};
-    snprintf(log, sizeof log, "%s/log", folder);
-    log_file(n->log, log);
-    OKAY(device_open(&n->d, which, precision, 2, n->log));
-    Config c;
-    config_default(&c);
-    snprintf(c.study.autotune, sizeof c.study.autotune, "%s", how);
-    OKAY(run_folder_autotune(folder, NULL, &c, n->d, NULL, n->log));
-    net_build(n, images, gradients);
-}
-
-static void net_unbuild(Net *n)
-{
-    exec_free(n->e);
-    graph_free(n->g);
-}
-
-static void net_close(Net *n)
-{
-    net_unbuild(n);
-    device_close(n->d);
-    log_free(n->log);
-}
-
-static void net_write(const Net *n, uint32_t seed)
-{
-    Tensor *const t[] = {n->x, n->w, n->v};
-    for (uint32_t i = 0; i < 3; i++) {
-        float *value = malloc(tensor_count(t[i]) * sizeof *value);
-        random_normals(value, tensor_count(t[i]), (RandomKey){seed, STREAM_TEST, 0, i});
-        OKAY(exec_write(n->e, t[i], value));
-        free(value);
-    }
-}
-
-static size_t net_count(const Net *n)
-{
-    size_t count = 0;
-    for (int i = 0; i < VALUES; i++) count += n->keep[i] ? tensor_count(n->keep[i]) : 0;
-    return count;
-}
-
-/* heap: all that is kept, one behind the other */
-static float *net_run(const Net *n)
-{
-    size_t at = 0;
-    float *out = malloc(net_count(n) * sizeof *out);
-    OKAY(exec_run(n->e));
-    for (int i = 0; i < VALUES && n->keep[i]; at += tensor_count(n->keep[i]), i++)
-        OKAY(exec_read(n->e, n->keep[i], out + at));
-    return out;
-}
-
-/* Runs with gradients, fp32: right, whoever computed it. Recorded runs too. Returns a sum over the
- * bits of all results. */
-static uint64_t run_and_check(const char *how)
-{
-    Net cpu, gpu;
-    uint64_t sum = 0;
-    net_open(&cpu, "cpu", "fp32", "off", MOST, true);
-    net_open(&gpu, "cuda", "fp32", how, MOST, true);
-    for (uint32_t seed = 1; seed <= 3; seed++) { /* by itself, recorded, replayed */
-        net_write(&cpu, seed);
-        net_write(&gpu, seed);
-        float *want = net_run(&cpu), *got = net_run(&gpu);
-        for (size_t i = 0; i < net_count(&gpu); i++) {
-            uint32_t bits;
-            memcpy(&bits, &got[i], sizeof bits);
-            NEED(fabsf(want[i] - got[i]) <= 1e-3f);
-            sum = 31 * sum + bits;
-        }
-        free(want);
-        free(got);
-    }
-    net_close(&cpu);
-    net_close(&gpu);
-    return sum;
-}
-
-/* ---- files ----------------------------------------------------------------------------------- */
-
-static char *text_of(const char *name)
-{
-    char path[600], *text;
-    size_t size;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    OKAY(file_read(&text, &size, path, 1 << 20));
-    return text;
-}
-
-static void put_text(const char *name, const char *text)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    OKAY(file_write(path, text, strlen(text)));
-}
-
-static int count_in(const char *name, const char *what)
-{
-    char *text = text_of(name);
-    int n = 0;
-    for (const char *at = text; (at = strstr(at, what)); at++) n++;
-    free(text);
-    return n;
-}
-
-static const char *const CACHE = "cache/kernels-hostcuda-sm-90.json";
-static const char *const RECORD = "kernels.json";
-
-/* A new file with one text in the place of another. */
-static void replace_in(const char *name, const char *from, const char *to)
-{
-    char *text = text_of(name), *at = strstr(text, from);
-    NEED(at);
-    Text changed = {0};
-    text_add(&changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
-    put_text(name, changed.s);
-    free(changed.s);
-    free(text);
-}
-
-/* ---- choosing -------------------------------------------------------------------------------- */
-
-static double library_ms;
-static double script(const char *work)
-{
-    if (!strncmp(work, "a host function", 15)) return library_ms;
-    return strncmp(work, "kernel", 6) ? 0 : 1;
-}
-
-static void scripted(double ms)
-{
-    library_ms = ms;
-    hostcuda_set_clock(script);
-}
-
-static void forget(const char *name)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    unlink(path);
-}
+#include "cuda/library_net.h"
 
 static void the_faster_is_taken_and_remembered(void)
 {
@@ -230,50 +40,13 @@ static void reading_measures_nothing(void)
     NEED(cublaslt_calls() == 0 && count_in(RECORD, "\"ours\"") == 6);
 }
 
-/* A continued run computes the same bits, whatever is faster now; without record and cache it would
- * not. */
-static void a_record_keeps_a_run_to_its_kernels(void)
+/* The last call holds; before it device_open() heard $EQ_AUTOTUNE. */
+static void off_is_off(void)
 {
-    scripted(9);
-    uint64_t first = run_and_check("on");
     scripted(.25);
-    forget(CACHE);
-    NEED(run_and_check("on") == first && count_in(RECORD, "cublaslt") == 0);
-    forget(CACHE);
-    forget(RECORD);
-    NEED(run_and_check("on") != first && count_in(RECORD, "cublaslt") == 3);
-    forget(RECORD);
-    put_text("kernels-other.json", "{}"); /* another process's, of no use */
-    NEED(run_and_check("on") != first);
-    replace_in(RECORD, "cublaslt/0", "64x64/1");
-    char *text = text_of(RECORD);
-    put_text("kernels-other.json", text); /* of use: it goes before the cache, behind an own one */
-    forget(RECORD);
-    run_and_check("on");
-    NEED(count_in(CACHE, "cublaslt/0") == 3 && count_in(RECORD, "cublaslt/0") == 2);
-    free(text);
-}
-
-/* Cut off, of another kind, of another GPU, with a kernel that there is not: one line, then new. */
-static void files_that_are_no_use_are_passed_over(void)
-{
-    static const char *const wrong[][2] = {{"measured_on", "measured_in"},
-                                           {"hostcuda sm_90", "NVIDIA X"},
-                                           {"64x64/1", "65x64/1"},
-                                           {"64x64/1", "64x64/-1"},
-                                           {"{\n", "[{\n"}};
-    scripted(9);
-    run_and_check("on");
-    for (int i = 0; i < 6; i++) {
-        const char *const file = i % 2 ? CACHE : RECORD, *const other = i % 2 ? RECORD : CACHE;
-        if (i < 5) replace_in(file, wrong[i][0], wrong[i][1]);
-        else put_text(file, "");
-        forget(other);
-        forget("log");
-        run_and_check("on");
-        NEED(count_in("log", "passed over") == 1 && count_in("log", "warn") == 1);
-        NEED(count_in(file, "\"64x64/1\"") >= 6);
-    }
+    setenv("EQ_AUTOTUNE", "on", 1);
+    run_and_check("off");
+    NEED(cublaslt_calls() == 0 && cudnn_calls() == 0);
 }
 
 static void results_without_gradients_see_no_images(void)
@@ -337,16 +110,7 @@ static void every_plan_of_a_library(void)
         int which = i % 4, before = dnn ? cudnn_calls() : cublaslt_calls();
         snprintf(name, sizeof name, "%s/%d", dnn ? "cudnn" : "cublaslt", which);
         put_text(RECORD, was);
-        for (int k = 0; k < 3; k++) { /* keys are sorted: dw linear, dw conv, dx ... */
-            char *text = text_of(RECORD), *at = text;
-            for (int skip = 2 * k + dnn; skip >= 0; skip--) at = strstr(at + 1, "\"kernel\"");
-            Text changed = {0};
-            text_add(&changed, "%.*s\"kernel\": \"%s\"%s", (int)(at - text), text, name,
-                     strchr(strchr(strchr(at, ':'), '"') + 1, '"') + 1);
-            put_text(RECORD, changed.s);
-            free(changed.s);
-            free(text);
-        }
+        for (int k = 0; k < 3; k++) record_kernel(2 * k + dnn, name); /* linear, conv, linear ... */
         forget("log");
         run_and_check("read");
         bool there = which < 2; /* both libraries have two that are right for fp32 */
@@ -375,6 +139,26 @@ static void with_a_library_that_lacks_a_function(void)
     NEED(count_in("log", "has no cublasLtMatmul; ours is used") == 1);
 }
 
+/* One line for each graph in which something was done by ours instead. */
+static void more_than_one_trouble_is_told(const char *library, const char *function)
+{
+    Net one, two;
+    forget("log");
+    setenv("EQ_KERNELS", library, 1);
+    setenv("FAKE_FAIL", function, 1);
+    net_open(&one, "cuda", "fp32", "off", MOST, true);
+    two = (Net){.d = one.d};
+    net_build(&two, 2, true);
+    net_write(&one, 1);
+    net_write(&two, 1);
+    free(net_run(&one));
+    NEED(count_in("log", "ours is used") == 1);
+    free(net_run(&two));
+    NEED(count_in("log", "ours is used") == 2);
+    net_unbuild(&two);
+    net_close(&one);
+}
+
 static void with_a_library_that_fails(void)
 {
     static const char *const function[] = {"cublasLtCreate",       "cublasLtMatmulAlgoGetHeuristic",
@@ -388,6 +172,7 @@ static void with_a_library_that_fails(void)
         NEED(count_in("log", "ours is used") == 1);
         NEED(cublaslt_calls() == 0 && cudnn_calls() == 0);
     }
+    more_than_one_trouble_is_told("cublaslt", "cublasLtMatmul");
     unsetenv("EQ_KERNELS"); /* measured: what fails is no candidate */
     setenv("FAKE_FAIL", "cublasLtMatmul", 1);
     scripted(.25);
@@ -410,9 +195,13 @@ static void settings_that_are_none(void)
     NEED(!device_open(&d, "cuda", "fp32", 1, NULL));
     NEED(device_autotune(d, "fast", NULL, NULL, NULL) == ERR_USAGE);
     device_close(d);
-    setenv("EQ_AUTOTUNE", "yes", 1);
-    NEED(device_open(&d, "cuda", "fp32", 1, NULL) == ERR_USAGE);
-    NEED(device_open(&d, "cpu", "fp32", 1, NULL) == ERR_USAGE);
+    for (int i = 0; i < 2; i++) {
+        setenv("EQ_AUTOTUNE", i ? "on" : "yes", 1);
+        if (i) setenv("EQ_KERNELS", "cublas", 1);
+        NEED(device_open(&d, "cuda", "fp32", 1, NULL) == ERR_USAGE);
+        NEED(device_open(&d, "cpu", "fp32", 1, NULL) == ERR_USAGE);
+    }
+    NEED(!strcmp(status_message(), "EQ_KERNELS = cublas: expected cublaslt or cudnn"));
 }
 
 /* ---- */
@@ -425,8 +214,7 @@ int main(int argc, char **argv)
 #define RUN(test) failed += run_alone(#test, test, only);
     RUN(the_faster_is_taken_and_remembered)
     RUN(reading_measures_nothing)
-    RUN(a_record_keeps_a_run_to_its_kernels)
-    RUN(files_that_are_no_use_are_passed_over)
+    RUN(off_is_off)
     RUN(results_without_gradients_see_no_images)
     RUN(what_is_held_sees_no_gradients)
     RUN(every_plan_of_a_library)
