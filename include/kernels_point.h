@@ -141,7 +141,8 @@ Status cpu_batchnorm_dx(float *dx, float *dgain, float *dbias, const float *dy, 
 
 /* The same in training where the batch lies on several ranks, each with `rows` rows: a rank's moments
  * [c, 2] (mean, biased variance), and from all ranks' [ranks, c, 2] the rest; a rank's sums [2, c]
- * (dgain, dbias), and from all ranks' [ranks, 2, c] dx. Ranks are taken in their order. */
+ * (dgain, dbias), and from all ranks' [ranks, 2, c] dx. Ranks are taken in their order. A rank's
+ * moments and sums may lie between the others': they need the alignment of a float only. */
 Status cpu_batchnorm_moments(float *moments, const float *x, size_t rows, int c, Stream *s);
 Status cpu_batchnorm_sync_fwd(float *y, float *stats, float *running_mean, float *running_var,
                               const float *moments, int ranks, const float *x, const float *gain,

@@ -10,7 +10,7 @@
  *
  * Of the plans that cuDNN offers those are passed over that are not deterministic, that transform
  * (FFT, Winograd) or shorten sums, and for fp32 those of tensor cores, which would round inputs to
- * TF32.
+ * TF32; and those that it then cannot make, or that want more scratch than there is for it.
  */
 #include "base/library.h"
 #include "device.cuh"
@@ -67,16 +67,21 @@ struct DnnContext {
 };
 
 struct DnnPlan {
-    Part part[96]; /* owned: a plan is kept with all that it was made of */
+    Part part[128]; /* owned: a plan is kept with all that it was made of */
     int n;
     Part plan; /* one of them */
 };
+
+static void cut_back(DnnPlan *m, int n)
+{
+    while (m->n > n) dnn.cudnnBackendDestroyDescriptor(m->part[--m->n]);
+}
 
 static void forget(void *plan)
 {
     DnnPlan *m = (DnnPlan *)plan;
     if (!m) return;
-    while (m->n) dnn.cudnnBackendDestroyDescriptor(m->part[--m->n]);
+    cut_back(m, 0);
     free(m);
 }
 
@@ -266,54 +271,66 @@ static Status acceptable(bool *yes, DnnPlan *m, Part offer, Dtype type)
     return OK;
 }
 
-/* The which-th acceptable offer; NULL behind the last. */
-static Status choose(Part *chosen, DnnPlan *m, const Part *graph, int which, Dtype type,
-                     const DnnContext *c)
+/* m->plan = that of an offer */
+static Status finish_plan(DnnPlan *m, size_t *workspace, const Part *offer, const DnnContext *c)
 {
-    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
-    *chosen = NULL;
-    for (cudnnBackendHeurMode_t mode : modes) {
-        Part list, offer[MOST_OFFERS];
-        int64_t n = 0;
-        TRY(make(&list, m, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR));
-        TRY(set_part(list, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph));
-        TRY(set(list, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode));
-        if (c->device) TRY(set_part(list, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, &c->device));
-        if (finish(list)) continue; /* it has none of this kind */
-        for (int i = 0; i < MOST_OFFERS; i++)
-            TRY(make(&offer[i], m, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR));
-        TRY(get(list, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_OFFERS, &n,
-                offer));
-        for (int64_t i = 0; i < n && i < MOST_OFFERS; i++) {
-            bool yes;
-            TRY(acceptable(&yes, m, offer[i], type));
-            if (!yes || which--) continue;
-            *chosen = offer[i];
-            return OK;
-        }
-    }
-    return OK;
-}
-
-static Status complete(DnnPlan *m, size_t *workspace, const Product *p, int which,
-                       const DnnContext *c)
-{
-    Part graph, chosen;
     int64_t bytes = 0, n;
-    TRY(describe(&graph, m, p, c));
-    TRY(choose(&chosen, m, &graph, which, p->type, c));
-    if (!chosen) return FAIL(ERR_DEVICE, "cuDNN: no plan %d for this shape", which);
     TRY(make(&m->plan, m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR));
     if (c->handle)
         TRY(set(m->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &c->handle));
     if (c->device) TRY(set_part(m->plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, &c->device));
-    TRY(set_part(m->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &chosen));
+    TRY(set_part(m->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, offer));
     TRY(finish(m->plan));
     TRY(get(m->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &bytes));
     *workspace = (size_t)bytes;
     return bytes <= MOST_WORKSPACE
                ? OK
-               : FAIL(ERR_DEVICE, "cuDNN: plan %d wants %lld bytes", which, (long long)bytes);
+               : FAIL(ERR_DEVICE, "cuDNN plan: it wants %lld bytes", (long long)bytes);
+}
+
+/* Offers of one kind; none where cuDNN has none. */
+static Status offers(int64_t *n, Part offer[MOST_OFFERS], DnnPlan *m, const Part *graph,
+                     cudnnBackendHeurMode_t mode, const DnnContext *c)
+{
+    Part list;
+    *n = 0;
+    TRY(make(&list, m, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR));
+    TRY(set_part(list, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph));
+    TRY(set(list, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode));
+    if (c->device) TRY(set_part(list, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, &c->device));
+    if (finish(list)) return OK;
+    for (int i = 0; i < MOST_OFFERS; i++)
+        TRY(make(&offer[i], m, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR));
+    TRY(get(list, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_OFFERS, n,
+            offer));
+    if (*n > MOST_OFFERS) *n = MOST_OFFERS;
+    return OK;
+}
+
+/* m->plan = the which-th of acceptable offers' plans that can be made */
+static Status complete(DnnPlan *m, size_t *workspace, const Product *p, int which,
+                       const DnnContext *c)
+{
+    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
+    Part graph, offer[MOST_OFFERS];
+    char why[128] = "";
+    int left = which;
+    TRY(describe(&graph, m, p, c));
+    for (cudnnBackendHeurMode_t mode : modes) {
+        int64_t n;
+        TRY(offers(&n, offer, m, &graph, mode, c));
+        for (int64_t i = 0; i < n; i++) {
+            bool yes;
+            TRY(acceptable(&yes, m, offer[i], p->type));
+            int before = m->n;
+            if (!yes) continue;
+            if (finish_plan(m, workspace, &offer[i], c)) {
+                snprintf(why, sizeof why, ": %.120s", status_message());
+            } else if (!left--) return OK;
+            cut_back(m, before);
+        }
+    }
+    return FAIL(ERR_DEVICE, "cuDNN: no plan %d for this shape%s", which, why);
 }
 
 static Status plan(void **out, size_t *workspace, const Product *p, int which, void *context)

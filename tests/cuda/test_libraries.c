@@ -180,6 +180,19 @@ static void with_a_library_that_fails(void)
     NEED(cublaslt_calls() == 0 && count_in(RECORD, "cublaslt") == 0);
 }
 
+/* The first plan for fp32 cannot be made, or wants 64 MiB: the next is taken. */
+static void with_a_plan_that_is_no_use(void)
+{
+    for (int i = 0; i < 2 * HAVE_CUDNN; i++) {
+        setenv("FAKE_FAIL", i ? "the workspace" : "the third plan", 1);
+        setenv("EQ_KERNELS", "cudnn", 1);
+        int before = cudnn_calls();
+        run_and_check("off");
+        NEED(cudnn_calls() == before + 12); /* six products, by itself and recorded */
+        NEED(count_in("log", "ours is used") == 0);
+    }
+}
+
 static void with_a_library_that_computes_something_else(void)
 {
     setenv("FAKE_WRONG", "1", 1);
@@ -221,6 +234,7 @@ int main(int argc, char **argv)
     RUN(without_libraries)
     RUN(with_a_library_that_lacks_a_function)
     RUN(with_a_library_that_fails)
+    RUN(with_a_plan_that_is_no_use)
     RUN(with_a_library_that_computes_something_else)
     RUN(settings_that_are_none)
     return failed != 0;

@@ -3,7 +3,7 @@
  * attributes: one of a wrong type, a missing one and a change after finalizing are refused. Offers,
  * in this order: a plan that is not deterministic, one of tensor cores, a plain one with workspace;
  * as fallback a plain one. The first, and the second for fp32, give wrong results: they must not be
- * taken. */
+ * taken. FAKE_FAIL=the workspace: the third wants too much of it; the third plan: it is refused. */
 #include "fake.h"
 #include <cudnn_graph.h>
 #include <math.h>
@@ -336,11 +336,18 @@ static void work(void *data)
 
 /* ---- engines and plans ---- */
 
+static bool is_third(const Desc *plan)
+{
+    const Desc *config = VALUE(plan, EXECUTION_PLAN, EXECUTION_PLAN_ENGINE_CONFIG)[0].p;
+    return config && config->engine == 2;
+}
+
 EXPORTED cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t desc)
 {
     Desc *d = desc;
     Job j;
-    if (fake_fails("cudnnBackendFinalize") && d->kind == KIND(EXECUTION_PLAN))
+    if (d->kind == KIND(EXECUTION_PLAN) &&
+        (fake_fails("cudnnBackendFinalize") || (fake_fails("the third plan") && is_third(d))))
         return CUDNN_STATUS_NOT_SUPPORTED;
     for (int i = 0; i < ROWS; i++)
         if (rows[i].kind == d->kind && rows[i].must && !d->n[i]) return CUDNN_STATUS_BAD_PARAM;
@@ -375,8 +382,7 @@ EXPORTED cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const d
         *n = d->engine < 2;
         if (*n) memcpy(value, &note[d->engine], sizeof *note);
     } else if (name == ATTR(EXECUTION_PLAN_WORKSPACE_SIZE) && d->done && type == TYPE(INT64)) {
-        const Desc *config = VALUE(d, EXECUTION_PLAN, EXECUTION_PLAN_ENGINE_CONFIG)[0].p;
-        *(int64_t *)value = config->engine == 2 ? WORKSPACE : 0;
+        *(int64_t *)value = is_third(d) ? WORKSPACE << (fake_fails("the workspace") ? 10 : 0) : 0;
         *n = 1;
     } else {
         return CUDNN_STATUS_BAD_PARAM;
