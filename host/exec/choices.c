@@ -88,13 +88,14 @@ static const char *take(Stream *s, json_t *choices)
     json_t *value;
     Choice c;
     if (!json_is_object(choices)) return "has no choices";
-    for (int adds = 0; adds < 2; adds++)
+    for (int adds = 0; adds < 2; adds++) {
         json_object_foreach(choices, key, value)
         {
             if (!read_choice(&c, key, value)) return "has a choice that is none";
             if (!cuda_choice_add(adds ? s : NULL, &c))
                 return "names a kernel that this program has not";
         }
+    }
     return NULL;
 }
 

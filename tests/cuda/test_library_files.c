@@ -30,12 +30,9 @@ static void a_record_keeps_a_run_to_its_kernels(void)
 /* Cut off, of another kind, of another GPU, with a kernel that there is not: one line, then new. */
 static void files_that_are_no_use_are_passed_over(void)
 {
-    static const char *const wrong[][2] = {{"measured_on", "measured_in"},
-                                           {"hostcuda sm_90", "NVIDIA X"},
-                                           {"64x64/1", "65x64/1"},
-                                           {"64x64/1", "64x64/-1"},
-                                           {"64x64/1", "64x64/33"},
-                                           {"{\n", "[{\n"}};
+    static const char *const wrong[][2] = {
+        {"measured_on", "measured_in"}, {"hostcuda sm_90", "NVIDIA X"}, {"64x64/1", "65x64/1"},
+        {"64x64/1", "64x64/-1"},        {"64x64/1", "64x64/33"},        {"{\n", "[{\n"}};
     scripted(9);
     run_and_check("on");
     enum { WRONG = sizeof wrong / sizeof *wrong };
