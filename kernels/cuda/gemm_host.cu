@@ -158,10 +158,19 @@ static bool is_thin(const Gemm *g, Dtype type)
     return type == DTYPE_BF16 && !(g->aligned_a && g->aligned_b);
 }
 
+/* As gemm_ffma() cuts gradients. Forward always 64x64: with more splits the number of images would
+ * tell in more shapes. */
+static size_t ffma_tiles(const Gemm *g, GemmPass pass)
+{
+    if (pass == GEMM_DX && g->n <= 16) return tiles_of(g, 256, 16);
+    if (pass == GEMM_DW && g->m <= 16) return tiles_of(g, 16, 256);
+    return tiles_of(g, 64, 64);
+}
+
 static int plans(const Gemm *g, GemmPass pass, Dtype type, GemmPlan *best, int most)
 {
     if (type == DTYPE_BF16) return plans_for(g, pass, is_thin(g, type), best, most);
-    best[0] = {TILE_64x64, splits(g, tiles_of(g, 64, 64))};
+    best[0] = {TILE_64x64, splits(g, ffma_tiles(g, pass))};
     if (most == 1 || best[0].splits == 1) return 1;
     best[1] = {TILE_64x64, 1};
     return 2;
