@@ -88,7 +88,7 @@ class Case:
         """{name: float64 tensor} of outputs and of gradients; the output gradients drawn for it."""
         if self.known:
             return self.known
-        module = self.module.double().train(self.train)
+        module = copy.deepcopy(self.module).double().train(self.train)
         module.zero_grad()
         x = {k: v.double().requires_grad_() for k, v in self.inputs.items()}
         out = self.run(module, **x, **self.integers)
@@ -117,11 +117,11 @@ class Case:
             out = self.run(module, **x, **self.integers)
             sum((y * self.oracle()[2][k]).sum() for k, y in out.items()).backward()
         own = {k: v.detach() for k, v in out.items()} | {"grad." + k: v.grad for k, v in x.items()}
+        own |= {self.rename(k): module.state_dict()[k] for k in self.state}
         return own | {"grad." + self.rename(k): p.grad for k, p in module.named_parameters() if p.grad is not None}
 
     def measure(self, program, folder):
         """{what: error as a share of its limit} of one run in an empty folder."""
-        self.module.float()  # as drawn, also behind oracle()
         weights = self.save(folder)
         outputs, gradients, dy = self.oracle()
         given = dict(self.inputs) | self.integers | {"grad." + k: v for k, v in dy.items()}

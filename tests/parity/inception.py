@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from timm.models.inception_v3 import InceptionV3
 from torchvision.models import Inception3
 
-from common import Case, Miss, normal, pick, uniform, write_json
+from common import Case, Miss, draw_held, normal, pick, uniform, write_json
 
 # px, auxiliary head, training, images; then the same at random
 FIXED = [(75, False, False, 2), (139, False, False, 2), (75, False, True, 8), (139, False, True, 4),
@@ -122,6 +122,10 @@ def settle(module, image, rng, train, rounds=30, margin=6):
 
 
 def draw(rng, index):
+    return draw_held(draw_once, rng, index)
+
+
+def draw_once(rng, index):
     px, aux, train, n = FIXED[index] if index < COUNT else FIXED[int(rng.integers(COUNT))]
     h, w = (px, px) if index < COUNT or rng.random() < 0.5 else (px, px + int(rng.integers(1, 20)))
     classes = int(rng.integers(1, 12))
