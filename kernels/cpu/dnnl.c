@@ -26,7 +26,7 @@ typedef struct {
     dnnl_memory_t packed, pad;     /* weights in the primitive's layout; its scratchpad    */
     size_t packed_bytes, pad_bytes;
     size_t rows, c;                   /* of x where it must be gathered, else 0 */
-    size_t apart;                     /* floats of y where we add it to y ourselves, else 0 */
+    size_t apart;                     /* floats of the result where we add it ourselves, else 0 */
     enum { UNKNOWN, NO, YES } by_row; /* a row or image has the same bits in any number of them */
 } Prim;
 
@@ -115,7 +115,7 @@ static Status conv_make(Prim *p, const ConvShape *a, const struct Dnnl *d)
     Pass pass = (Pass)p->key.kind;
     dnnl_dim_t of = p->key.of ? p->key.of : a->c;
     const dnnl_dims_t w_strides = {a->r * a->s * of, 1, a->s * of, of};
-    dnnl_primitive_attr_t attr = p->key.add ? d->adding : d->attr;
+    dnnl_primitive_attr_t attr = p->key.add && pass == PASS_FWD ? d->adding : d->attr;
     dnnl_status_t code = desc_by_tag(&own[X], 4, x, dnnl_f32, dnnl_nhwc);
     if (!code) code = desc_by_strides(&own[W], 4, w, dnnl_f32, w_strides);
     if (!code) code = desc_by_tag(&own[B], 1, b, dnnl_f32, dnnl_a);
@@ -128,7 +128,9 @@ static Status conv_make(Prim *p, const ConvShape *a, const struct Dnnl *d)
     if (!code)
         code = conv_desc(&pd, pass, a, REF(own[X]), REF(any), bias, REF(own[Y]), forward, attr,
                          d->engine);
-    if (!code && p->key.add && !sums_first(pd)) {
+    if (pass == PASS_DW && p->key.add) {
+        p->apart = (size_t)a->k * (size_t)(a->r * a->s) * (size_t)a->c;
+    } else if (!code && p->key.add && !sums_first(pd)) {
         dnnl_primitive_desc_destroy(pd);
         pd = NULL;
         code = conv_desc(&pd, pass, a, REF(own[X]), REF(any), bias, REF(own[Y]), NULL, d->attr,
@@ -277,6 +279,7 @@ static void add_to(float *y, const float *x, size_t n)
 static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
 {
     bool dx = p->key.kind == PASS_DX, dw = p->key.kind == PASS_DW;
+    int result = dw ? W : Y; /* what is added up, where something is */
     size_t packed = (p->packed_bytes + 63) / 64 * 64, part = (p->rows * p->c + 15) / 16 * 64;
     size_t sums = (p->apart + 15) / 16 * 64, bytes = packed + part + sums + p->pad_bytes + 64;
     char *room = stream_scratch(s, bytes);
@@ -290,7 +293,7 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
         TRY(point_to(p->arg[X], x));
     }
     float *own = (float *)(void *)(room + packed + part);
-    if (sums) TRY(point_to(p->arg[Y], own));
+    if (p->apart) TRY(point_to(p->arg[result], own));
     TRY(point_to(p->pad, room + packed + part + sums));
 
     dnnl_exec_arg_t from_to[] = {{DNNL_ARG_FROM, dw ? p->packed : p->arg[W]},
@@ -305,7 +308,7 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
     DO(dnnl_primitive_execute(p->run, s->dnnl->stream, p->arg[B] ? 5 : 4, arg));
     if (p->reorder && dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));
     DO(dnnl_stream_wait(s->dnnl->stream));
-    if (sums) add_to(data[Y], own, p->apart);
+    if (p->apart) add_to(data[result], own, p->apart);
     return OK;
 }
 
@@ -336,6 +339,16 @@ static Status conv_get(Prim **p, Pass pass, const ConvShape *a, Part part, bool 
     _Static_assert(sizeof shape <= sizeof key.size, "a shape is a key");
     memcpy(key.size, &shape, sizeof shape);
     return prim_get(p, key, &shape, NULL, s);
+}
+
+Status prim_conv_dw(const ConvShape *a, float *dw, const float *dy, const float *x, bool add,
+                    Stream *s)
+{
+    Prim *p;
+    PrimKey key = {.kind = PASS_DW, .add = add};
+    memcpy(key.size, a, sizeof *a);
+    TRY(prim_get(&p, key, a, NULL, s));
+    return prim_run(p, (void *[]){(void *)x, dw, NULL, (void *)dy}, s);
 }
 
 Status prim_conv(Pass pass, const ConvShape *a, float *x, float *w, float *b, float *y, Stream *s)

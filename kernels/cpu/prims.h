@@ -12,8 +12,12 @@
 
 typedef enum { PASS_FWD, PASS_DX, PASS_DW } Pass;
 
-/* FWD writes y; DX writes x; DW writes w and b. b: NULL without a bias. */
+/* FWD writes y, DX writes x. b: NULL without a bias, and for DX. */
 Status prim_conv(Pass pass, const ConvShape *a, float *x, float *w, float *b, float *y, Stream *s);
+
+/* The gradient of the weights, written or added to what is there. */
+Status prim_conv_dw(const ConvShape *a, float *dw, const float *dy, const float *x, bool add,
+                    Stream *s);
 
 /* y[m,n] = A[m,k] . B[k,n] + bias[n]; A is stored [k,m] where a_turned, B [n,k] where b_turned. */
 typedef struct {

@@ -1,4 +1,5 @@
-/* test_long_sums.c - long sums of forward convolutions and linear layers lose little to rounding.
+/* test_long_sums.c - long sums of convolutions and linear layers lose little to rounding: over
+ * channels and taps forward, over pixels in the gradients of weights and biases.
  *
  * Each addition to an fp32 number rounds it by at most u = 2^-24 of its size, u / sqrt(3) root mean
  * square. Of n products alike in size and random in sign, added one after the other to one number,
@@ -19,7 +20,7 @@
 
 #include <cmocka.h>
 
-enum { PART = 400 };
+enum { PART = 400, PIXELS = 4096 };
 
 static uint32_t seed, draws;
 
@@ -117,9 +118,95 @@ static void test_linear(void **state)
               true);
 }
 
+/* The gradient of one weight in double; size: the sum of the squares of its products. */
+static double exact_dw(const ConvShape *a, const float *x, const float *dy, int k, int r, int s,
+                       int c, double *size)
+{
+    int rows = conv_out(a->h, a->top, a->bottom, a->r, a->stride),
+        cols = conv_out(a->w, a->left, a->right, a->s, a->stride);
+    double sum = 0;
+    for (int n = 0; n < a->n; n++)
+        for (int p = 0; p < rows; p++)
+            for (int q = 0; q < cols; q++) {
+                int i = p * a->stride + r - a->top, j = q * a->stride + s - a->left;
+                if (i < 0 || i >= a->h || j < 0 || j >= a->w) continue;
+                double product = (double)x[((size_t)(n * a->h + i) * (size_t)a->w + (size_t)j) *
+                                               (size_t)a->c + (size_t)c] *
+                                 dy[((size_t)(n * rows + p) * (size_t)cols + (size_t)q) *
+                                        (size_t)a->k + (size_t)k];
+                sum += product;
+                *size += product * product;
+            }
+    return sum;
+}
+
+/* Products of x with mean and dy without, as after a ReLU and before a batch norm. The partial sums
+ * of n of them grow as sqrt(i) times a product; what is allowed are parts of PIXELS. */
+static void check_dw(ConvShape a, bool linear)
+{
+    int rows = conv_out(a.h, a.top, a.bottom, a.r, a.stride),
+        cols = conv_out(a.w, a.left, a.right, a.s, a.stride);
+    size_t pixels = (size_t)(a.n * rows * cols), taps = (size_t)(a.k * a.r * a.s);
+    size_t in = (size_t)(a.n * a.h * a.w) * (size_t)a.c;
+    float *x = uniforms(in), *dy = uniforms(pixels * (size_t)a.k);
+    float *dw = uniforms(taps * (size_t)a.c), *db = uniforms((size_t)a.k), *at = dw;
+    for (size_t i = 0; i < in; i++) x[i] += 1;
+    Stream *stream;
+    assert_int_equal(cpu_stream_new(&stream), OK);
+    assert_int_equal(linear ? cpu_linear_dw(dw, db, dy, x, pixels, a.c, a.k, stream)
+                            : cpu_conv2d_dw(dw, db, dy, x, &a, stream),
+                     OK);
+    double error = 0, size = 0, error_bias = 0, size_bias = 0;
+    for (int k = 0; k < a.k; k++) {
+        for (int r = 0; r < a.r; r++)
+            for (int s = 0; s < a.s; s++)
+                for (int c = 0; c < a.c; c++, at++) {
+                    double e = *at - exact_dw(&a, x, dy, k, r, s, c, &size);
+                    error += e * e;
+                }
+        double sum = 0;
+        for (size_t i = 0; i < pixels; i++) {
+            double v = dy[i * (size_t)a.k + (size_t)k];
+            sum += v;
+            size_bias += v * v;
+        }
+        error_bias += (db[k] - sum) * (db[k] - sum);
+    }
+    double allowed = sqrt((PIXELS + (double)pixels / PIXELS) / 2 / 3);
+    double u = sqrt(error / size) * 0x1p24, u_bias = sqrt(error_bias / size_bias) * 0x1p24;
+    printf("%s over %6zu pixels: error of dw %.1f u, of db %.1f u, %.1f u allowed\n",
+           linear ? "linear" : "conv  ", pixels, u, u_bias, allowed);
+    if (!(u <= allowed && u_bias <= allowed))
+        fail_msg("seed %u: %dx%d filter, stride %d, over %d images of %d x %d, %d to %d channels: "
+                 "error of dw %.1f u, of db %.1f u, at most %.1f u",
+                 seed, a.r, a.s, a.stride, a.n, a.h, a.w, a.c, a.k, u, u_bias, allowed);
+    cpu_stream_free(stream);
+    free(x);
+    free(dy);
+    free(dw);
+    free(db);
+}
+
+static void test_gradients(void **state)
+{
+    (void)state;
+    static const int filter[][2] = {{3, 3}, {3, 3}, {3, 3}, {1, 7}, {7, 1}, {5, 5}};
+    for (int i = 0; i < 6; i++) {
+        const int *f = filter[i], stride = between(1, 2), up = f[0] / 2 * between(0, 1);
+        int n = i == 1 ? between(80, 100) : between(1, 3), left = f[1] / 2;
+        int side = i == 1 ? 21 * stride : between(150, 170) * stride;
+        check_dw((ConvShape){n, side + between(0, 3), side + between(0, 3), between(3, 17),
+                             between(3, 17), f[0], f[1], stride, up, left, up, left}, false);
+    }
+    for (int i = 0; i < 2; i++)
+        check_dw((ConvShape){1, 1, between(30000, 60000), between(8, 33), between(8, 33), 1, 1, 1,
+                             0, 0, 0, 0}, true);
+}
+
 int main(void)
 {
     seed = (uint32_t)time(NULL);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_linear)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_linear),
+                                       cmocka_unit_test(test_gradients)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from timm.models.inception_v3 import InceptionV3
 from torchvision.models import Inception3
 
-from common import Case, Miss, draw_held, normal, pick, uniform, write_json
+from common import Case, Miss, normal, uniform, write_json
 
 # px, auxiliary head, training, images; then the same at random
 FIXED = [(75, False, False, 2), (139, False, False, 2), (75, False, True, 8), (139, False, True, 4),
@@ -50,7 +50,7 @@ def fill(module, rng):
     return module
 
 
-def part_from_zero(norm, args, window=0.3, least=3e-5):
+def part_from_zero(norm, args, window=0.3, least=1e-4):
     """Before a batch norm: where a value of a channel is nearly zero, moves the bias so that zero is in
     the middle of the widest gap within +-0.3 deviations."""
     x = args[0].transpose(0, 1).flatten(1)
@@ -74,9 +74,9 @@ POOLED = [[("Conv2d_2b_3x3", 64)], [("Conv2d_4a_3x3", 192)],
 
 
 def near_ties(x, noise, size, stride):
-    """Channels with a pooling window whose two largest values are equal within what float32 has of noise."""
+    """Channels with a pooling window whose two largest values are equal within the channel's noise."""
     best = x.unfold(2, size, stride).unfold(3, size, stride).flatten(4).topk(2, -1).values
-    tied = (best[..., 0] - best[..., 1] < noise) & (best[..., 0] > 0)
+    tied = (best[..., 0] - best[..., 1] < noise[:, None, None]) & (best[..., 0] > 0)
     return tied.any(3).any(2).any(0).nonzero()[:, 0].tolist()
 
 
@@ -92,7 +92,7 @@ def pooled_inputs(module, image, see):
         module(image)
 
 
-def settle(module, image, rng, train, rounds=30, margin=6):
+def settle(module, image, rng, train, rounds=100, margin=8):
     """Biases and weights such that rounding decides nothing: no unit nearly zero, no maximum nearly
     shared. Channels where one is get other weights, the earliest pool first."""
     for _ in range(rounds):
@@ -108,7 +108,7 @@ def settle(module, image, rng, train, rounds=30, margin=6):
 
         def compare(x, size, stride):
             y = exact[len(ties)]
-            ties.append(near_ties(y, margin * (x - y).square().mean().sqrt(), size, stride))
+            ties.append(near_ties(y, margin * (x - y).square().mean((0, 2, 3)).sqrt(), size, stride))
 
         pooled_inputs(copy.deepcopy(module).train(train), image, compare)
         pool = next((i for i, channels in enumerate(ties) if channels), None)
@@ -122,10 +122,6 @@ def settle(module, image, rng, train, rounds=30, margin=6):
 
 
 def draw(rng, index):
-    return draw_held(draw_once, rng, index)
-
-
-def draw_once(rng, index):
     px, aux, train, n = FIXED[index] if index < COUNT else FIXED[int(rng.integers(COUNT))]
     h, w = (px, px) if index < COUNT or rng.random() < 0.5 else (px, px + int(rng.integers(1, 20)))
     classes = int(rng.integers(1, 12))
