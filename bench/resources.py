@@ -119,6 +119,7 @@ ROWS = {
     "upsample2_conv2d: 128x160": gemm("fwd", 128, 160),
     "conv2d_after, vector or residual: 128x160": gemm("fwd", 128, 160),
     "linear_after, residual: 128x160": gemm("fwd", 128, 160),
+    "linear_geglu: 128x160": gemm("fwd", 128, 160),
     "differ (is a library's result ours?)": ["differ_kernel<bf16>"],
     "column_sum": ["column_sum_kernel<bf16, 8>"],
     "adamw, average and bf16 copy": ["adamw_kernel"],

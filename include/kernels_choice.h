@@ -3,8 +3,9 @@
  * Convolutions and linear layers, forward, data and weight gradient, have several: our kernels, cut
  * into tiles and splits in different ways, and the vendor's libraries cuBLASLt and cuDNN, loaded
  * when first wanted. A stream decides once for each key (pass, shape, type, what follows) and keeps
- * to it. A library that cannot do what follows (ConvAfter) is none of the candidates; convolutions of
- * two tensors or of an image to be upsampled are ours.
+ * to it. A library that cannot do what follows (ConvAfter) is none of the candidates; where GEGLU
+ * follows, one computes the wide result, which a kernel of ours then gates. Convolutions of two tensors
+ * or of an image to be upsampled are ours.
  *
  * Results of one implementation are the same bits every time; those of two differ in the last bits.
  * So who wants equal bits again (a resumed run) hands the choices over with cuda_choice_add().
@@ -29,7 +30,8 @@ typedef enum {
 enum { MOST_KEY = 112 };
 
 typedef struct {
-    char key[MOST_KEY]; /* "fwd bf16 bias 16 64x64x320-320 3x3/1 1,1,1,1 join 128 +v silu +r" */
+    char key[MOST_KEY]; /* "fwd bf16 bias 16 64x64x320-320 3x3/1 1,1,1,1 join 128 +v silu +r",
+                           "fwd bf16 bias 65536 rows 320-2560 geglu" */
     char name[24];      /* "128x160/1", "cublaslt/0", "cudnn/1" */
     float us;           /* as measured; 0: not measured */
 } Choice;

@@ -58,6 +58,12 @@ Status cpu_conv2d_join_fwd(float *y, const float *x1, const float *x2, int c1, c
 Status cuda_linear_after_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
                              const ConvAfter *after, size_t rows, int c, int k, Dtype type,
                              Stream *s);
+/* y[rows,k/2] = value * gelu(gate), where (value, gate) = x[rows,c] . w[k,c]^T + b[k], each half of the
+ * columns: a linear layer and GEGLU without the wide result between. k is even. */
+Status cpu_linear_geglu_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,
+                            size_t rows, int c, int k, Stream *s);
+Status cuda_linear_geglu_fwd(void *y, const void *x, const void *w, const float *b /* or NULL */,
+                             size_t rows, int c, int k, Dtype type, Stream *s);
 
 /* Nearest upsampling by 2, then a 3x3 convolution with padding 1, without the large image
  * and with 4 of 9 taps: y[n,2h,2w,k] from x[n,h,w,c]. Lines of y see two lines of x, and filter

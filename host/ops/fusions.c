@@ -62,6 +62,17 @@ static void take_residual(Graph *g, Tensor *from, Tensor *into, int k)
     into->src[AFTER_R] = r;
 }
 
+static bool fits_geglu(const Tensor *from, const Tensor *into, int k)
+{
+    return k == 0 && last_dim(into->src[0]) == last_dim(from); /* a view may have other rows */
+}
+
+static void take_geglu(Graph *g, Tensor *from, Tensor *into, int k)
+{
+    (void)k;
+    become(g, into, from, args_of(from));
+}
+
 /* ---- what stands before ----------------------------------------------------------------------- */
 
 static bool fits_upsampling(const Tensor *up, const Tensor *into, int k)
@@ -127,6 +138,7 @@ const FusionRule fusion_table[] = {
     OF_IMAGES(conv2d_after, conv2d_after),
     OF_IMAGES(conv2d_join, conv2d_join),
     OF_IMAGES(upsample2_conv2d, upsample2_conv2d),
+    {&op_linear, &op_geglu, &op_linear_geglu, fits_geglu, take_geglu},
     GOES_ON(linear, linear_after),
     GOES_ON(linear_after, linear_after),
 };

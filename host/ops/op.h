@@ -45,7 +45,7 @@ Tensor *batchnorm_too_few(Graph *g);
     X(conv2d) X(conv2d_dx) X(conv2d_dw) \
     X(linear) X(linear_dx) X(linear_dw) X(column_sum) \
     X(attention) X(attention_bwd) \
-    X(conv2d_after) X(conv2d_join) X(upsample2_fold) X(upsample2_conv2d) X(linear_after) \
+    X(conv2d_after) X(conv2d_join) X(upsample2_fold) X(upsample2_conv2d) X(linear_after) X(linear_geglu) \
     X(concat) X(slice) X(pad) \
     X(upsample) X(upsample_dx) \
     X(maxpool) X(maxpool_dx) X(avgpool) X(avgpool_dx) X(global_avgpool) X(global_avgpool_dx) \

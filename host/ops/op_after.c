@@ -4,6 +4,7 @@
  *   y = act(conv(x, w) + b[k] + v[image, k]) + r      r shaped like y; v, r or both may be missing
  *
  *   conv2d_after, linear_after   x, w and b as of conv2d and linear
+ *   linear_geglu                 y[..,k/2] = geglu(linear(x, w, b)), nothing more
  *   conv2d_join                  x's first channels in x, the others in x2
  *   upsample2_fold               w4[4k,2,2,c] of w[k,3,3,c]: the filters that the four kinds of pixels
  *                                of an image upsampled by 2 see (kernels_matrix.h)
@@ -42,6 +43,9 @@ static double after_flops(const Tensor *y)
 {
     return 2.0 * (double)tensor_count(y) * (double)per_sample(y->src[AFTER_W]);
 }
+
+/* Of a linear layer twice as wide as y. */
+static double geglu_flops(const Tensor *y) { return 2 * after_flops(y); }
 
 /* ---- on a CPU: the separate launchers, in place --------------------------------------------- */
 
@@ -94,6 +98,13 @@ static Status linear_after_cpu(const Tensor *y, Stream *s)
     return go_on(y, 1, w->dim[0], s);
 }
 
+static Status linear_geglu_cpu(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[AFTER_X], *w = y->src[AFTER_W];
+    return cpu_linear_geglu_fwd(y->data, x->data, w->data, data(y->src[AFTER_B]), rows_of(x),
+                                w->dim[1], w->dim[0], s);
+}
+
 /* ---- on a GPU: one kernel --------------------------------------------------------------------- */
 
 static Status conv2d_after_cuda(const Tensor *y, Stream *s)
@@ -136,6 +147,13 @@ static Status linear_after_cuda(const Tensor *y, Stream *s)
                                  rows_of(x), w->dim[1], w->dim[0], y->dtype, s);
 }
 
+static Status linear_geglu_cuda(const Tensor *y, Stream *s)
+{
+    const Tensor *x = y->src[AFTER_X], *w = y->src[AFTER_W];
+    return cuda_linear_geglu_fwd(y->data, x->data, w->data, data(y->src[AFTER_B]), rows_of(x),
+                                 w->dim[1], w->dim[0], y->dtype, s);
+}
+
 #define AFTER_OP(f)                                                                                \
     const OpDef op_##f = {                                                                         \
         .name = #f, .cpu = f##_cpu, .cuda = CUDA_RUN(f##_cuda), .flops = after_flops};
@@ -143,5 +161,9 @@ AFTER_OP(conv2d_after)
 AFTER_OP(conv2d_join)
 AFTER_OP(upsample2_conv2d)
 AFTER_OP(linear_after)
+const OpDef op_linear_geglu = {.name = "linear_geglu",
+                               .cpu = linear_geglu_cpu,
+                               .cuda = CUDA_RUN(linear_geglu_cuda),
+                               .flops = geglu_flops};
 const OpDef op_upsample2_fold = {
     .name = "upsample2_fold", .cpu = upsample2_fold_cpu, .cuda = CUDA_RUN(upsample2_fold_cuda)};

@@ -1,7 +1,8 @@
-/* conv_fused.c - convolutions that read two tensors, or an image before its upsampling: of plain
- * launchers and copies. A CPU gains nothing by them; they are what the GPU's kernels are compared
+/* conv_fused.c - convolutions that read two tensors, or an image before its upsampling, and linear
+ * layers that gate their own result: of plain launchers and copies. A CPU gains nothing by them; they are what the GPU's kernels are compared
  * with (EQ_COMPARE), so they allocate as they please. */
 #include "kernels_matrix.h"
+#include "kernels_point.h"
 #include "kernels_shape.h"
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 static Status need(float **p, size_t count)
 {
     *p = malloc(count * sizeof **p);
-    return *p ? OK : FAIL(ERR_SPACE, "no memory for a convolution's image");
+    return *p ? OK : FAIL(ERR_SPACE, "no memory for %zu values of a product", count);
 }
 
 Status cpu_conv2d_join_fwd(float *y, const float *x1, const float *x2, int c1, const float *w,
@@ -21,6 +22,17 @@ Status cpu_conv2d_join_fwd(float *y, const float *x1, const float *x2, int c1, c
     Status status = cpu_concat(x, (const float *[]){x1, x2}, (int[]){c1, a->c - c1}, 2, pixels, s);
     if (!status) status = cpu_conv2d_fwd(y, x, w, b, a, s);
     free(x);
+    return status;
+}
+
+Status cpu_linear_geglu_fwd(float *y, const float *x, const float *w, const float *b, size_t rows,
+                            int c, int k, Stream *s)
+{
+    float *wide;
+    TRY(need(&wide, rows * (size_t)k));
+    Status status = cpu_linear_fwd(wide, x, w, b, rows, c, k, s);
+    if (!status) status = cpu_geglu_fwd(y, wide, rows, k / 2, s);
+    free(wide);
     return status;
 }
 

@@ -8,14 +8,14 @@
 Status cuda_conv2d_fwd(void *y, const void *x, const void *w, const float *b, const ConvShape *a,
                        Dtype type, Stream *s)
 {
-    Product p = {GEMM_FWD, y, x, w, b, *a, type, false, {}, NULL, 0, false};
+    Product p = {GEMM_FWD, y, x, w, b, *a, type, false, {}, NULL, 0, false, false};
     return product_run(&p, s);
 }
 
 Status cuda_conv2d_dx(void *dx, const void *dy, const void *w, const ConvShape *a, Dtype type,
                       Stream *s)
 {
-    Product p = {GEMM_DX, dx, dy, w, NULL, *a, type, false, {}, NULL, 0, false};
+    Product p = {GEMM_DX, dx, dy, w, NULL, *a, type, false, {}, NULL, 0, false, false};
     return product_run(&p, s);
 }
 
@@ -25,14 +25,14 @@ Status cuda_conv2d_dw(float *dw, float *db, const void *dy, const void *x, const
     size_t p = (size_t)conv_out(a->h, a->top, a->bottom, a->r, a->stride);
     size_t q = (size_t)conv_out(a->w, a->left, a->right, a->s, a->stride);
     if (db) TRY(cuda_column_sum(db, dy, (size_t)a->n * p * q, a->k, type, s));
-    Product product = {GEMM_DW, dw, dy, x, NULL, *a, type, false, {}, NULL, 0, false};
+    Product product = {GEMM_DW, dw, dy, x, NULL, *a, type, false, {}, NULL, 0, false, false};
     return product_run(&product, s);
 }
 
 Status cuda_conv2d_after_fwd(void *y, const void *x, const void *w, const float *b,
                              const ConvAfter *after, const ConvShape *a, Dtype type, Stream *s)
 {
-    Product p = {GEMM_FWD, y, x, w, b, *a, type, false, *after, NULL, 0, false};
+    Product p = {GEMM_FWD, y, x, w, b, *a, type, false, *after, NULL, 0, false, false};
     return product_run(&p, s);
 }
 
@@ -40,7 +40,7 @@ Status cuda_conv2d_join_fwd(void *y, const void *x1, const void *x2, int c1, con
                             const float *b, const ConvAfter *after, const ConvShape *a, Dtype type,
                             Stream *s)
 {
-    Product p = {GEMM_FWD, y, x1, w, b, *a, type, false, {}, x2, c1, false};
+    Product p = {GEMM_FWD, y, x1, w, b, *a, type, false, {}, x2, c1, false, false};
     if (after) p.after = *after;
     return product_run(&p, s);
 }
@@ -76,7 +76,7 @@ Status cuda_upsample2_fold(void *w4, const void *w, int c, int k, Dtype type, St
 Status cuda_upsample2_conv2d_fwd(void *y, const void *x, const void *w4, const float *b,
                                  const ConvAfter *after, const ConvShape *a, Dtype type, Stream *s)
 {
-    Product p = {GEMM_FWD, y, x, w4, b, *a, type, false, {}, NULL, 0, true};
+    Product p = {GEMM_FWD, y, x, w4, b, *a, type, false, {}, NULL, 0, true, false};
     if (after) p.after = *after;
     return product_run(&p, s);
 }

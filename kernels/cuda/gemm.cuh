@@ -53,6 +53,7 @@ struct Gemm {
     void *out;                  /* FWD, DX: as the storage type; DW: float */
     const float *bias;          /* [n] or NULL */
     ConvAfter after;            /* FWD */
+    bool geglu;                 /* FWD: even columns are values, odd ones their gates; out has n / 2 */
     float *partial;             /* [splits][part] with splits > 1: summed by finish_kernel */
     size_t count, part;         /* elements of out, and rounded up to a multiple of 4 */
     size_t image_rows;          /* rows of out in an image */
@@ -132,7 +133,14 @@ DEVICE long long gemm_filter(const Gemm &g, const Phase &p, int k)
     return (long long)t.c * g.filter_kc + (p.tap + t.r * p.tap_h + t.s * p.tap_w) * g.filter_c;
 }
 
-/* Where row m of out begins. */
+/* FWD: the row of the filter, and of the bias, behind column n. */
+DEVICE int gemm_filter_row(const Gemm &g, int n)
+{
+    return g.geglu ? n / 2 + n % 2 * (g.n / 2) : n;
+}
+DEVICE float gemm_gated(float value, float gate) { return value * (gate * normcdff(gate)); }
+
+/* Where row m of out begins; with geglu twice as far. */
 template <GemmPass PASS> DEVICE size_t gemm_out_row(const Gemm &g, const Phase &p, int m)
 {
     if (PASS == GEMM_DW) return (size_t)m * g.n;
@@ -158,7 +166,7 @@ DEVICE T gemm_b(const Gemm &g, const Phase &p, int k, int n, int end)
 {
     if (k >= end || n >= g.n) return T(0.f);
     long long at;
-    if (PASS == GEMM_FWD) at = p.filter + (long long)n * p.k + k;
+    if (PASS == GEMM_FWD) at = p.filter + (long long)gemm_filter_row(g, n) * p.k + k;
     if (PASS == GEMM_DX) at = gemm_filter(g, p, k) + n;
     if (PASS == GEMM_DW) at = gemm_source(g, p, gemm_pixel(p, k), gemm_tap(g, p, n));
     return at < 0 ? T(0.f) : ((const T *)g.b)[at];

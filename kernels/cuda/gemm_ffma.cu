@@ -51,13 +51,19 @@ static __global__ void __launch_bounds__(THREADS) ffma_kernel(const Gemm g)
         int m = m0 + mine_m + i;
         if (m >= rows) break;
         size_t row = gemm_out_row<PASS>(g, p, m);
+        float value = 0; /* with geglu: of the column before */
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int n = n0 + mine_n + j;
             if (n >= g.n) break;
             if (g.splits > 1) g.partial[blockIdx.y * g.part + row + n] = sum[i][j];
             else {
-                float y[1] = {sum[i][j] + (g.bias ? g.bias[n] : 0)};
+                float y[1] = {sum[i][j] + (g.bias ? g.bias[gemm_filter_row(g, n)] : 0)};
+                if (PASS == GEMM_FWD && g.geglu) {
+                    if (j % 2) ((float *)g.out)[(row + n) / 2] = gemm_gated(value, y[0]);
+                    value = y[0];
+                    continue;
+                }
                 if (PASS == GEMM_FWD)
                     gemm_after<float, 1>(g, y, gemm_pixel(p, m).image, row + n, n);
                 ((float *)g.out)[row + n] = y[0];

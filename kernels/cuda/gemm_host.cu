@@ -197,6 +197,16 @@ template <class T> static __global__ void finish_kernel(const Gemm g)
         Pack<T, 4> y;
         size_t row = i / g.n;
         int n = (int)(i - row * g.n);
+        if (g.geglu) {
+#pragma unroll
+            for (int e = 0; e < 4; e += 2, n = n + 2 == g.n ? 0 : n + 2) {
+                if (i + e >= g.count) break;
+                float value = sum.v[e] + (g.bias ? g.bias[gemm_filter_row(g, n)] : 0);
+                float gate = sum.v[e + 1] + (g.bias ? g.bias[gemm_filter_row(g, n + 1)] : 0);
+                ((T *)g.out)[(i + e) / 2] = from_float<T>(gemm_gated(value, gate));
+            }
+            continue;
+        }
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             float v[1] = {sum.v[e] + (g.bias ? g.bias[n] : 0)};
@@ -249,6 +259,17 @@ Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const f
     g.out = out, g.a = a, g.b = b, g.bias = bias;
     if (after) g.after = *after;
     return run(&g, pass, plan, type, s);
+}
+
+Status gemm_geglu(void *y, const void *x, const void *w, const float *bias, const ConvShape *shape,
+                  const GemmPlan *plan, Dtype type, Stream *s)
+{
+    Gemm g;
+    TRY(describe(&g, GEMM_FWD, shape));
+    if (g.n % 2) return FAIL(ERR_BUG, "geglu of %d columns", g.n);
+    g.out = y, g.a = x, g.b = w, g.bias = bias;
+    g.geglu = true;
+    return run(&g, GEMM_FWD, plan, type, s);
 }
 
 static Status describe_joined(Gemm *g, const ConvShape *shape, int c1)

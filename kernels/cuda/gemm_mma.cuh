@@ -91,30 +91,32 @@ DEVICE void store_bf16(const float (&sum)[TILE::MI][TILE::NI][4], const Gemm &g,
                        int m0, int n0, int m, int n, bf16 *tile)
 {
     int lane = threadIdx.x % 32;
-    bool more = PASS == GEMM_FWD && gemm_has_after(g);
+    bool more = PASS == GEMM_FWD && gemm_has_after(g), gated = PASS == GEMM_FWD && g.geglu;
     __syncthreads(); /* the ring is read no more */
 #pragma unroll
     for (int j = 0; j < TILE::NI; j++) {
         int c = n + j * 8 + lane % 4 * 2, at = n0 + c;
-        float u = g.bias && at < g.n ? g.bias[at] : 0;
-        float v = g.bias && at + 1 < g.n ? g.bias[at + 1] : 0;
+        float u = g.bias && at < g.n ? g.bias[gemm_filter_row(g, at)] : 0;
+        float v = g.bias && at + 1 < g.n ? g.bias[gemm_filter_row(g, at + 1)] : 0;
 #pragma unroll
         for (int i = 0; i < TILE::MI * 2; i++) {
             int row = m + i * 8 + lane / 4;
             float y[2] = {sum[i / 2][j][i % 2 * 2] + u, sum[i / 2][j][i % 2 * 2 + 1] + v};
             if (more && m0 + row < p.rows) after_pair(g, p, y, m0 + row, at);
-            *(unsigned *)&tile[row * TILE::PITCH + c] = pack_bf16(y[0], y[1]);
+            if (gated) tile[row * TILE::PITCH + c / 2] = bf16(gemm_gated(y[0], y[1]));
+            else *(unsigned *)&tile[row * TILE::PITCH + c] = pack_bf16(y[0], y[1]);
         }
     }
     __syncthreads();
     for (int i = threadIdx.x; i < TILE::BM * TILE::BN / 8; i += TILE::THREADS) {
         int row = i / (TILE::BN / 8), c = i % (TILE::BN / 8) * 8, at = n0 + c;
         if (m0 + row >= p.rows || at >= g.n) continue;
-        bf16 *to = (bf16 *)g.out + gemm_out_row<PASS>(g, p, m0 + row) + at;
-        const bf16 *from = tile + row * TILE::PITCH + c;
-        if (g.n % 8 == 0) *(Pack<bf16, 8> *)to = *(const Pack<bf16, 8> *)from;
+        bf16 *to = (bf16 *)g.out + ((gemm_out_row<PASS>(g, p, m0 + row) + at) >> gated);
+        const bf16 *from = tile + row * TILE::PITCH + (c >> gated);
+        if (g.n % 8 == 0 && gated) *(Pack<bf16, 4> *)to = *(const Pack<bf16, 4> *)from;
+        else if (g.n % 8 == 0) *(Pack<bf16, 8> *)to = *(const Pack<bf16, 8> *)from;
         else
-            for (int e = 0; e < 8 && at + e < g.n; e++) to[e] = from[e];
+            for (int e = 0; e < 8 >> gated && at + (e << gated) < g.n; e++) to[e] = from[e];
     }
 }
 

@@ -62,6 +62,10 @@ Status gemm_conv(GemmPass pass, void *out, const void *a, const void *b, const f
                  const ConvAfter *after, const ConvShape *shape, const GemmPlan *plan, Dtype type,
                  Stream *s);
 
+/* What cuda_linear_geglu_fwd() says, with a plan; shape as of gemm_conv() for the linear layer. */
+Status gemm_geglu(void *y, const void *x, const void *w, const float *bias, const ConvShape *shape,
+                  const GemmPlan *plan, Dtype type, Stream *s);
+
 /* What cuda_conv2d_join_fwd() says, with a plan. */
 Status gemm_joined(void *y, const void *x1, const void *x2, int c1, const void *w,
                    const float *bias, const ConvAfter *after, const ConvShape *shape,

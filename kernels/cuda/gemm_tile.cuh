@@ -172,7 +172,9 @@ template <GemmPass PASS, class TILE, bool THIN> struct SourceB {
             int row = Mine::row() + i * Mine::ROWS, n = n0 + row;
             if (!Mine::has(i)) break;
             load_chunk(tile + swizzled<WIDTH>(row, Mine::chunk()), g.b,
-                       k < end && n < g.n ? p.filter + (long long)n * p.k + k : -1);
+                       k < end && n < g.n
+                           ? p.filter + (long long)gemm_filter_row(g, n) * p.k + k
+                           : -1);
         }
     }
 

@@ -6,6 +6,7 @@
  */
 #include "device.cuh"
 #include "kernels_choice.h"
+#include "kernels_point.h"
 #include "product.h"
 #include <cmath>
 #include <cstdio>
@@ -92,9 +93,10 @@ static void key_of(char key[MOST_KEY], const Product *p, bool gradients)
     else
         snprintf(shape, sizeof shape, "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c, s->k,
                  s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
-    snprintf(key, MOST_KEY, "%s %s %s%s %s%s%s%s%s", pass[p->pass],
+    snprintf(key, MOST_KEY, "%s %s %s%s %s%s%s%s%s%s", pass[p->pass],
              p->type == DTYPE_BF16 ? "bf16" : "fp32", p->bias ? "bias " : "", images, shape, of,
-             p->after.v ? " +v" : "", act[p->after.act], p->after.r ? " +r" : "");
+             p->after.v ? " +v" : "", act[p->after.act], p->after.r ? " +r" : "",
+             p->geglu ? " geglu" : "");
 }
 
 static Decision *find(Choices *c, const char *key)
@@ -111,6 +113,7 @@ static Status ours(const Product *p, const GemmPlan *cut, Stream *s)
     if (p->a2)
         return gemm_joined(p->out, p->a, p->a2, p->c1, p->b, p->bias, &p->after, &p->shape, cut,
                            p->type, s);
+    if (p->geglu) return gemm_geglu(p->out, p->a, p->b, p->bias, &p->shape, cut, p->type, s);
     if (p->upsampled)
         return gemm_upsampled(p->out, p->a, p->b, p->bias, &p->after, &p->shape, cut, p->type, s);
     return gemm_conv(p->pass, p->out, p->a, p->b, p->bias, &p->after, &p->shape, cut, p->type, s);
@@ -130,14 +133,21 @@ static Status run(const Product *p, Way *w, Stream *s)
 {
     if (w->library < 0) return ours(p, w->cut.splits ? &w->cut : NULL, s);
     const Library *l = libraries[w->library];
-    void *workspace = NULL;
+    char *scratch = NULL;
     if (p->a2 || p->upsampled) return FAIL(ERR_BUG, "%s: x is not one tensor as it is", l->title);
     TRY(open_library(w->library, s));
     void *context = s->choices->context[w->library];
     if (!w->plan) TRY(l->plan(&w->plan, &w->workspace, p, w->which, context));
-    if (w->workspace && !(workspace = stream_scratch(s, w->workspace)))
-        return FAIL(ERR_SPACE, "no memory for %s: %zu bytes", l->title, w->workspace);
-    return l->run(w->plan, w->workspace, p, workspace, context, s->handle);
+    Product plain = *p;
+    size_t wide = p->geglu ? product_rows(&p->shape) * (size_t)p->shape.k * dtype_bytes(p->type) : 0;
+    size_t bytes = (wide + 255) / 256 * 256 + w->workspace;
+    if (bytes && !(scratch = (char *)stream_scratch(s, bytes)))
+        return FAIL(ERR_SPACE, "no memory for %s: %zu bytes", l->title, bytes);
+    if (p->geglu) plain.out = scratch;
+    TRY(l->run(w->plan, w->workspace, &plain, scratch + bytes - w->workspace, context, s->handle));
+    return p->geglu ? cuda_geglu_fwd(p->out, scratch, product_rows(&p->shape), p->shape.k / 2,
+                                     p->type, s)
+                    : OK;
 }
 
 static void drop(Way *w)
@@ -180,7 +190,7 @@ static size_t count_out(const Product *p)
     if (p->upsampled) h = 2 * (size_t)s->h, w = 2 * (size_t)s->w;
     if (p->pass == GEMM_DW) return (size_t)s->k * (size_t)s->r * (size_t)s->s * (size_t)s->c;
     return p->pass == GEMM_DX ? product_rows(s) * (size_t)s->c
-                              : (size_t)s->n * h * w * (size_t)s->k;
+                              : (size_t)s->n * h * w * (size_t)(p->geglu ? s->k / 2 : s->k);
 }
 
 static Dtype type_out(const Product *p) { return p->pass == GEMM_DW ? DTYPE_F32 : p->type; }

@@ -38,6 +38,7 @@ static void cases_of_cublaslt(void)
     NEED(cases_by("cublaslt", &ref_after, "linear_relu_residual", &n) == 0);
     NEED(cases_by("cublaslt", &ref_after, "linear_silu", &n) == 0);
     NEED(cases_by("cublaslt", &ref_after, "after_residual", &n) == 1); /* bf16: there is a bias */
+    NEED(cases_by("cublaslt", &ref_after, "linear_geglu", &n) == n - 3); /* bf16 with a bias */
     NEED(cases_by("cublaslt", &ref_after, "grad_linear", &n) == n);
 }
 
@@ -53,7 +54,8 @@ static void cases_of_cudnn(void)
     NEED(cases_by("cudnn", &ref_after, "upsampled", &n) == 0);
 }
 
-/* Convolutions of two tensors and of images before their upsampling: our cuts, measured. */
+/* Convolutions of two tensors and of images before their upsampling, and, where nothing takes gradients,
+ * linear layers that gate their result: our cuts, measured. */
 static void cuts_of_our_own(void)
 {
     bool *seen = calloc((size_t)op_table_count, sizeof *seen);
@@ -62,13 +64,16 @@ static void cuts_of_our_own(void)
     setenv("EQ_AUTOTUNE", "on", 1);
     for (int i = 0; i < ref_after.n_case; i++) {
         const OpCase *c = &ref_after.cases[i];
-        if (strncmp(c->name, "join", 4) && strncmp(c->name, "upsampled", 9)) continue;
+        if (strncmp(c->name, "join", 4) && strncmp(c->name, "upsampled", 9) &&
+            strncmp(c->name, "linear_geglu", 12))
+            continue;
         NEED(!ref_check(c, "cuda", DTYPE_BF16, 1, seen));
         n++;
     }
     snprintf(path, sizeof path, "%s/cache/kernels-hostcuda-sm-90.json", folder);
     OKAY(file_read(&text, &(size_t){0}, path, 1 << 20));
     NEED(strstr(text, " join 8\"") && strstr(text, " up 5x7x16-24\"") && !strstr(text, "ours"));
+    NEED(strstr(text, "rows 40-336 geglu\""));
     for (char *at = text; (at = strstr(at, "\"kernel\"")); at++) n--;
     NEED(n == 0); /* a key for each case */
     free(text);

@@ -44,6 +44,7 @@ static inline Array array_empty(size_t count, Dtype type) /* NaN until something
     memset(a.value, 0xff, count * sizeof(float));
     array_store(&a);
     cudaMemset(a.device, 0xff, count * dtype_bytes(type));
+    cudaDeviceSynchronize(); /* a stream that does not block would not wait for it */
     return a;
 }
 

@@ -145,6 +145,30 @@ static Tensor *other_act(Graph *g, Tensor **more)
     return gelu(g, conv(g, image(g, C), 3));
 }
 
+static Tensor *gated(Graph *g, Tensor **more) /* once more than one may */
+{
+    (void)more;
+    return add(g, geglu(g, dense(g, input(g, 3, (int[]){N, W, C}))),
+               input(g, 3, (int[]){N, W, K / 2}));
+}
+static Tensor *gated_act(Graph *g, Tensor **more)
+{
+    (void)more;
+    return geglu(g, silu(g, dense(g, input(g, 3, (int[]){N, W, C}))));
+}
+static Tensor *gated_wider_view(Graph *g, Tensor **more)
+{
+    (void)more;
+    Tensor *y = dense(g, input(g, 3, (int[]){N, 4, C}));
+    return geglu(g, reshape(g, y, 2, (int[]){2 * N, 2 * K}));
+}
+static Tensor *gated_view(Graph *g, Tensor **more)
+{
+    (void)more;
+    Tensor *y = dense(g, input(g, 3, (int[]){N, 4, C}));
+    return geglu(g, reshape(g, y, 2, (int[]){4 * N, K}));
+}
+
 /* Of two convolutions in one sum, the larger. */
 static Tensor *two_convolutions(Graph *g, Tensor **more)
 {
@@ -284,6 +308,10 @@ static const struct {
     {"other storage", other_storage, &op_silu, 0, DTYPE_BF16},
     {"linear with a vector", linear_with_vector, &op_add_channel, 0, DTYPE_F32},
     {"other act", other_act, &op_gelu, 0, DTYPE_F32},
+    {"gated", gated, &op_add, 1, DTYPE_BF16},
+    {"gated after an act", gated_act, &op_geglu, 1, DTYPE_F32},
+    {"gated, wider view", gated_wider_view, &op_geglu, 0, DTYPE_F32},
+    {"gated, view", gated_view, &op_linear_geglu, 1, DTYPE_F32},
     {"two convolutions", two_convolutions, &op_conv2d_after, 1, DTYPE_F32},
     {"join", join, &op_conv2d_join, 2, DTYPE_BF16},
     {"join of odd channels, bf16", join_odd, &op_conv2d, 0, DTYPE_BF16},

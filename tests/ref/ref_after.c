@@ -97,16 +97,35 @@ static void linear_after_twin(const Tensor *y)
     }
 }
 
+static void linear_geglu_twin(const Tensor *y)
+{
+    const Tensor *x = y->src[AFTER_X], *w = y->src[AFTER_W], *b = y->src[AFTER_B];
+    size_t d = (size_t)w->dim[0] / 2, c = (size_t)w->dim[1];
+    for (size_t i = 0; i < tensor_count(y); i++) {
+        double half[2] = {0};
+        for (size_t h = 0; h < 2; h++) {
+            size_t k = i % d + h * d;
+            for (size_t e = 0; e < c; e++)
+                half[h] += ref_data(x)[i / d * c + e] * ref_data(w)[k * c + e];
+            if (b) half[h] += ref_data(b)[k];
+        }
+        ref_data(y)[i] = half[0] * half[1] * 0.5 * erfc(-half[1] / sqrt(2));
+    }
+}
+
 static const Twin twins[] = {
     {&op_conv2d_after, conv_after_twin},       {&op_conv2d_join, conv_after_twin},
     {&op_upsample2_fold, fold_twin},           {&op_upsample2_conv2d, upsampled_twin},
-    {&op_linear_after, linear_after_twin},
+    {&op_linear_after, linear_after_twin},     {&op_linear_geglu, linear_geglu_twin},
 };
 
 /* ---- cases ------------------------------------------------------------------------------ */
 
 /* What a case is of, and what follows it, in this order. */
-enum { CHANNEL = 1, SILU = 2, RELU = 4, RESIDUAL = 8, NO_BIAS = 16, VIEWED = 32, TRAINED = 64 };
+enum {
+    CHANNEL = 1, SILU = 2, RELU = 4, RESIDUAL = 8, NO_BIAS = 16, VIEWED = 32, TRAINED = 64,
+    GEGLU = 128
+};
 typedef enum { CONV, JOIN, UPSAMPLED, LINEAR } What;
 
 static Tensor *leaf(Graph *g, int how, const char *name, int ndim, const int *dim)
@@ -141,6 +160,7 @@ static Tensor *build(Graph *g, What what, int how, ConvShape s)
     if (how & VIEWED) y = reshape(g, y, 2, (int[]){(int)rows_of(y), s.k});
     if (how & SILU) y = silu(g, y);
     if (how & RELU) y = relu(g, y);
+    if (how & GEGLU) y = geglu(g, y);
     if (how & RESIDUAL) y = add(g, leaf(g, how, "r", y->ndim, y->dim), y);
     if (how & TRAINED || !y) return y;
     graph_finish(g, &y, 1);
@@ -166,12 +186,17 @@ static Tensor *build(Graph *g, What what, int how, ConvShape s)
     X(linear_silu, LINEAR, SILU, 3, 1, 7, 37, 21, 1, 1, 1, 0, 0, 0, 0)                             \
     X(linear_residual, LINEAR, RESIDUAL | VIEWED | NO_BIAS, 2, 1, 35, 72, 40, 1, 1, 1, 0, 0, 0, 0) \
     X(linear_relu_residual, LINEAR, RELU | RESIDUAL, 1, 1, 70, 264, 72, 1, 1, 1, 0, 0, 0, 0)       \
+    X(linear_geglu, LINEAR, GEGLU, 3, 1, 7, 37, 22, 1, 1, 1, 0, 0, 0, 0)                           \
+    X(linear_geglu_wide, LINEAR, GEGLU | VIEWED, 2, 1, 75, 40, 336, 1, 1, 1, 0, 0, 0, 0)           \
+    X(linear_geglu_few, LINEAR, GEGLU | NO_BIAS, 1, 1, 5, 24, 6, 1, 1, 1, 0, 0, 0, 0)              \
+    X(linear_geglu_split, LINEAR, GEGLU, 1, 1, 9, 520, 56, 1, 1, 1, 0, 0, 0, 0)                    \
     X(grad_channel, CONV, TRAINED | CHANNEL, 3, 5, 7, 20, 9, 3, 3, 1, 1, 1, 1, 1)                  \
     X(grad_residual, CONV, TRAINED | CHANNEL | RESIDUAL, 2, 7, 5, 8, 16, 3, 3, 2, 1, 1, 0, 1)      \
     X(grad_silu, CONV, TRAINED | SILU | RESIDUAL, 2, 5, 6, 16, 8, 3, 3, 1, 1, 1, 1, 1)             \
     X(grad_join, JOIN, TRAINED | RESIDUAL, 2, 5, 6, 24, 16, 3, 3, 1, 1, 1, 1, 1)                   \
     X(grad_upsampled, UPSAMPLED, TRAINED | RESIDUAL, 1, 12, 11, 8, 16, 3, 3, 1, 1, 1, 1, 1)        \
-    X(grad_linear, LINEAR, TRAINED | VIEWED | RESIDUAL, 2, 1, 35, 24, 16, 1, 1, 1, 0, 0, 0, 0)
+    X(grad_linear, LINEAR, TRAINED | VIEWED | RESIDUAL, 2, 1, 35, 24, 16, 1, 1, 1, 0, 0, 0, 0)     \
+    X(grad_geglu, LINEAR, TRAINED | GEGLU, 2, 1, 9, 24, 16, 1, 1, 1, 0, 0, 0, 0)
 
 #define AFTER_BUILD(name, what, how, ...)                                                          \
     static Tensor *name(Graph *g) { return build(g, what, how, (ConvShape){__VA_ARGS__}); }
