@@ -3,9 +3,8 @@
  * Convolutions and linear layers, forward, data and weight gradient, have several: our kernels, cut
  * into tiles and splits in different ways, and the vendor's libraries cuBLASLt and cuDNN, loaded
  * when first wanted. A stream decides once for each key (pass, shape, type, what follows) and keeps
- * to it. A library that cannot do what follows (ConvAfter) is none of the candidates; where GEGLU
- * follows, one computes the wide result, which a kernel of ours then gates. Convolutions of two tensors
- * or of an image to be upsampled are ours.
+ * to it. A library that cannot do what follows (ConvAfter) is none of the candidates; convolutions of
+ * two tensors or of an image to be upsampled, and linear layers that gate their result, are ours.
  *
  * Results of one implementation are the same bits every time; those of two differ in the last bits.
  * So who wants equal bits again (a resumed run) hands the choices over with cuda_choice_add().

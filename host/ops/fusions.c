@@ -62,9 +62,12 @@ static void take_residual(Graph *g, Tensor *from, Tensor *into, int k)
     into->src[AFTER_R] = r;
 }
 
+/* The copy that gradients read gates values rounded to their storage, so what is computed twice is
+ * not fused: both must be the same bits. */
 static bool fits_geglu(const Tensor *from, const Tensor *into, int k)
 {
-    return k == 0 && last_dim(into->src[0]) == last_dim(from); /* a view may have other rows */
+    return k == 0 && last_dim(into->src[0]) == last_dim(from) && /* a view may have other rows */
+           !from->segment;
 }
 
 static void take_geglu(Graph *g, Tensor *from, Tensor *into, int k)

@@ -4,8 +4,8 @@
 #include "graph/fuse.h"
 
 /* What follows a convolution or a linear layer: a vector of each image, an activation, a residual,
- * in this order, each at most once, or of a linear layer GEGLU; and what stands before a convolution: nearest upsampling by 2, a
- * concatenation of two. */
+ * in this order, each at most once; or, of a linear layer of which no gradient is taken, GEGLU. What
+ * stands before a convolution: nearest upsampling by 2, a concatenation of two. */
 extern const FusionRule fusion_table[];
 extern const int fusion_count;
 

@@ -57,7 +57,8 @@ Status cpu_conv2d_dw(float *dw, float *db, const float *dy, const float *x, cons
     int columns = conv_out(a->w, a->left, a->right, a->s, a->stride), image = rows * columns;
     size_t all = (size_t)a->n * (size_t)image;
     if (db) TRY(cpu_column_sum(db, dy, all, a->k, s));
-    if (all <= WHOLE) return prim_conv_dw(a, dw, dy, x, false, s);
+    bool blank = a->top >= a->r || a->bottom >= a->r; /* rows of the result that read no x */
+    if (all <= WHOLE || blank) return prim_conv_dw(a, dw, dy, x, false, s);
     int images = image < PART ? PART / image : 1, cuts = (image + PART - 1) / PART;
     int height = (rows + cuts - 1) / cuts;
     for (int n = 0; n < a->n; n += images)

@@ -1,6 +1,7 @@
 /* conv_fused.c - convolutions that read two tensors, or an image before its upsampling, and linear
- * layers that gate their own result: of plain launchers and copies. A CPU gains nothing by them; they are what the GPU's kernels are compared
- * with (EQ_COMPARE), so they allocate as they please. */
+ * layers that gate their own result: of plain launchers and copies. A CPU gains nothing by them;
+ * they are what the GPU's kernels are compared with (EQ_COMPARE), so they allocate as they please.
+ */
 #include "kernels_matrix.h"
 #include "kernels_point.h"
 #include "kernels_shape.h"

@@ -303,7 +303,7 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
         {dw ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, p->packed ? p->packed : p->arg[W]},
         {dx || dw ? DNNL_ARG_DIFF_DST : DNNL_ARG_DST, p->arg[Y]},
         {DNNL_ARG_SCRATCHPAD, p->pad},
-        {dw ? DNNL_ARG_DIFF_BIAS : DNNL_ARG_BIAS, p->arg[B]}};
+        {DNNL_ARG_BIAS, p->arg[B]}};
     if (p->reorder && !dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));
     DO(dnnl_primitive_execute(p->run, s->dnnl->stream, p->arg[B] ? 5 : 4, arg));
     if (p->reorder && dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));

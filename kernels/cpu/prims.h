@@ -1,9 +1,9 @@
-/* prims.h - oneDNN behind two calls: a convolution pass and a matrix product.
+/* prims.h - oneDNN behind three calls: a convolution, its weights' gradient, a matrix product.
  *
  * A primitive is made at the first call of its shape (about a millisecond) and kept in the
  * stream. Weights are reordered into the layout that the primitive likes at each call: they
  * change with each training step, and the copy in the stream's scratch memory serves all
- * primitives. Both calls use that scratch, so its former content is lost.
+ * primitives. All calls use that scratch, so its former content is lost.
  */
 #ifndef PRIMS_H
 #define PRIMS_H

@@ -55,7 +55,7 @@ struct Gemm {
     ConvAfter after;            /* FWD */
     bool geglu;                 /* FWD: even columns are values, odd ones their gates; out has n / 2 */
     float *partial;             /* [splits][part] with splits > 1: summed by finish_kernel */
-    size_t count, part;         /* elements of out, and rounded up to a multiple of 4 */
+    size_t count, part;         /* elements of rows x n, and rounded up to a multiple of 4 */
     size_t image_rows;          /* rows of out in an image */
     int m, n, k;                /* the largest of all phases */
     int image_h, image_w, image_c; /* what is gathered */

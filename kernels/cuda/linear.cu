@@ -34,19 +34,22 @@ Status cuda_linear_geglu_fwd(void *y, const void *x, const void *w, const float 
 Status cuda_linear_dx(void *dx, const void *dy, const void *w, size_t rows, int c, int k,
                       Dtype type, Stream *s)
 {
-    return run({GEMM_DX, dx, dy, w, NULL, {}, type, true, {}, NULL, 0, false, false}, rows, c, k, s);
+    return run({GEMM_DX, dx, dy, w, NULL, {}, type, true, {}, NULL, 0, false, false}, rows, c, k,
+               s);
 }
 
 Status cuda_linear_dw(float *dw, float *db, const void *dy, const void *x, size_t rows, int c,
                       int k, Dtype type, Stream *s)
 {
     if (db) TRY(cuda_column_sum(db, dy, rows, k, type, s));
-    return run({GEMM_DW, dw, dy, x, NULL, {}, type, true, {}, NULL, 0, false, false}, rows, c, k, s);
+    return run({GEMM_DW, dw, dy, x, NULL, {}, type, true, {}, NULL, 0, false, false}, rows, c, k,
+               s);
 }
 
 Status cuda_linear_after_fwd(void *y, const void *x, const void *w, const float *b,
                              const ConvAfter *after, size_t rows, int c, int k, Dtype type,
                              Stream *s)
 {
-    return run({GEMM_FWD, y, x, w, b, {}, type, true, *after, NULL, 0, false, false}, rows, c, k, s);
+    return run({GEMM_FWD, y, x, w, b, {}, type, true, *after, NULL, 0, false, false}, rows, c, k,
+               s);
 }

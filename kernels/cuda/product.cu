@@ -6,7 +6,6 @@
  */
 #include "device.cuh"
 #include "kernels_choice.h"
-#include "kernels_point.h"
 #include "product.h"
 #include <cmath>
 #include <cstdio>
@@ -108,6 +107,9 @@ static Decision *find(Choices *c, const char *key)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
+/* No library reads two tensors or an image before its upsampling, or gates its result. */
+static bool is_ours(const Product *p) { return p->a2 || p->upsampled || p->geglu; }
+
 static Status ours(const Product *p, const GemmPlan *cut, Stream *s)
 {
     if (p->a2)
@@ -133,21 +135,14 @@ static Status run(const Product *p, Way *w, Stream *s)
 {
     if (w->library < 0) return ours(p, w->cut.splits ? &w->cut : NULL, s);
     const Library *l = libraries[w->library];
-    char *scratch = NULL;
-    if (p->a2 || p->upsampled) return FAIL(ERR_BUG, "%s: x is not one tensor as it is", l->title);
+    void *workspace = NULL;
+    if (is_ours(p)) return FAIL(ERR_BUG, "%s: not a product that libraries know", l->title);
     TRY(open_library(w->library, s));
     void *context = s->choices->context[w->library];
     if (!w->plan) TRY(l->plan(&w->plan, &w->workspace, p, w->which, context));
-    Product plain = *p;
-    size_t wide = p->geglu ? product_rows(&p->shape) * (size_t)p->shape.k * dtype_bytes(p->type) : 0;
-    size_t bytes = (wide + 255) / 256 * 256 + w->workspace;
-    if (bytes && !(scratch = (char *)stream_scratch(s, bytes)))
-        return FAIL(ERR_SPACE, "no memory for %s: %zu bytes", l->title, bytes);
-    if (p->geglu) plain.out = scratch;
-    TRY(l->run(w->plan, w->workspace, &plain, scratch + bytes - w->workspace, context, s->handle));
-    return p->geglu ? cuda_geglu_fwd(p->out, scratch, product_rows(&p->shape), p->shape.k / 2,
-                                     p->type, s)
-                    : OK;
+    if (w->workspace && !(workspace = stream_scratch(s, w->workspace)))
+        return FAIL(ERR_SPACE, "no memory for %s: %zu bytes", l->title, w->workspace);
+    return l->run(w->plan, w->workspace, p, workspace, context, s->handle);
 }
 
 static void drop(Way *w)
@@ -254,7 +249,7 @@ static Status list_ways(Trial *t, const Product *p, const Choices *c)
     GemmPlan cut[MOST_PLANS];
     TRY(gemm_plans(&t->n, p->pass, &p->shape, p->c1, p->upsampled, p->type, cut));
     for (int i = 0; i < t->n; i++) t->way[i] = {-1, cut[i], 0, NULL, 0};
-    bool ours_only = !c->gradients || p->a2 || p->upsampled;
+    bool ours_only = !c->gradients || is_ours(p);
     for (int l = 0; l < LIBRARIES && !ours_only; l++)
         for (int k = 0; k < libraries[l]->most && t->n < MOST_CANDIDATES; k++)
             t->way[t->n++] = {l, {TILE_64x64, 0}, k, NULL, 0};

@@ -25,7 +25,7 @@ typedef struct {
     const void *a2;  /* of gemm_joined(), its c1 in a; or NULL */
     int c1;
     bool upsampled; /* of gemm_upsampled() */
-    bool geglu;     /* of gemm_geglu(): a library computes the wide result first */
+    bool geglu;     /* of gemm_geglu() */
 } Product;
 
 /* By whoever kernels_choice.h says. */

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <time.h>
 
+enum { GUARD = 64 }; /* values behind the result, which stay NaN */
+
 static uint32_t seed;
 static int failed, passed;
 
@@ -20,7 +22,8 @@ static void run(int rows, int c, int k, bool bias, const GemmPlan *plan, Dtype t
     ConvShape s = {1, 1, rows, c, k, 1, 1, 1, 0, 0, 0, 0};
     Array x = array_normal((size_t)(rows * c), type, seed, 1);
     Array w = array_normal((size_t)(k * c), type, seed, 2);
-    Array b = array_normal((size_t)k, DTYPE_F32, seed, 3), y = array_empty(count, type);
+    Array b = array_normal((size_t)k, DTYPE_F32, seed, 3);
+    Array y = array_empty(count + GUARD, type);
     float *own = bias ? b.device : NULL;
     Status st = plan ? gemm_geglu(y.device, x.device, w.device, own, &s, plan, type, stream)
                      : cuda_linear_geglu_fwd(y.device, x.device, w.device, own, (size_t)rows, c, k,
@@ -40,12 +43,17 @@ static void run(int rows, int c, int k, bool bias, const GemmPlan *plan, Dtype t
         }
         double below = 0.5 * erfc(-half[1] / sqrt(2)), want = half[0] * half[1] * below;
         /* |gelu| <= |gate|, |gelu'| <= 1.13; normcdff and two products round to a few 2^-24 */
-        double bound = sum_error * (fabs(half[1]) + 1.13 * fabs(half[0])) + 8 * 0x1p-24 * fabs(want);
+        double bound =
+            sum_error * (fabs(half[1]) + 1.13 * fabs(half[0])) + 8 * 0x1p-24 * fabs(want);
         if (type == DTYPE_BF16) bound += 0x1p-8 * fabs(want);
         if (!(fabs((double)y.value[i] - want) <= bound)) {
             printf("element %zu is %.9g, expected %.9g\n", i, (double)y.value[i], want);
             ok = false;
         }
+    }
+    for (size_t i = count; i < count + GUARD && ok; i++) {
+        ok = isnan(y.value[i]);
+        if (!ok) printf("element %zu behind the end was written\n", i - count);
     }
     if (!ok)
         printf("FAILED %s: %d rows, %d to %d columns, bias %d, tile %d, %d splits\n",
@@ -59,7 +67,9 @@ static void run(int rows, int c, int k, bool bias, const GemmPlan *plan, Dtype t
 
 int main(int argc, char **argv)
 {
-    static const struct { int m, n; } size[] = {
+    static const struct {
+        int m, n;
+    } size[] = {
 #define SIZE(m, n, wm, wn, stages, blocks, rate) {m, n},
         GEMM_TILES(SIZE)
 #undef SIZE

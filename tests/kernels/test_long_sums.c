@@ -130,10 +130,11 @@ static double exact_dw(const ConvShape *a, const float *x, const float *dy, int 
             for (int q = 0; q < cols; q++) {
                 int i = p * a->stride + r - a->top, j = q * a->stride + s - a->left;
                 if (i < 0 || i >= a->h || j < 0 || j >= a->w) continue;
-                double product = (double)x[((size_t)(n * a->h + i) * (size_t)a->w + (size_t)j) *
-                                               (size_t)a->c + (size_t)c] *
-                                 dy[((size_t)(n * rows + p) * (size_t)cols + (size_t)q) *
-                                        (size_t)a->k + (size_t)k];
+                double product =
+                    (double)x[((size_t)(n * a->h + i) * (size_t)a->w + (size_t)j) * (size_t)a->c +
+                              (size_t)c] *
+                    dy[((size_t)(n * rows + p) * (size_t)cols + (size_t)q) * (size_t)a->k +
+                       (size_t)k];
                 sum += product;
                 *size += product * product;
             }
@@ -196,11 +197,17 @@ static void test_gradients(void **state)
         int n = i == 1 ? between(80, 100) : between(1, 3), left = f[1] / 2;
         int side = i == 1 ? 21 * stride : between(150, 170) * stride;
         check_dw((ConvShape){n, side + between(0, 3), side + between(0, 3), between(3, 17),
-                             between(3, 17), f[0], f[1], stride, up, left, up, left}, false);
+                             between(3, 17), f[0], f[1], stride, up, left, up, left},
+                 false);
     }
+    check_dw((ConvShape){2, 130, 131, 5, 7, 3, 3, 2, 0, 1, 1, 0}, false); /* as in autoencoders */
+    check_dw((ConvShape){3, 5, 2100, 4, 3, 3, 3, 1, 1, 1, 1, 1}, false);  /* parts of one row */
+    check_dw((ConvShape){1, 4, 2100, 3, 5, 3, 3, 1, 4, 1, 4, 1}, false); /* rows of padding alone */
+    check_dw((ConvShape){1, 63, 64, 3, 5, 3, 3, 1, 1, 1, 1, 1}, false);  /* one part */
     for (int i = 0; i < 2; i++)
         check_dw((ConvShape){1, 1, between(30000, 60000), between(8, 33), between(8, 33), 1, 1, 1,
-                             0, 0, 0, 0}, true);
+                             0, 0, 0, 0},
+                 true);
 }
 
 int main(void)

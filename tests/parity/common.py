@@ -9,7 +9,7 @@ timestep in float32 whatever the model is in, and so do we.)
 Limits, relative L2: outputs 1e-5; a gradient 1e-4 of its own norm + 1e-7 of the largest gradient's
 norm in the model. They are the acceptance limits of the project: never to be loosened.
 
-Some draws no float32 program holds: a norm over a few nearly equal values, a ReLU at its kink. A draw
+Some draws no float32 program holds: a norm over a few nearly equal values. A draw
 is replaced where PyTorch's own float32 misses the same limits in one of the three ways it has of
 computing it (as it is, channels last, without oneDNN), which differ by rounding alone. Ours has no say.
 """

@@ -1,5 +1,5 @@
-/* ref_after.c - twins of what host/ops/fusions.c makes; cases whose graphs are fused by hand, so that a
- * CPU runs them too, and cases with gradients, which a device that fuses runs fused. */
+/* ref_after.c - twins of what host/ops/fusions.c makes; cases whose graphs are fused by hand, so
+ * that a CPU runs them too, and cases with gradients, which a device that fuses runs fused. */
 #include "kernels_matrix.h"
 #include "ops/fusions.h"
 #include "ref/ref.h"
@@ -114,18 +114,16 @@ static void linear_geglu_twin(const Tensor *y)
 }
 
 static const Twin twins[] = {
-    {&op_conv2d_after, conv_after_twin},       {&op_conv2d_join, conv_after_twin},
-    {&op_upsample2_fold, fold_twin},           {&op_upsample2_conv2d, upsampled_twin},
-    {&op_linear_after, linear_after_twin},     {&op_linear_geglu, linear_geglu_twin},
+    {&op_conv2d_after, conv_after_twin},   {&op_conv2d_join, conv_after_twin},
+    {&op_upsample2_fold, fold_twin},       {&op_upsample2_conv2d, upsampled_twin},
+    {&op_linear_after, linear_after_twin}, {&op_linear_geglu, linear_geglu_twin},
 };
 
 /* ---- cases ------------------------------------------------------------------------------ */
 
 /* What a case is of, and what follows it, in this order. */
-enum {
-    CHANNEL = 1, SILU = 2, RELU = 4, RESIDUAL = 8, NO_BIAS = 16, VIEWED = 32, TRAINED = 64,
-    GEGLU = 128
-};
+enum { CHANNEL = 1, SILU = 2, RELU = 4, RESIDUAL = 8, NO_BIAS = 16, VIEWED = 32, TRAINED = 64 };
+enum { GATED = 128 };
 typedef enum { CONV, JOIN, UPSAMPLED, LINEAR } What;
 
 static Tensor *leaf(Graph *g, int how, const char *name, int ndim, const int *dim)
@@ -160,7 +158,7 @@ static Tensor *build(Graph *g, What what, int how, ConvShape s)
     if (how & VIEWED) y = reshape(g, y, 2, (int[]){(int)rows_of(y), s.k});
     if (how & SILU) y = silu(g, y);
     if (how & RELU) y = relu(g, y);
-    if (how & GEGLU) y = geglu(g, y);
+    if (how & GATED) y = geglu(g, y);
     if (how & RESIDUAL) y = add(g, leaf(g, how, "r", y->ndim, y->dim), y);
     if (how & TRAINED || !y) return y;
     graph_finish(g, &y, 1);
@@ -186,17 +184,17 @@ static Tensor *build(Graph *g, What what, int how, ConvShape s)
     X(linear_silu, LINEAR, SILU, 3, 1, 7, 37, 21, 1, 1, 1, 0, 0, 0, 0)                             \
     X(linear_residual, LINEAR, RESIDUAL | VIEWED | NO_BIAS, 2, 1, 35, 72, 40, 1, 1, 1, 0, 0, 0, 0) \
     X(linear_relu_residual, LINEAR, RELU | RESIDUAL, 1, 1, 70, 264, 72, 1, 1, 1, 0, 0, 0, 0)       \
-    X(linear_geglu, LINEAR, GEGLU, 3, 1, 7, 37, 22, 1, 1, 1, 0, 0, 0, 0)                           \
-    X(linear_geglu_wide, LINEAR, GEGLU | VIEWED, 2, 1, 75, 40, 336, 1, 1, 1, 0, 0, 0, 0)           \
-    X(linear_geglu_few, LINEAR, GEGLU | NO_BIAS, 1, 1, 5, 24, 6, 1, 1, 1, 0, 0, 0, 0)              \
-    X(linear_geglu_split, LINEAR, GEGLU, 1, 1, 9, 520, 56, 1, 1, 1, 0, 0, 0, 0)                    \
+    X(geglu_plain, LINEAR, GATED, 3, 1, 7, 37, 22, 1, 1, 1, 0, 0, 0, 0)                            \
+    X(geglu_wide, LINEAR, GATED | VIEWED, 2, 1, 75, 40, 336, 1, 1, 1, 0, 0, 0, 0)                  \
+    X(geglu_few, LINEAR, GATED | NO_BIAS, 1, 1, 5, 24, 6, 1, 1, 1, 0, 0, 0, 0)                     \
+    X(geglu_split, LINEAR, GATED, 1, 1, 9, 520, 56, 1, 1, 1, 0, 0, 0, 0)                           \
     X(grad_channel, CONV, TRAINED | CHANNEL, 3, 5, 7, 20, 9, 3, 3, 1, 1, 1, 1, 1)                  \
     X(grad_residual, CONV, TRAINED | CHANNEL | RESIDUAL, 2, 7, 5, 8, 16, 3, 3, 2, 1, 1, 0, 1)      \
     X(grad_silu, CONV, TRAINED | SILU | RESIDUAL, 2, 5, 6, 16, 8, 3, 3, 1, 1, 1, 1, 1)             \
     X(grad_join, JOIN, TRAINED | RESIDUAL, 2, 5, 6, 24, 16, 3, 3, 1, 1, 1, 1, 1)                   \
     X(grad_upsampled, UPSAMPLED, TRAINED | RESIDUAL, 1, 12, 11, 8, 16, 3, 3, 1, 1, 1, 1, 1)        \
     X(grad_linear, LINEAR, TRAINED | VIEWED | RESIDUAL, 2, 1, 35, 24, 16, 1, 1, 1, 0, 0, 0, 0)     \
-    X(grad_geglu, LINEAR, TRAINED | GEGLU, 2, 1, 9, 24, 16, 1, 1, 1, 0, 0, 0, 0)
+    X(grad_geglu, LINEAR, TRAINED | GATED, 2, 1, 9, 24, 16, 1, 1, 1, 0, 0, 0, 0)
 
 #define AFTER_BUILD(name, what, how, ...)                                                          \
     static Tensor *name(Graph *g) { return build(g, what, how, (ConvShape){__VA_ARGS__}); }
