@@ -4,7 +4,8 @@
  * The counts follow from the code and the shape alone. ldmatrix, which feeds the tensor cores,
  * never meets a conflict (1), nor does what is stored in bf16. Results of products and attention
  * leave by way of shared memory, once a tile: eight lanes read 16 bytes each from rows that, at
- * some widths, start in the same banks. fp32 products turn their tiles as they store them, two
+ * some widths, start in the same banks; gated results are half as wide, so that sixteen lanes read
+ * 8 bytes each from two rows that overlap. fp32 products turn their tiles as they store them, two
  * words to a bank.
  */
 #include "arrays.h"
@@ -74,6 +75,17 @@ static void convolution(Dtype type, int c, Limit fwd, Limit dx, Limit dw)
     for (Array *each[] = {&x, &dy, &w, &y, &d, &g}, **i = each; i < each + 6; i++) array_free(*i);
 }
 
+static void gated_linear(Dtype type, int rows, int c, int k, Limit most)
+{
+    size_t n = (size_t)rows;
+    Array x = array_normal(n * (size_t)c, type, SEED, 1);
+    Array w = array_normal((size_t)(k * c), type, SEED, 2);
+    Array y = array_empty(n * (size_t)k / 2, type);
+    require(cuda_linear_geglu_fwd(y.device, x.device, w.device, NULL, n, c, k, type, stream));
+    judge("linear layer and GEGLU, columns", type, k, most, type == DTYPE_BF16);
+    for (Array *each[] = {&x, &w, &y}, **i = each; i < each + 3; i++) array_free(*i);
+}
+
 static void group_norm(Dtype type, int c, int rows, Limit fwd, Limit bwd)
 {
     size_t n = (size_t)(rows * c);
@@ -111,6 +123,9 @@ int main(void)
     attention(DTYPE_F32, 40, 72, 77, false, free, free);
     convolution(DTYPE_BF16, 72, product, product, none);
     convolution(DTYPE_F32, 24, (Limit){1, 2}, (Limit){1, 1.5}, free);
+    gated_linear(DTYPE_BF16, 200, 72, 64, (Limit){2, 1});
+    gated_linear(DTYPE_BF16, 200, 72, 320, (Limit){2, 1});
+    gated_linear(DTYPE_F32, 70, 24, 72, (Limit){1, 2});
     group_norm(DTYPE_BF16, 320, 70, free, free);
     group_norm(DTYPE_F32, 320, 70, free, free);
     group_norm(DTYPE_BF16, 320, 5000, (Limit){1.08, 1}, free); /* merging blocks' float2 */
