@@ -8,9 +8,8 @@ pipelines are constructed with the DDIMScheduler of the file, in which they over
 the AutoencoderKL have a shift_factor and statistics, which they do not look at.
 
 Schedules rescaled to zero SNR take the root of alpha_bar, and begin at 1 - alpha_bar = 4e-5 to 2e-3, of which float32 keeps
-three or four digits. torch built with MKL is off by a unit in the last place in a fifth of these roots, which ones depends
-on the processor: diffusers then makes other films (0.3 % of the values) on another machine. Here its roots are rounded
-correctly, as IEEE 754 says, as torch without MKL does, and as we do.
+three or four digits. torch with MKL is off by a unit in the last place in a fifth of these roots (195 of 1,000 here), which
+changed 0.3 % of the values of a film. Here its roots are rounded correctly, as IEEE 754 has it and as we do.
 """
 import json
 import os
