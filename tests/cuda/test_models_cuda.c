@@ -171,7 +171,7 @@ static const Model model[] = {
     {.name = "inception_v3", .build = build_inception, .lift = {2, 5}, .draws = 2},
     {.name = "inception_v3, training",
      .build = build_inception_train,
-     .lift = {2, 3.5},
+     .lift = {2, 4.5},
      .draws = 3}};
 enum { N_MODEL = sizeof model / sizeof *model };
 
