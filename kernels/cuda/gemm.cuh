@@ -53,7 +53,7 @@ struct Gemm {
     void *out;                  /* FWD, DX: as the storage type; DW: float */
     const float *bias;          /* [n] or NULL */
     ConvAfter after;            /* FWD */
-    bool geglu;                 /* FWD: even columns are values, odd ones their gates; out has n / 2 */
+    bool geglu;                 /* FWD: even columns values, odd ones their gates; out has n / 2 */
     float *partial;             /* [splits][part] with splits > 1: summed by finish_kernel */
     size_t count, part;         /* elements of rows x n, and rounded up to a multiple of 4 */
     size_t image_rows;          /* rows of out in an image */
