@@ -174,13 +174,13 @@ Status comm_close(Comm *c)
 }
 
 /* Of what all have agreed on rank 0 tells; before it closes, as launchers end the others after the
- * first. */
+ * first. A failure of the agreement itself has been told where it was seen. */
 void comm_abort(Comm *c, Status why)
 {
     if (!why || !c || !c->link) return;
     bool known = why == c->agreed && c->seq == c->agreed_at;
     if (!known) link_fail(c->link, why, status_message(), status_trace_text());
-    else if (c->rank == 0) link_say(c->link, status_message(), status_trace_text());
+    else if (c->rank == 0 && !status_said()) link_say(c->link, status_message(), status_trace_text());
 }
 
 static Status choose_backend(Comm *c, const Device *d)
