@@ -180,7 +180,8 @@ void comm_abort(Comm *c, Status why)
     if (!why || !c || !c->link) return;
     bool known = why == c->agreed && c->seq == c->agreed_at;
     if (!known) link_fail(c->link, why, status_message(), status_trace_text());
-    else if (c->rank == 0 && !status_said()) link_say(c->link, status_message(), status_trace_text());
+    else if (c->rank == 0 && !status_said())
+        link_say(c->link, status_message(), status_trace_text());
 }
 
 static Status choose_backend(Comm *c, const Device *d)

@@ -85,6 +85,13 @@ static Status dies_alone(Job *j)
     return FAIL(ERR_BUG, "not reached");
 }
 
+static Status dies_agreeing(Job *j)
+{
+    TRY(comm_barrier(j->comm, "start"));
+    if (wrong(j)) die();
+    return comm_agree(j->comm, "the classifier", OK);
+}
+
 static Status fails(Job *j)
 {
     TRY(comm_barrier(j->comm, "start"));
@@ -235,6 +242,7 @@ static const struct {
     {"stalls", true, stalls},     {"exits", true, exits},
     {"gpu_lost", true, gpu_lost}, {"fails", true, fails},
     {"agrees", true, agrees},     {"name", true, name},
+    {"dies_agreeing", true, dies_agreeing},
     {"length", true, length},     {"root", true, root},
     {"kind", true, kind},         {"ends_early", true, ends_early},
     {"stops", true, stops},       {"holds", true, holds},

@@ -41,6 +41,7 @@ done
 job 'dies 3' 4 '6 6 6 137' 5000 "rank 3 $h died while ranks wait in barrier \"gradients\""
 job 'dies 0' 4 '137 6 6 6' 5000 "rank 0 $h died while ranks wait in barrier \"gradients\""
 job 'dies_alone 1' 3 '6 137 6' 5000 "rank 1 $h died; the last call that it reached is barrier \"start\""
+job 'dies_agreeing 1' 2 '6 137' 5000 "rank 1 $h died while ranks wait in agreement \"the classifier\""
 job 'exits 1' 2 '6 0' 15000 "rank 1 $h died while ranks wait in barrier \"gradients\""
 job 'fails 2' 3 '6 6 3' 15000 "rank 2 $h: film.png:3: damaged"
 job 'agrees 1' 3 '3 3 3' 15000 "rank 1 $h: film.png:3: damaged"
