@@ -224,13 +224,12 @@ static __global__ void __launch_bounds__(WHOLE_THREADS_BACK, 3)
     }
 }
 
-/* Beyond 48 KiB a kernel must ask, once; asking again costs less than a microsecond. */
-template <class K> static Status ask_room(K *kernel, size_t bytes)
+/* Beyond 48 KiB, static memory included, a kernel must ask, once; asking again costs less than a
+ * microsecond. */
+template <class K> static Status ask_room(K *kernel)
 {
-    cudaError_t e = bytes <= 48 << 10
-                        ? cudaSuccess
-                        : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                               WHOLE_BYTES);
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         WHOLE_BYTES);
     return e == cudaSuccess ? OK : FAIL(ERR_DEVICE, "groupnorm: %s", cudaGetErrorString(e));
 }
 
@@ -239,7 +238,7 @@ static Status whole(void *y, float *stats, const void *x, const float *gain, con
                     size_t n, float eps, int threads, size_t bytes, const Tiling &t, Stream *s)
 {
     dim3 grid(t.c / V / t.wide, (unsigned)n);
-    TRY(ask_room(whole_kernel<T, V, A>, bytes));
+    TRY(ask_room(whole_kernel<T, V, A>));
     whole_kernel<T, V, A>
         <<<grid, threads, bytes, s->handle>>>((T *)y, stats, (const T *)x, gain, bias, eps, t);
     return launched("groupnorm");
@@ -250,7 +249,7 @@ static Status whole_dx(const Backward &b, size_t n, int threads, size_t bytes, c
                        Stream *s)
 {
     dim3 grid(t.c / V / t.wide, (unsigned)n);
-    TRY(ask_room(whole_dx_kernel<T, V, A>, bytes));
+    TRY(ask_room(whole_dx_kernel<T, V, A>));
     whole_dx_kernel<T, V, A><<<grid, threads, bytes, s->handle>>>(
         (T *)b.dx, b.share_bias, b.share_gain, (const T *)b.dy, (const T *)b.x, b.gain, b.bias,
         b.stats, t);

@@ -97,7 +97,7 @@ bool any_capture();
 struct KernelEntry {
     Module *module;
     std::string name;
-    size_t max_dynamic_shared = 48 * 1024;
+    size_t asked_dynamic = 0; /* cudaFuncAttributeMaxDynamicSharedMemorySize, once it has been set */
     bool big_cluster = false;
     int registers = 0; /* from the binary image; 0: there is none */
     bool launched = false;

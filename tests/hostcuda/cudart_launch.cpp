@@ -58,6 +58,13 @@ size_t static_shared(const Module &m, const Function &f)
     return bytes;
 }
 
+/* Static and dynamic shared memory share 48 KiB until a kernel asks for more. */
+size_t max_dynamic(const KernelEntry &k, const Function &f)
+{
+    size_t fixed = static_shared(*k.module, f), least = 48 * 1024;
+    return std::max(k.asked_dynamic, fixed < least ? least - fixed : 0);
+}
+
 /* The file that HOSTCUDA_KERNELS names gets the name of each kernel that runs, in children too. */
 void note_launch(KernelEntry &k)
 {
@@ -81,7 +88,7 @@ cudaError_t check_launch(const KernelEntry &k, const Function &f, const LaunchCo
     if (threads > f.max_threads)
         return refused(cudaErrorInvalidConfiguration, k.name,
                        "more threads than its __launch_bounds__");
-    if (c.dynamic_shared > k.max_dynamic_shared)
+    if (c.dynamic_shared > max_dynamic(k, f))
         return refused(cudaErrorInvalidValue, k.name,
                        "more dynamic shared memory than "
                        "cudaFuncAttributeMaxDynamicSharedMemorySize allows");
@@ -107,7 +114,7 @@ cudaError_t launch_kernel(const void *host, LaunchConfig c, void **arguments, cu
     auto l = std::make_shared<Launch>();
     l->function = f;
     l->module = k->module;
-    l->kernel.max_dynamic_shared = k->max_dynamic_shared;
+    l->kernel.max_dynamic_shared = max_dynamic(*k, *f);
     l->kernel.big_cluster = k->big_cluster;
     l->kernel.registers = k->registers;
     l->arguments.resize(f->parameter_bytes + 128);
@@ -263,7 +270,7 @@ cudaError_t cudaFuncSetAttribute(const void *host, cudaFuncAttribute attribute, 
         if (!f) return failed(cudaErrorInvalidDeviceFunction);
         if (value < 0 || value + (int)static_shared(*k->module, *f) > limit)
             return failed(cudaErrorInvalidValue);
-        k->max_dynamic_shared = (size_t)std::max(value, 48 * 1024);
+        k->asked_dynamic = (size_t)value;
     } else if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
         k->big_cluster = value;
     }
@@ -282,7 +289,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *host)
     a->maxThreadsPerBlock = (int)f->max_threads;
     a->numRegs = k->registers;
     a->ptxVersion = a->binaryVersion = chip();
-    a->maxDynamicSharedSizeBytes = (int)k->max_dynamic_shared;
+    a->maxDynamicSharedSizeBytes = (int)max_dynamic(*k, *f);
     return cudaSuccess;
 }
 
