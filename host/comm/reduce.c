@@ -40,11 +40,18 @@ size_t reduction_own(const Reduction *r, const Bucket *b)
     return b->count - before < b->shard ? b->count - before : b->shard;
 }
 
+/* Where the first of span s lies in a kept block; of n_span: its size. Sweeps want 16 bytes' alignment. */
+static size_t span_at(const Reduction *r, int s)
+{
+    size_t at = 0;
+    for (int i = 0; i < s; i++) at += parts_of(r->span[i].count) * SQUARES;
+    return at;
+}
+
 static Status alloc_blocks(Reduction *r)
 {
-    size_t all = 0, largest = 0;
+    size_t all = span_at(r, r->n_span), largest = 0;
     bool any_ragged = false;
-    for (int s = 0; s < r->n_span; s++) all += r->span[s].count;
     for (int b = 0; b < r->n_bucket; b++) {
         if (r->bucket[b].shard > largest) largest = r->bucket[b].shard;
         any_ragged |= ragged(r, &r->bucket[b]);
@@ -122,9 +129,7 @@ void reduction_free(Reduction *r)
 /* Of kept block k, where the floats of a bucket lie. */
 static float *kept_at(const Reduction *r, int k, const Bucket *b)
 {
-    size_t at = b->first;
-    for (int s = 0; s < b->span; s++) at += r->span[s].count;
-    return r->kept[k] + at;
+    return r->kept[k] + span_at(r, b->span) + b->first;
 }
 
 static float *values_of(const Reduction *r, const Bucket *b)
