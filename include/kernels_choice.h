@@ -36,13 +36,14 @@ typedef struct {
 } Choice;
 
 /* A new beginning: nothing is decided, and no launch before it is recorded. only: "cublaslt" or
- * "cudnn": whatever that library takes is its, whatever the rest says; else NULL or "". For tests
- * and benches. */
+ * "cudnn": whatever that library takes is its, whatever the rest says, also where nothing takes
+ * gradients; else NULL or "". For tests and benches. */
 void cuda_choose(Stream *s, Choosing how, const char *only);
 /* Whether launches from now on belong to a graph that takes gradients. */
 void cuda_choose_for_gradients(Stream *s, bool gradients);
-/* False where name is none of ours. A key that is decided stays as it is. s NULL: adds nothing. A
- * cut that its product cannot have is found out when first run: the predicted one runs instead. */
+/* False where name is none of ours, or a library's for a key that counts no images. A key that is
+ * decided stays as it is. s NULL: adds nothing. A cut that its product cannot have is found out when
+ * first run: the predicted one runs instead. */
 bool cuda_choice_add(Stream *s, const Choice *c);
 /* The i-th choice that has been used by a launch of this stream; false behind the last. */
 bool cuda_choice_used(const Stream *s, int i, Choice *c);

@@ -250,7 +250,7 @@ Status device_autotune(Device *d, const char *how, const char *folder, const cha
     d->choices = calloc(1, sizeof *d->choices);
     CHECK(d->choices);
     *d->choices = (Files){.known = json_object(), .recorded = json_object(), .log = log};
-    if (!off) read_files(d, folder, record);
+    if (!off && !only) read_files(d, folder, record); /* what is forced is nobody's choice */
     if (!on) { /* the cache is read, and left as it is */
         free(d->choices->cache);
         d->choices->cache = NULL;

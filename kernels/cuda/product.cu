@@ -77,14 +77,16 @@ static bool way_of(Way *w, const char *name)
     return !strcmp(again, name) && number >= 0 && (w->library >= 0 || number <= MOST_SPLITS);
 }
 
-/* Without gradients keys see no images: neither n nor the rows of a linear layer. What follows
- * stands at the end. */
-static void key_of(char key[MOST_KEY], const Product *p, bool gradients)
+static const char NO_IMAGES[] = " one "; /* in a key */
+
+/* counted: n, or the rows of a linear layer, stand in the key. What follows stands at the end. */
+static void key_of(char key[MOST_KEY], const Product *p, bool counted)
 {
     static const char *const pass[] = {"fwd", "dx", "dw"}, *const act[] = {"", " silu", " relu"};
     const ConvShape *s = &p->shape;
-    char images[16] = "one", shape[72];
-    if (gradients) snprintf(images, sizeof images, "%d", p->rows ? s->w : s->n);
+    char images[16], shape[72];
+    snprintf(images, sizeof images, "%s", NO_IMAGES);
+    if (counted) snprintf(images, sizeof images, " %d ", p->rows ? s->w : s->n);
     char of[24] = "";
     if (p->a2) snprintf(of, sizeof of, " join %d", p->c1);
     if (p->rows) snprintf(shape, sizeof shape, "rows %d-%d", s->c, s->k);
@@ -92,8 +94,8 @@ static void key_of(char key[MOST_KEY], const Product *p, bool gradients)
     else
         snprintf(shape, sizeof shape, "%dx%dx%d-%d %dx%d/%d %d,%d,%d,%d", s->h, s->w, s->c, s->k,
                  s->r, s->s, s->stride, s->top, s->left, s->bottom, s->right);
-    snprintf(key, MOST_KEY, "%s %s %s%s %s%s%s%s%s%s", pass[p->pass],
-             p->type == DTYPE_BF16 ? "bf16" : "fp32", p->bias ? "bias " : "", images, shape, of,
+    snprintf(key, MOST_KEY, "%s %s%s%s%s%s%s%s%s%s", pass[p->pass],
+             p->type == DTYPE_BF16 ? "bf16" : "fp32", p->bias ? " bias" : "", images, shape, of,
              p->after.v ? " +v" : "", act[p->after.act], p->after.r ? " +r" : "",
              p->geglu ? " geglu" : "");
 }
@@ -345,7 +347,7 @@ Status product_run(const Product *p, Stream *s)
     Choices *c = s->choices;
     if (!c || (c->how == CHOOSE_OURS && !*c->only)) return ours(p, NULL, s);
     char key[MOST_KEY];
-    key_of(key, p, c->gradients);
+    key_of(key, p, c->gradients || *c->only); /* a library's plan is of a number of images */
     Decision *d = find(c, key);
     if (!d) {
         cudaStreamCaptureStatus recorded = cudaStreamCaptureStatusNone;
@@ -383,6 +385,7 @@ bool cuda_choice_add(Stream *s, const Choice *c)
 {
     Way w;
     if (!way_of(&w, c->name)) return false;
+    if (w.library >= 0 && strstr(c->key, NO_IMAGES)) return false;
     if (s && !find(s->choices, c->key)) keep(s->choices, c->key, &w, c->us);
     return true;
 }

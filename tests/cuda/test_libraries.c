@@ -202,6 +202,39 @@ static void with_a_library_that_computes_something_else(void)
     NEED(count_in("log", "another result than ours; ours is used") == 1);
 }
 
+/* Forced, a library computes without gradients too, each number of images by a plan of its own; nothing
+ * of it is remembered. */
+static void forced_without_gradients(void)
+{
+    for (int dnn = 0; dnn <= HAVE_CUDNN; dnn++) {
+        Net gpu, cpu;
+        setenv("EQ_KERNELS", dnn ? "cudnn" : "cublaslt", 1);
+        scripted(.25);
+        net_open(&gpu, "cuda", "fp32", "on", 2, false);
+        net_open(&cpu, "cpu", "fp32", "off", 2, false);
+        int before = cublaslt_calls() + cudnn_calls();
+        for (int images = 2; images <= MOST + 1; images++) {
+            Net few = {.d = gpu.d}, want = {.d = cpu.d};
+            net_build(&few, images, false);
+            net_build(&want, images, false);
+            net_write(&few, 7);
+            net_write(&want, 7);
+            float *got = net_run(&few), *y = net_run(&want);
+            for (size_t i = 0; i < net_count(&few); i++) NEED(fabsf(y[i] - got[i]) <= 1e-3f);
+            free(got);
+            free(y);
+            net_unbuild(&few);
+            net_unbuild(&want);
+        }
+        NEED(cublaslt_calls() + cudnn_calls() == before + (dnn ? 6 : 3));
+        net_close(&gpu);
+        net_close(&cpu);
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", folder, RECORD);
+        NEED(!file_exists(path));
+    }
+}
+
 static void settings_that_are_none(void)
 {
     Device *d;
@@ -236,6 +269,7 @@ int main(int argc, char **argv)
     RUN(with_a_library_that_fails)
     RUN(with_a_plan_that_is_no_use)
     RUN(with_a_library_that_computes_something_else)
+    RUN(forced_without_gradients)
     RUN(settings_that_are_none)
     return failed != 0;
 }
