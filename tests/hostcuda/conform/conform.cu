@@ -19,6 +19,7 @@ static const int WORDS = 4096, SIDE = 32;
 struct Maps {
     /* of x, of y (floats, SIDE x SIDE), of x as NHWC 2 x 4 x 4 x 32 */
     CUtensorMap tiled, out, columns;
+    CUtensorMap box; /* of x in 4-d, as columns has it: boxes of 2 x 2 x 2 pixels, 8 channels */
     CUtensorMap rows[4]; /* by swizzle, of b_number: bf16, 32 rows of one swizzle's span */
 };
 using Out = unsigned *;
@@ -128,18 +129,21 @@ static void copy_words(Out y)
         }
 }
 
-/* Corners inside and outside the tensor, im2col columns, a store */
+/* Corners inside and outside the tensor, a box of four dimensions, im2col columns; a store, whose
+ * source is written over once it has been read. Another warp's arrival counts too. */
 static __global__ void tma_case(Out y, const __grid_constant__ Maps maps)
 {
-    __shared__ alignas(128) float a[64], b[64], c[32 * 8];
+    __shared__ alignas(128) float a[64], b[64], c[32 * 8], d[64];
     __shared__ alignas(8) uint64_t bar;
     if (threadIdx.x == 0) {
-        mbar_init(&bar, 1);
+        mbar_init(&bar, 2);
         mbar_init_fence();
     }
     __syncthreads();
+    if (threadIdx.x == 32) mbar_arrive(&bar);
     if (threadIdx.x == 0) {
-        mbar_arrive_expect(&bar, sizeof a + sizeof b + sizeof c);
+        mbar_arrive_expect(&bar, sizeof a + sizeof b + sizeof c + sizeof d);
+        tma_load_4d(d, &maps.box, &bar, 4, 3, -1, 0);
         tma_load_2d(a, &maps.tiled, &bar, -3, 5);
         tma_load_2d(b, &maps.tiled, &bar, SIDE - 4, SIDE - 2);
         tma_load_im2col(c, &maps.columns, &bar, 0, -1, -1, 0, 1, 2);
@@ -148,12 +152,15 @@ static __global__ void tma_case(Out y, const __grid_constant__ Maps maps)
     for (int i = threadIdx.x; i < 64; i += blockDim.x) {
         y[1024 + i] = __float_as_uint(a[i]);
         y[1088 + i] = __float_as_uint(b[i]);
+        y[1408 + i] = __float_as_uint(d[i]);
     }
     for (int i = threadIdx.x; i < 256; i += blockDim.x) y[1152 + i] = __float_as_uint(c[i]);
     __syncthreads();
     if (threadIdx.x == 0) {
         tma_store_2d(&maps.out, a, 8, 16);
         tma_commit();
+        tma_wait_read<0>();
+        a[0] = -1;
         tma_wait<0>();
     }
 }
@@ -165,7 +172,8 @@ static float tiled(int column, int row) /* of x, SIDE x SIDE */
 }
 
 /* Columns: pixels from (-1, -1) on, four by four an image, seen through the tap one to the right
- * and two below; eight channels of each. */
+ * and two below; eight channels of each. The box: channels from 4 on of pixels whose columns are 3
+ * and 4, rows -1 and 0. */
 static void tma_words(Out y)
 {
     for (int i = 0; i < 64; i++) {
@@ -173,6 +181,8 @@ static void tma_words(Out y)
         y[1024 + i] = a;
         y[1088 + i] = bits(tiled(SIDE - 4 + i % 8, SIDE - 2 + i / 8));
         y[(16 + i / 8) * SIDE + 8 + i % 8] = a;
+        bool inside = i / 8 % 2 == 0 && i / 16 % 2 == 1; /* column 3 of row 0 */
+        y[1408 + i] = inside ? bits(input((i / 32 * 16 + 3) * 32 + 4 + i % 8)) : 0;
     }
     for (int i = 0; i < 256; i++) {
         int pixel = i / 8, n = pixel / 16, h = pixel / 4 % 4 + 1, w = pixel % 4;
@@ -307,7 +317,11 @@ static void *driver(const char *name)
 {
     void *f = nullptr;
     cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION < 12050
+    cudaGetDriverEntryPoint(name, &f, cudaEnableDefault, &found);
+#else
     cudaGetDriverEntryPointByVersion(name, &f, 12000, cudaEnableDefault, &found);
+#endif
     return f;
 }
 
@@ -318,6 +332,19 @@ static CUtensorMap tiled_map(void *p)
     cuuint32_t box[] = {8, 8}, step[] = {1, 1};
     ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, p, size, stride, box, step,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return map;
+}
+
+/* Of p as NHWC 2 x 4 x 4 x 32 */
+static CUtensorMap box_map(void *p)
+{
+    CUtensorMap map;
+    cuuint64_t size[] = {32, 4, 4, 2}, stride[] = {128, 512, 2048};
+    cuuint32_t box[] = {8, 2, 2, 2}, step[] = {1, 1, 1, 1};
+    ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
+        &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, p, size, stride, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return map;
@@ -409,7 +436,8 @@ int main(int argc, char **argv)
     cudaMalloc(&numbers, WORDS * 4);
     cudaMemcpy(numbers, v.data(), WORDS * 4, cudaMemcpyHostToDevice);
     cudaMalloc(&rows, 4 * 4096);
-    Maps maps = {tiled_map(numbers), tiled_map(words), column_map(numbers), {}};
+    Maps maps = {tiled_map(numbers), tiled_map(words), column_map(numbers),
+                 box_map(numbers), {}};
     for (int i = 0; i < 4; i++) maps.rows[i] = row_map(rows + i * 2048, i);
     begin();
     mma_case<<<1, 32>>>(words, numbers);
@@ -422,7 +450,7 @@ int main(int argc, char **argv)
     end("cp.async", copy_words, 0x37f7191a83a7890eull);
     begin();
     tma_case<<<1, 64>>>(words, maps);
-    end("tma", tma_words, 0x997424b2a952a2b6ull);
+    end("tma", tma_words, 0x0218ca98167de9d1ull);
     begin();
     cluster_case<<<4, 32>>>(words, maps);
     end("cluster", cluster_words, 0xd295853d70683311ull);
