@@ -334,9 +334,9 @@ static Status save_model(Trainer *t)
 static void trainer_close(Trainer *t)
 {
     loader_close(t->loader);
-    train_loop_close(&t->loop);
-    pass_free(&t->train);
+    pass_free(&t->train); /* recorded graphs before the memory that they use */
     pass_free(&t->val);
+    train_loop_close(&t->loop);
     params_free(&t->store);
     perceptual_close(&t->perceptual);
     free(t->film);

@@ -266,11 +266,11 @@ static void trainer_close(Trainer *t)
 {
     loader_close(t->loader);
     history_free(&t->history);
+    classifier_pass_close(&t->train); /* recorded graphs before the memory that they use */
+    classifier_pass_close(&t->eval);
     train_step_close(&t->step);
     optimizer_free(&t->optimizer);
     device_release(t->device, t->best);
-    classifier_pass_close(&t->train);
-    classifier_pass_close(&t->eval);
     params_free(&t->net.store);
     free(t->class_weight);
     free(t->checkpoints);

@@ -222,9 +222,9 @@ static Status prepare(Trainer *t)
 
 static void trainer_close(Trainer *t)
 {
-    train_loop_close(&t->loop);
-    pass_free(&t->train);
+    pass_free(&t->train); /* recorded graphs before the memory that they use */
     pass_free(&t->val);
+    train_loop_close(&t->loop);
     ldm_batch_free(&t->batch);
     ldm_data_close(&t->data);
     ldm_close(&t->m);
