@@ -35,12 +35,6 @@ static void add_option(Text *all, const Option *o)
     free(meaning.s);
 }
 
-void options_print_settings(FILE *to)
-{
-    fprintf(to, "settings: their defaults, meanings and limits\n\n");
-    config_help(to);
-}
-
 static void print_help(const Usage *u)
 {
     const Option *list[MOST_OPTIONS];
@@ -54,8 +48,8 @@ static void print_help(const Usage *u)
     fputs(all.s, stdout);
     free(all.s);
     if (!u->takes_config) return;
-    printf("\n");
-    options_print_settings(stdout);
+    puts("\nsettings: their defaults, meanings and limits\n");
+    config_help(stdout);
 }
 
 /* word as the user typed it: "--colour" or "--colour=red" */

@@ -18,7 +18,6 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 #include "config/config.h"
-#include <stdio.h>
 
 typedef struct {
     const char *name, *metavar; /* metavar NULL: a switch, takes no value */
@@ -64,5 +63,4 @@ Status options_out(const char **path, const Options *o, const char *name, const 
 
 /* For takes_config: defaults, the file, every --set in order, config_check(). */
 Status options_config(Config *c, const Options *o);
-void options_print_settings(FILE *to); /* every setting by section */
 #endif

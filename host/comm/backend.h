@@ -21,7 +21,6 @@ typedef struct {
     Status (*all_gather)(Comm *c, void *to, const void *from, size_t bytes);
     Status (*reduce_scatter)(Comm *c, float *to, const float *from, size_t count);
     Status (*all_to_all)(Comm *c, void *to, const void *from, size_t bytes);
-    Status (*broadcast)(Comm *c, void *data, size_t bytes, int root);
 } CommBackend;
 
 struct Comm {

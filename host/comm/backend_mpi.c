@@ -159,17 +159,6 @@ static Status reduce_scatter(Comm *c, float *to, const float *from, size_t count
     return OK;
 }
 
-static Status broadcast(Comm *c, void *data, size_t bytes, int root)
-{
-    for (size_t at = 0; at < bytes; at += PIECE) {
-        int n = bytes - at < PIECE ? (int)(bytes - at) : PIECE;
-        MPI_Request r;
-        int code = MPI_Ibcast((char *)data + at, n, MPI_BYTE, root, of(c), &r);
-        TRY(wait_for(c, &r, code, "broadcast"));
-    }
-    return OK;
-}
-
 const CommBackend comm_mpi = {.name = "MPI",
                               .attach = attach,
                               .split = split,
@@ -178,6 +167,5 @@ const CommBackend comm_mpi = {.name = "MPI",
                               .all_reduce = all_reduce,
                               .all_gather = all_gather,
                               .reduce_scatter = reduce_scatter,
-                              .all_to_all = all_to_all,
-                              .broadcast = broadcast};
+                              .all_to_all = all_to_all};
 #endif

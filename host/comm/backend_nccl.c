@@ -214,11 +214,6 @@ static Status all_to_all(Comm *c, void *to, const void *from, size_t bytes)
     return s ? s : ended;
 }
 
-static Status broadcast(Comm *c, void *data, size_t bytes, int root)
-{
-    return NCCL(c, Broadcast, (data, data, bytes, NCCL_INT8, root, of(c), stream_of(c)));
-}
-
 const CommBackend comm_nccl = {.name = "NCCL",
                                .attach = attach,
                                .split = split,
@@ -226,6 +221,5 @@ const CommBackend comm_nccl = {.name = "NCCL",
                                .all_reduce = all_reduce,
                                .all_gather = all_gather,
                                .reduce_scatter = reduce_scatter,
-                               .all_to_all = all_to_all,
-                               .broadcast = broadcast};
+                               .all_to_all = all_to_all};
 #endif

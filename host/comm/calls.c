@@ -181,7 +181,7 @@ static void differ(const Calls *c, int rank, const Frame *f, int other, const Fr
 /* What a program that follows comm.c's rules sends. */
 static bool lawful(const Group *g, int i, const Frame *f)
 {
-    bool carried = f->op > OP_BROADCAST, from_root = f->op == OP_HOST_BROADCAST;
+    bool carried = f->op > OP_ALL_TO_ALL, from_root = f->op == OP_HOST_BROADCAST;
     if (f->seq != g->made[i] || f->root < 0 || f->root >= g->n) return false;
     if (carried && f->size > FRAME_MOST / (uint64_t)(from_root ? 1 : g->n)) return false;
     if (f->op == OP_SPLIT && f->size != sizeof(int)) return false;
@@ -213,7 +213,7 @@ bool calls_enter(Calls *c, double now, int rank, const Frame *f, const char *dat
     if (++k->n_here < g->n) return true;
     CHECK(k == g->calls); /* who is in a call has been in all before it */
     if (f->op == OP_SPLIT) answer_split(c, f->group, k);
-    else if (f->op > OP_BROADCAST) answer(c, g, k);
+    else if (f->op > OP_ALL_TO_ALL) answer(c, g, k);
     g = group_of(c, f->group);
     g->calls = k->next;
     call_free(k, g->n);

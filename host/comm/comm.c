@@ -280,13 +280,6 @@ Status comm_all_to_all(Comm *c, const char *what, void *to, const void *from, si
     COLLECTIVE(c, OP_ALL_TO_ALL, what, bytes, 0, c->kind->all_to_all(c, to, from, bytes));
 }
 
-Status comm_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root)
-{
-    CHECK(root >= 0 && root < c->size);
-    if (!c->kind) return copy(c, data, data, 0);
-    COLLECTIVE(c, OP_BROADCAST, what, bytes, root, c->kind->broadcast(c, data, bytes, root));
-}
-
 /* ------------------------------------------------------------------ host memory */
 
 Status comm_host_gather(Comm *c, const char *what, void *to, const void *from, size_t bytes)

@@ -65,7 +65,6 @@ Status comm_all_gather(Comm *c, const char *what, void *to, const void *from, si
 Status comm_reduce_scatter(Comm *c, const char *what, float *to, const float *from, size_t count);
 /* Part i of from (bytes each) goes to rank i, whose to[] holds the parts it was sent in the order of ranks. */
 Status comm_all_to_all(Comm *c, const char *what, void *to, const void *from, size_t bytes);
-Status comm_broadcast(Comm *c, const char *what, void *data, size_t bytes, int root);
 
 /* Host memory; passes through rank 0, so meant for results and words, not for tensors. At most 256 MiB over
  * all ranks. All of these take NULL as a lone rank. */

@@ -25,7 +25,6 @@ enum { NCCL_NO_COLOR = -1 };
     X(AllReduce, (const void *, void *, size_t, int type, int op, NcclHandle, void *stream))       \
     X(AllGather, (const void *, void *, size_t, int type, NcclHandle, void *stream))               \
     X(ReduceScatter, (const void *, void *, size_t, int type, int op, NcclHandle, void *stream))   \
-    X(Broadcast, (const void *, void *, size_t, int type, int root, NcclHandle, void *stream))     \
     X(Send, (const void *, size_t, int type, int peer, NcclHandle, void *stream))                  \
     X(Recv, (void *, size_t, int type, int peer, NcclHandle, void *stream))                        \
     X(GroupStart, (void))                                                                          \

@@ -10,14 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Calls of a group: name, words. Up to OP_BROADCAST backends move the data and the store only counts who
+/* Calls of a group: name, words. Up to OP_ALL_TO_ALL backends move the data and the store only counts who
  * has come; the others are answered by the store once all have come. */
 #define COMM_OPS(X)                                                                                \
     X(ALL_REDUCE, "all-reduce")                                                                    \
     X(ALL_GATHER, "all-gather")                                                                    \
     X(REDUCE_SCATTER, "reduce-scatter")                                                            \
     X(ALL_TO_ALL, "all-to-all")                                                                    \
-    X(BROADCAST, "broadcast")                                                                      \
     X(HOST_GATHER, "gather on hosts")                                                              \
     X(HOST_BROADCAST, "broadcast on hosts")                                                        \
     X(AGREE, "agreement")                                                                          \

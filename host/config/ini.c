@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST = 198, LARGEST_FILE = 1 << 20, MOST_NAMES = 512 };
+enum { LONGEST = 198, LARGEST_FILE = 1 << 20 };
 
 typedef struct {
     Config *c;

@@ -149,7 +149,6 @@ Status device_copy(Device *d, void *to, const void *from, size_t bytes)
     return d->kind->copy(d, to, from, bytes);
 }
 
-Status device_zero(Device *d, void *to, size_t bytes) { return d->kind->zero(d, to, bytes); }
 Status device_run(Device *d, const Tensor *node) { return d->kind->run(d, node); }
 
 void device_gradients(Device *d, bool wanted)

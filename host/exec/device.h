@@ -34,7 +34,6 @@ void   device_peak_restart(Device *d);
 Status device_write(Device *d, void *to, const void *host, size_t bytes);
 Status device_read(Device *d, void *host, const void *from, size_t bytes);
 Status device_copy(Device *d, void *to, const void *from, size_t bytes); /* within the device */
-Status device_zero(Device *d, void *to, size_t bytes);
 
 Status device_run(Device *d, const Tensor *node);     /* enqueues one node */
 /* Whether the nodes to come are of a graph that takes gradients: where not, results must not depend on

@@ -54,7 +54,6 @@ static Status zeros(Device *d, void *host, const void *from, size_t bytes)
     return OK;
 }
 
-static Status zero(Device *d, void *to, size_t bytes) { return ignore(d, to, NULL, bytes); }
 
 static Status run(const Device *d, const Tensor *node)
 {
@@ -89,7 +88,6 @@ const DeviceTable device_count = {.name = "count",
                                   .write = ignore,
                                   .read = zeros,
                                   .copy = ignore,
-                                  .zero = zero,
                                   .run = run,
                                   .sync = sync,
                                   .mark = mark,

@@ -91,13 +91,6 @@ static Status copy(Device *d, void *to, const void *from, size_t bytes)
     return OK;
 }
 
-static Status zero(Device *d, void *to, size_t bytes)
-{
-    (void)d;
-    memset(to, 0, bytes);
-    return OK;
-}
-
 static double now_ms(void)
 {
     struct timespec t;
@@ -140,7 +133,6 @@ const DeviceTable device_cpu = {.name = "cpu",
                                 .write = copy_in,
                                 .read = copy_out,
                                 .copy = copy,
-                                .zero = zero,
                                 .run = run,
                                 .sync = sync,
                                 .mark = mark,

@@ -143,11 +143,6 @@ static Status copy(Device *d, void *to, const void *from, size_t bytes)
     return failed(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, handle(d)), "copy");
 }
 
-static Status zero(Device *d, void *to, size_t bytes)
-{
-    return failed(cudaMemsetAsync(to, 0, bytes, handle(d)), "memory");
-}
-
 /* ---- feeds -------------------------------------------------------------------------------- */
 
 /* Two turns, so that the host fills one while the other is on its way. A large batch goes to the
@@ -280,9 +275,12 @@ static Status record_end(Device *d, Recording **out)
     cudaGraph_t graph = NULL;
     cudaGraphExec_t exec = NULL;
     *out = NULL;
-    TRY(failed(cudaStreamEndCapture(handle(d), &graph), "recording"));
-    cudaError_t e = cudaGraphInstantiate(&exec, graph, 0);
-    cudaGraphDestroy(graph);
+    cudaError_t e = cudaStreamEndCapture(handle(d), &graph);
+    if (e == cudaSuccess) e = cudaGraphInstantiate(&exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (e != cudaSuccess) cudaGetLastError(); /* not the next launch's error */
+    if (e == cudaErrorMemoryAllocation)
+        return FAIL(ERR_SPACE, "no memory on the GPU for the recorded graph");
     TRY(failed(e, "recording"));
     *out = malloc(sizeof **out);
     CHECK(*out);
@@ -332,7 +330,6 @@ const DeviceTable device_cuda = {.name = "cuda",
                                  .write = copy_in,
                                  .read = copy_out,
                                  .copy = copy,
-                                 .zero = zero,
                                  .run = run,
                                  .gradients = gradients,
                                  .sync = wait_all,

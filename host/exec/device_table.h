@@ -12,7 +12,6 @@ typedef struct {
     Status (*write)(Device *d, void *to, const void *host, size_t bytes);
     Status (*read)(Device *d, void *host, const void *from, size_t bytes);
     Status (*copy)(Device *d, void *to, const void *from, size_t bytes);
-    Status (*zero)(Device *d, void *to, size_t bytes);
     Status (*run)(const Device *d, const Tensor *node);
     void (*gradients)(Device *d, bool wanted);          /* NULL: makes no difference */
     Status (*sync)(Device *d);

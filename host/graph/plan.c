@@ -34,7 +34,9 @@ static void read_at(int *last, const Graph *g, const Tensor *of, const Tensor *b
     if (last[of->id] < at) last[of->id] = at;
 }
 
-int *plan_last_use(const Graph *g, Tensor *const *keep, int n_keep)
+/* When the last node runs that reads t or a view of it; g->n when kept, or held and read by one that
+ * is not. [g->n], heap. */
+static int *last_use(const Graph *g, Tensor *const *keep, int n_keep)
 {
     int *last = calloc((size_t)g->n + 1, sizeof *last);
     CHECK(last);
@@ -68,7 +70,7 @@ static size_t lowest_gap(const Life *l, Life *const *placed, int n)
 
 void plan_make(Plan *p, const Graph *g, Tensor *const *keep, int n_keep)
 {
-    int *last = plan_last_use(g, keep, n_keep);
+    int *last = last_use(g, keep, n_keep);
     Life *life = calloc((size_t)g->n + 1, sizeof *life);
     Life **placed = calloc((size_t)g->n + 1, sizeof *placed);
     *p = (Plan){.offset = calloc((size_t)g->n + 1, sizeof *p->offset)};

@@ -27,7 +27,4 @@ void plan_free(Plan *p);
 
 /* When a node runs: its id, less g->n if it is held. Of a side: its owner. */
 int plan_time(const Graph *g, const Tensor *t);
-/* When the last node runs that reads t or a view of it; g->n when kept, or held and read by one that is
- * not. For tests and dumps; [g->n], heap. */
-int *plan_last_use(const Graph *g, Tensor *const *keep, int n_keep);
 #endif

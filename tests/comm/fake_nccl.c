@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))
-enum { MOST_RANKS = 16, SLOT = 1 << 16, MOST_PAIRS = 2 * MOST_RANKS };
+enum { MOST_RANKS = 16, SLOT = 1 << 16 };
 enum { SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, REMOTE_ERROR = 6 };
 
 typedef struct {
@@ -384,13 +384,6 @@ EXPORTED int ncclReduceScatter(const void *from, void *to, size_t n, int type, i
 {
     return type != NCCL_FLOAT32 ? INVALID_ARGUMENT
                                 : collective("ReduceScatter", from, to, n, type, op, c, stream);
-}
-
-EXPORTED int ncclBroadcast(const void *from, void *to, size_t n, int type, int root, NcclHandle c,
-                           void *stream)
-{
-    return type != NCCL_INT8 ? INVALID_ARGUMENT
-                             : collective("Broadcast", from, to, n, type, root, c, stream);
 }
 
 static int pair(NcclHandle c, void *stream)

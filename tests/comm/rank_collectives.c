@@ -118,17 +118,11 @@ static Status all_to_all(Comm *c, size_t n)
     return OK;
 }
 
-static Status broadcast(Comm *c, size_t n, bool host)
+static Status host_broadcast(Comm *c, size_t n)
 {
     for (int root = 0; root < comm_size(c); root++) {
         float *x = comm_rank(c) == root ? fill(n, root, 4) : poison(n), *y = fill(n, root, 4);
-        if (host) {
-            TRY(comm_host_broadcast(c, "weights", x, n, root));
-        } else {
-            void *d = there(x, n);
-            TRY(comm_broadcast(c, "weights", d, n, root));
-            TRY(back(c, x, d, n));
-        }
+        TRY(comm_host_broadcast(c, "weights", x, n, root));
         EXPECT(!memcmp(x, y, n), "broadcast of %zu from %d", n, root);
         free(x);
         free(y);
@@ -185,7 +179,7 @@ static Status any(Comm *c)
 
 static Status on_hosts(Comm *c, size_t n)
 {
-    TRY(broadcast(c, n, true));
+    TRY(host_broadcast(c, n));
     TRY(host_gather(c, n));
     return any(c);
 }
@@ -202,7 +196,6 @@ static Status every(Comm *c)
         TRY(all_gather(c, 3 * n, true));
         TRY(reduce_scatter(c, n));
         TRY(all_to_all(c, n));
-        TRY(broadcast(c, 3 * n, false));
         TRY(on_hosts(c, n));
     }
     TRY(agree(c));
