@@ -8,7 +8,7 @@
 # EQ_SECONDS=600  EQ_OUT=bench/results/<gpu>  EQ_PYTHON=python3  EQ_BENCH=0: only the checks
 # EQ_LONG=1: large batches, PyTorch compiled and tuned, rows of cuBLASLt and cuDNN; wants EQ_SECONDS=3600.
 # EQ_AUTOTUNE=on: our steps with the kernels that are fastest here.
-# Exit codes: 0 all checks passed; 1 one failed; 3 a program cannot start; 4 no GPU. It sets nothing on the card.
+# Exit codes: 0 all checks passed; 1 one failed; 2 usage; 3 a program cannot start; 4 no GPU. It sets nothing on the card.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 start=$SECONDS
@@ -119,7 +119,7 @@ skip() {
 gate=passed
 models=passed
 check "words of special instructions" 5 "$build/conform_gpu"
-check "parameter sweeps" 5 "$build/test_sweeps_gpu"
+check "parameter sweeps" 5 "$build/test_sweeps_gpu" || { gate=failed; models=failed; } # kernels of training
 check "every op" 25 "$build/test_ops_gpu" 1 || gate=failed
 # the vendor's libraries, where they are: the same ops by them
 while read -r library cases; do
@@ -182,7 +182,7 @@ say "checks: $failures failed, $(left) s left"
 if [ "${EQ_BENCH:-1}" = 0 ]; then
     say "measurements: not run: EQ_BENCH=0"
 elif [ -z "$torch" ]; then
-    timeout "$(left)" "$build/equipoise" bench kernels --device cuda --batch 8 >"$out/kernels.csv"
+    timeout "$(share 100)" "$build/equipoise" bench kernels --device cuda --batch 8 >"$out/kernels.csv"
     say "kernels: no PyTorch to compare with; models: not run; $(wc -l <"$out/kernels.csv") lines in $out/kernels.csv"
 else
     long=()
@@ -192,8 +192,7 @@ else
     timeout $((half + 60)) "$python" bench/peers/kernels.py --program "$build/equipoise" --seconds "$half" --gate "$gate" --compile \
         ${libraries[@]+"${libraries[@]}"} --out "$out/kernels.csv" 2>"$out/kernels.log" ||
         say "kernels: $(tail -1 "$out/kernels.log")"
-    rest=$(left)
-    [ "$rest" -lt 1 ] && rest=1
+    rest=$(share 100)
     timeout $((rest + 30)) "$python" bench/peers/steps.py --program "$build/equipoise" --seconds "$rest" --gate "$models" ${long[@]+"${long[@]}"} \
         --out "$out/steps.csv" 2>"$out/steps.log" || say "steps: $(tail -1 "$out/steps.log")"
 fi

@@ -7,7 +7,7 @@ Ours is `equipoise bench --pipe`. The peer's process holds one model and runs a 
 on its stdin names: eager or compiled (with CUDA graphs; --long: max-autotune), either layout, each attention
 backend. Rounds go A-B-B-A; the ratio is the median over rounds of the peer's time by ours. Both train fp32 weights
 with bf16 arithmetic, the same optimizer, clipping and averages, from batches in memory. A way or a row for which time
-does not suffice says "not run", as do rows that need what is not here.
+does not suffice says "not run".
 """
 import argparse
 import contextlib
@@ -30,10 +30,6 @@ BATCHES, WARM_UP, TOKENS, TIMESTEPS, CLASSES = 4, 3, 77, 1000, 2
 CASES = [("F", "unet-call", 2, 20, False), ("H", "unet-train", 8, 3, False), ("I", "inception-train", 64, 8, False),
          ("F", "unet-call", 8, 8, False), ("F", "unet-call", 32, 3, True), ("H", "unet-train", 32, 2, True),
          ("I", "inception-train", 256, 3, True)]
-NOT_HERE = [("E", "ResBlock, transformer block", "no command of ours runs a module alone"),
-            ("G", "img2img 512 px, batch 1, 4, 16", "needs a pipeline of the peer: no diffusers"),
-            ("K", "loader", "no films here"), ("L", "weak scaling, 2, 4, 8 GPUs", "needs several GPUs"),
-            ("L", "nccl bandwidth", "needs several GPUs")]
 BACKENDS = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "efficient": "EFFICIENT_ATTENTION"}
 COLUMNS = ["group", "case", "batch", "way", "median_ms", "min_ms", "max_ms", "ratio", "ratio_low", "ratio_high",
            "samples_per_s", "start_s", "memory_mib", "parameters", "best", "clock_mhz", "power_w", "gate", "note"]
@@ -342,8 +338,6 @@ def drive(o):
         for r in more:
             rows.add(r)
             print(" ".join(str(r.get(k, "")) for k in ("case", "batch", "way", "median_ms", "ratio", "best", "note")), flush=True)
-    for g, c, why in NOT_HERE:
-        rows.add({"group": g, "case": c, "way": "ours", "gate": "not run", "note": "not run: " + why})
     watch.close()
 
 

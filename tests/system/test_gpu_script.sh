@@ -63,6 +63,10 @@ run || fail "with PyTorch: exit code"
 grep -q '^models against PyTorch,passed.*check.py --program' "$work/results/checks.csv" || fail "with PyTorch: models"
 grep -q 'kernels.py .*--gate passed' "$work/out" || fail "with PyTorch: kernels"
 grep -q 'steps.py .*--gate passed' "$work/out" || fail "with PyTorch: steps"
+program test_sweeps_gpu 'exit 1'
+run && fail "sweeps that fail: exit code"
+for rows in kernels steps; do grep -q "$rows.py .*--gate failed" "$work/out" || fail "sweeps that fail: $rows"; done
+program test_sweeps_gpu 'echo fine'
 python=false
 
 program test_ops_gpu 'echo FAILED: an op; exit 1'
