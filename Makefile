@@ -1,5 +1,5 @@
 # make demo    the whole study on the films of samples/, with report (about 15 minutes on 2 cores)
-# make check   builds and runs every test, and all but the slowest again under sanitizers
+# make check   builds and runs every test, and most of those without CUDA again under sanitizers
 # make parity  models against PyTorch on random configurations, PYTHON=.venv/bin/python
 # make fuzz    FUZZ_SECONDS=60 of each fuzz target under sanitizers
 # make check-slurm   studies under a real Slurm of two nodes on this machine (as root)

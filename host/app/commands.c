@@ -31,8 +31,9 @@ static void print_help(void)
         "(run again)\n"
         "\nenvironment, each = 1: EQ_TRACE where an error came from; EQ_PROFILE bench: time per "
         "op; "
-        "on a GPU\nEQ_NO_GRAPH launches every kernel by itself, EQ_SYNC also waits for it, "
-        "EQ_COMPARE also computes it\non the CPU and stops at the first difference\n");
+        "on a GPU\nEQ_NO_FUSE runs layers one by one, EQ_NO_GRAPH launches every kernel by "
+        "itself, EQ_SYNC also waits for it,\nEQ_COMPARE also computes it on the CPU and stops at "
+        "the first difference; more in docs/ARCHITECTURE.md\n");
 }
 
 Status commands_run(App *app, int argc, char **argv)

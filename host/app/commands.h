@@ -21,8 +21,8 @@ typedef struct {
     X("evaluate", cmd_evaluate, "metrics of a classifier with intervals, or two compared")         \
     X("report", cmd_report, "make the report of a finished run again, or its films as a picture")  \
     X("forward", cmd_forward, "run one model on given tensors, and its backward pass")             \
-    X("weights", cmd_weights, "list the tensors of weight files, or convert their precision")      \
-    X("bench", cmd_bench, "time training steps on this machine")                                   \
+    X("weights", cmd_weights, "list, convert or join weight files, merge LoRA")                    \
+    X("bench", cmd_bench, "time training steps, films or single ops on this machine")              \
     X("devices", cmd_devices, "list the processors and accelerators that it can use")
 
 /* argv[0] is the command's name. */
