@@ -5,7 +5,7 @@
 # fake/broken/. The real ones are never loaded in a test.
 function(add_fake name source folder)
     add_library(fake_${name} MODULE tests/cuda/fake/${source}.c)
-    target_compile_options(fake_${name} PRIVATE -Wall -Wextra -Wshadow -Werror -fvisibility=hidden)
+    target_compile_options(fake_${name} PRIVATE -Wall -Wextra -Wshadow ${WERROR} -fvisibility=hidden)
     target_include_directories(fake_${name} PRIVATE tests)
     target_include_directories(fake_${name} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS} ${ARGN})
     set_target_properties(fake_${name} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${folder})
@@ -35,7 +35,7 @@ endforeach()
 
 # The real cuDNN, where it is: plans for GPUs that are not there.
 add_library(fake_driver MODULE tests/cuda/fake/driver.c)
-target_compile_options(fake_driver PRIVATE -Wall -Wextra -Werror -fvisibility=hidden)
+target_compile_options(fake_driver PRIVATE -Wall -Wextra ${WERROR} -fvisibility=hidden)
 set_target_properties(fake_driver PROPERTIES PREFIX "" OUTPUT_NAME libcuda SUFFIX .so.1
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fake/driver)
 find_library(CUDNN_LIBRARY libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR})
@@ -85,7 +85,7 @@ file(GLOB MACHINE_TESTS CONFIGURE_DEPENDS tests/hostcuda/selftest/*.cpp)
 add_executable(test_hostcuda_machine ${MACHINE_TESTS})
 target_link_libraries(test_hostcuda_machine PRIVATE hostcuda)
 target_compile_features(test_hostcuda_machine PRIVATE cxx_std_17)
-target_compile_options(test_hostcuda_machine PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Werror)
+target_compile_options(test_hostcuda_machine PRIVATE -Wall -Wextra -Wpedantic -Wshadow ${WERROR})
 add_test(NAME test_hostcuda_machine COMMAND test_hostcuda_machine)
 # Planted bugs that must be found, with the simulated runtime; the words of the wrapper headers.
 foreach(topic bugs conform)
@@ -95,7 +95,7 @@ foreach(topic bugs conform)
     target_include_directories(test_hostcuda_${topic} PRIVATE tests/hostcuda include host)
     target_compile_features(test_hostcuda_${topic} PRIVATE cuda_std_17)
     target_compile_options(test_hostcuda_${topic} PRIVATE
-        $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo -Xfatbin=-compress-mode=none>)
+        $<$<COMPILE_LANGUAGE:CUDA>:-O3 -lineinfo --no-compress>)
     target_link_libraries(test_hostcuda_${topic} PRIVATE hostcuda)
     add_test(NAME test_hostcuda_${topic} COMMAND test_hostcuda_${topic})
     set_tests_properties(test_hostcuda_${topic} PROPERTIES TIMEOUT 300)

@@ -3,26 +3,19 @@
 #include "../../../kernels/cuda/tma.cuh"
 #include "../../../kernels/cuda/wgmma.cuh"
 #include "bugs.h"
+#include "driver_entry.h"
 #include <vector>
 
 namespace {
 
 const int SIDE = 32; /* of the matrix of floats, in tiles of 8 x 8 */
 
-void *driver(const char *name)
-{
-    void *f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cudaGetDriverEntryPointByVersion(name, &f, 12000, 0, &found);
-    return f;
-}
-
 CUtensorMap map_of(float *p)
 {
     CUtensorMap map;
     cuuint64_t size[] = {SIDE, SIDE}, stride[] = {SIDE * sizeof(float)};
     cuuint32_t box[] = {8, 8}, step[] = {1, 1};
-    ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
+    ((decltype(&cuTensorMapEncodeTiled))driver_entry("cuTensorMapEncodeTiled"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, p, size, stride, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -35,7 +28,7 @@ CUtensorMap column_map(float *p)
     cuuint64_t size[] = {32, 4, 4, 2}, stride[] = {128, 512, 2048};
     cuuint32_t step[] = {1, 1, 1, 1};
     int low[] = {-1, -1}, high[] = {-1, -1};
-    ((decltype(&cuTensorMapEncodeIm2col))driver("cuTensorMapEncodeIm2col"))(
+    ((decltype(&cuTensorMapEncodeIm2col))driver_entry("cuTensorMapEncodeIm2col"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, p, size, stride, low, high, 8, 32, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);

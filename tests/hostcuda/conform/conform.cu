@@ -10,6 +10,7 @@
 #include "../../../kernels/cuda/async.cuh"
 #include "../../../kernels/cuda/tma.cuh"
 #include "../../../kernels/cuda/wgmma.cuh"
+#include "driver_entry.h"
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -313,24 +314,12 @@ static void wgmma_words_16(Out y) { wgmma_words(y, 16); }
 static void wgmma_words_32(Out y) { wgmma_words(y, 32); }
 static void wgmma_words_64(Out y) { wgmma_words(y, 64); }
 
-static void *driver(const char *name)
-{
-    void *f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION < 12050
-    cudaGetDriverEntryPoint(name, &f, cudaEnableDefault, &found);
-#else
-    cudaGetDriverEntryPointByVersion(name, &f, 12000, cudaEnableDefault, &found);
-#endif
-    return f;
-}
-
 static CUtensorMap tiled_map(void *p)
 {
     CUtensorMap map;
     cuuint64_t size[] = {SIDE, SIDE}, stride[] = {SIDE * 4};
     cuuint32_t box[] = {8, 8}, step[] = {1, 1};
-    ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
+    ((decltype(&cuTensorMapEncodeTiled))driver_entry("cuTensorMapEncodeTiled"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, p, size, stride, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -343,7 +332,7 @@ static CUtensorMap box_map(void *p)
     CUtensorMap map;
     cuuint64_t size[] = {32, 4, 4, 2}, stride[] = {128, 512, 2048};
     cuuint32_t box[] = {8, 2, 2, 2}, step[] = {1, 1, 1, 1};
-    ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
+    ((decltype(&cuTensorMapEncodeTiled))driver_entry("cuTensorMapEncodeTiled"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, p, size, stride, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -364,7 +353,7 @@ static CUtensorMap row_map(bf16 *p, int swizzle)
     for (int i = 0; i < (int)v.size(); i++)
         v[i] = __float2bfloat16_rn(b_number(i / (int)columns, i % (int)columns));
     cudaMemcpy(p, v.data(), v.size() * sizeof v[0], cudaMemcpyHostToDevice);
-    ((decltype(&cuTensorMapEncodeTiled))driver("cuTensorMapEncodeTiled"))(
+    ((decltype(&cuTensorMapEncodeTiled))driver_entry("cuTensorMapEncodeTiled"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, p, size, stride, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, mode[swizzle], CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -378,7 +367,7 @@ static CUtensorMap column_map(void *p)
     cuuint64_t size[] = {32, 4, 4, 2}, stride[] = {128, 512, 2048};
     cuuint32_t step[] = {1, 1, 1, 1};
     int low[] = {-1, -1}, high[] = {-1, -1};
-    ((decltype(&cuTensorMapEncodeIm2col))driver("cuTensorMapEncodeIm2col"))(
+    ((decltype(&cuTensorMapEncodeIm2col))driver_entry("cuTensorMapEncodeIm2col"))(
         &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, p, size, stride, low, high, 8, 32, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
