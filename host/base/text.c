@@ -1,4 +1,4 @@
-/* text.c - edit distance, number parsing, growing strings. */
+/* text.c - edit distance, number parsing, parts of strings, growing strings. */
 #include "base/text.h"
 #include <errno.h>
 #include <locale.h>
@@ -79,6 +79,23 @@ size_t text_not_utf8(const char *s)
         at += (size_t)used;
     }
     return at;
+}
+
+int text_parts(char ***part, const char *s)
+{
+    size_t size = strlen(s) + 1, n = 1;
+    for (const char *c = s; *c; c++) n += *c == '|';
+    char **list = malloc(n * sizeof *list + size);
+    CHECK(list);
+    char *rest = memcpy(list + n, s, size);
+    for (size_t i = 0; i < n; i++) {
+        char *one = strsep(&rest, "|");
+        one += strspn(one, " ");
+        for (size_t k = strlen(one); k && one[k - 1] == ' '; k--) one[k - 1] = 0;
+        list[i] = one;
+    }
+    *part = list;
+    return (int)n;
 }
 
 static void reserve(Text *t, size_t more)

@@ -15,6 +15,10 @@ bool text_to_long(long *out, const char *s);
 /* Where the first byte is that is no UTF-8: the length of s where all of it is. */
 size_t text_not_utf8(const char *s);
 
+/* The parts of s between '|'s, without the blanks around them: at least one; any may be empty. One
+ * block: free(*part). */
+int text_parts(char ***part, const char *s);
+
 /* A growing string: heap, always 0-terminated; starts as {0}, freed with free(t.s). */
 typedef struct { char *s; size_t n, cap; } Text;
 enum { TEXT_COLUMNS = 100 }; /* of a line of help */

@@ -11,7 +11,7 @@ typedef struct {
     Kind kind;
     size_t at;                  /* offset in Config */
     double value, least, most;  /* numbers: default and limits */
-    const char *text, *choices; /* texts: default and "a|b|c" */
+    const char *text, *choices; /* texts: default and "a|b|c", or "|" */
     const char *unit, *meaning;
 } Setting;
 
@@ -140,12 +140,36 @@ static const char *unwritable(const char *value)
     return NULL;
 }
 
+/* The number of the first empty part of several, or 0. */
+static int empty_part(const char *value)
+{
+    char **part;
+    int n = text_parts(&part, value), empty = 0;
+    for (int i = n; n > 1 && i > 0; i--)
+        if (!*part[i - 1]) empty = i;
+    free(part);
+    return empty;
+}
+
+static Status check_choice(const Section *section, const Setting *row, const char *value,
+                           const char *origin)
+{
+    bool list = !strcmp(row->choices, "|");
+    int empty = list ? empty_part(value) : 0;
+    if (empty)
+        return FAIL(ERR_USAGE,
+                    "%s: %s.%s = \"%s\": text %d is empty, expected one on each side of |", origin,
+                    section->name, row->name, value, empty);
+    if (!list && *row->choices && !among(row->choices, value))
+        return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" is none of %s", origin, section->name, row->name,
+                    value, row->choices);
+    return OK;
+}
+
 static Status set_text(Config *c, const Section *section, const Setting *row, const char *value,
                        const char *origin)
 {
-    if (*row->choices && !among(row->choices, value))
-        return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" is none of %s", origin, section->name, row->name,
-                    value, row->choices);
+    TRY(check_choice(section, row, value, origin));
     const char *why = unwritable(value);
     if (why)
         return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" %s", origin, section->name, row->name, value,
@@ -263,7 +287,7 @@ void config_section_text(const Config *c, const char *name, Text *t)
 /* "0..1", "a|b" or "" */
 static void range_text(Text *t, const Setting *row)
 {
-    if (row->kind == KIND_TEXT) text_add(t, "%s", row->choices);
+    if (row->kind == KIND_TEXT) text_add(t, "%s", strcmp(row->choices, "|") ? row->choices : "");
     else if (row->kind == KIND_PATH) text_add(t, "path");
     else
         text_add(t, "%.10g..%.10g%s%s", row->least, row->most,

@@ -7,6 +7,7 @@
  *   INT   (S, name, default, least, most, unit, meaning)     int
  *   REAL  (S, name, default, least, most, unit, meaning)     double
  *   TEXT  (S, name, default, "a|b|c" or "" for any, meaning) char[CONFIG_TEXT]
+ *         "|" instead: several texts parted by |, none of them empty, or nothing at all
  *   PATH  (S, name, default, meaning)                        char[CONFIG_TEXT], a file or folder
  * Limits belong to the range. Ratios are 0..1. Switches are INT 0..1.
  */
@@ -145,9 +146,9 @@
     TEXT(S, spacing,  "leading", "leading|trailing|linspace", "of the sampler's steps")           \
     INT (S, batch,    16, 1, 4096, "films",    "at once; changes no film")                        \
     TEXT(S, weights,  "ema", "ema|raw",        "averaged or last")                                \
-    TEXT(S, prompt_normal, "chest x-ray, normal lungs", "", "templates, parted by |")             \
-    TEXT(S, prompt_a, "chest x-ray, bacterial pneumonia", "", "of disease_a: as above")           \
-    TEXT(S, prompt_b, "chest x-ray, viral pneumonia", "", "of disease_b: as above")               \
+    TEXT(S, prompt_normal, "chest x-ray, normal lungs", "|", "templates, parted by |")            \
+    TEXT(S, prompt_a, "chest x-ray, bacterial pneumonia", "|", "of disease_a: as above")          \
+    TEXT(S, prompt_b, "chest x-ray, viral pneumonia", "|", "of disease_b: as above")              \
     TEXT(S, negative_prompt, "", "",           "what guidance leads away from")
 
 #define PARALLEL_SETTINGS(S, INT, REAL, TEXT, PATH)                                               \

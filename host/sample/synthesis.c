@@ -10,35 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEMPLATES = 64, NAME = 64 };
+enum { NAME = 64 };
 
 typedef struct {
     const SynthesisJob *job;
     Log *log;
-    char *templates; /* owned: cut in place */
-    const char *prompt[MAX_TEMPLATES];
+    char **prompt; /* owned: [n_prompt] */
     int n_prompt;
     char weights[HASH_TEXT]; /* over UNet and text encoder */
     SamplerSettings set;
 } Stage;
 
 static uint32_t seed_of(const Stage *st) { return (uint32_t)st->job->config->study.seed; }
-
-static Status cut_templates(Stage *st)
-{
-    st->templates = strdup(st->job->prompts);
-    CHECK(st->templates);
-    char *rest = st->templates;
-    for (char *at; (at = strsep(&rest, "|"));) {
-        while (*at == ' ') at++;
-        for (size_t n = strlen(at); n && at[n - 1] == ' '; n--) at[n - 1] = 0;
-        if (st->n_prompt == MAX_TEMPLATES)
-            return FAIL(ERR_USAGE, "prompts of %s: more than %d templates", st->job->label,
-                        MAX_TEMPLATES);
-        st->prompt[st->n_prompt++] = at;
-    }
-    return OK;
-}
 
 /* Which source film and which prompt sample i of the job has: keyed, so that it needs no others. */
 static const SourceFilm *source_of(const Stage *st, int i)
@@ -183,14 +166,16 @@ static Status write_row(const Stage *st, OutFile *o, int i)
 {
     const SynthesisSettings *set = &st->job->config->synthesis;
     const SourceFilm *from = source_of(st, i);
-    char id[NAME], name[NAME], own[HASH_TEXT], source[HASH_TEXT] = "", numbers[4][NAME];
+    char id[CONFIG_TEXT + NAME], name[NAME], own[HASH_TEXT], source[HASH_TEXT] = "";
+    char numbers[4][NAME];
     char *path = image_path(st, i);
     Status s = hash_file(own, path);
     free(path);
     TRY(s);
     if (from) TRY(hash_file(source, from->path));
     uint64_t sample = st->job->first_id + (uint64_t)i;
-    snprintf(id, sizeof id, "synthetic-%s-%06" PRIu64, st->job->label, sample);
+    int length = snprintf(id, sizeof id, "synthetic-%s-%06" PRIu64, st->job->label, sample);
+    CHECK(length < (int)sizeof id);
     snprintf(name, sizeof name, "images/%06" PRIu64 ".png", sample);
     snprintf(numbers[0], NAME, "%.17g", set->strength);
     snprintf(numbers[1], NAME, "%.17g", set->guidance);
@@ -245,7 +230,7 @@ static Status open_stage(Stage *st)
         return FAIL(ERR_INPUT,
                     "%s: no source films, expected some of class %s in the training fold",
                     job->name, job->config->synthesis.source);
-    TRY(cut_templates(st));
+    st->n_prompt = text_parts(&st->prompt, job->prompts);
     return comm_rank(job->comm) ? OK : weights_hash(st->weights, job->model);
 }
 
@@ -259,7 +244,7 @@ Status synthesis_run(const SynthesisJob *job, Device *d, Log *log)
     TRY_OR(done, s, make_missing(&st, d));
     s = comm_agree(job->comm, job->name, comm_rank(job->comm) ? OK : write_manifest(&st));
 done:
-    free(st.templates);
+    free(st.prompt);
     return s;
 }
 

@@ -20,34 +20,31 @@ static void *need(size_t count, size_t size)
 
 /* ---- prompts --------------------------------------------------------------------------- */
 
-static int prompt_index(LdmData *d, const char *text, size_t length)
+static int prompt_index(LdmData *d, const char *text)
 {
     for (int i = 0; i < d->n_prompt; i++)
-        if (strlen(d->prompt[i]) == length && !strncmp(d->prompt[i], text, length)) return i;
+        if (!strcmp(d->prompt[i], text)) return i;
     d->prompt = realloc(d->prompt, (size_t)(d->n_prompt + 1) * sizeof *d->prompt);
     CHECK(d->prompt);
-    d->prompt[d->n_prompt] = strndup(text, length);
+    d->prompt[d->n_prompt] = strdup(text);
     CHECK(d->prompt[d->n_prompt]);
     return d->n_prompt++;
 }
 
-/* Templates of one film stand together in the table only if they were new, so each distinct list is
- * entered whole: lists are few (one a class). */
-static void film_prompts(LdmData *d, LdmFilms *f, int i, const char *templates)
+/* The number of the list of these templates, which is entered where it is new. */
+static int prompt_list(LdmData *d, const char *templates)
 {
-    f->first_prompt[i] = -1;
-    for (const char *at = templates; *at;) {
-        while (*at == ' ') at++;
-        const char *end = strchr(at, '|');
-        size_t length = end ? (size_t)(end - at) : strlen(at);
-        while (length && at[length - 1] == ' ') length--;
-        int index = prompt_index(d, at, length);
-        if (f->first_prompt[i] < 0) f->first_prompt[i] = index;
-        f->n_prompt[i] = index - f->first_prompt[i] + 1;
-        if (!end) break;
-        at = end + 1;
-    }
-    if (f->first_prompt[i] < 0) f->first_prompt[i] = 0, f->n_prompt[i] = 1;
+    for (int i = 0; i < d->n_list; i++)
+        if (!strcmp(d->list[i].templates, templates)) return i;
+    char **part;
+    int n = text_parts(&part, templates);
+    d->list = realloc(d->list, (size_t)(d->n_list + 1) * sizeof *d->list);
+    CHECK(d->list);
+    PromptList *l = &d->list[d->n_list];
+    *l = (PromptList){templates, need((size_t)n, sizeof *l->index), n};
+    for (int i = 0; i < n; i++) l->index[i] = prompt_index(d, part[i]);
+    free(part);
+    return d->n_list++;
 }
 
 /* ---- films ----------------------------------------------------------------------------- */
@@ -130,9 +127,8 @@ static Status encode_films(LdmData *d, LdmFilms *f, Ldm *m, const LdmFilm *film,
                     .channels = (size_t)m->vae_config.latent_channels,
                     .per = ldm_latent_count(m, film_square(size))};
     f->latent = need(((size_t)n + ENCODE_BATCH) * f->per, sizeof *f->latent);
-    f->first_prompt = need((size_t)n, sizeof *f->first_prompt);
-    f->n_prompt = need((size_t)n, sizeof *f->n_prompt);
-    for (int i = 0; i < n; i++) film_prompts(d, f, i, film[i].prompts);
+    f->list = need((size_t)n, sizeof *f->list);
+    for (int i = 0; i < n; i++) f->list[i] = prompt_list(d, film[i].prompts);
     TRY(share_cache(f, &found, cache, identity, comm));
     if (found) return OK;
     TRY(encode_all(f, m, film, what, comm, log));
@@ -158,7 +154,7 @@ Status ldm_data_open(LdmData *d, Ldm *m, const LdmFilm *train, int n_train, cons
 {
     *d = (LdmData){.tokens = ldm_tokens(m), .width = m->text_config.hidden_size};
     Status s = OK;
-    prompt_index(d, "", 0);
+    prompt_index(d, "");
     TRY_OR(done, s,
            encode_films(d, &d->train, m, train, n_train, size, "encoding training films", cache,
                         identity, comm, log));
@@ -208,8 +204,7 @@ Status ldm_data_measure(LdmData *d, Ldm *m, const int n[3], int size, bool embed
 static void films_free(LdmFilms *f)
 {
     free(f->latent);
-    free(f->first_prompt);
-    free(f->n_prompt);
+    free(f->list);
 }
 
 void ldm_data_close(LdmData *d)
@@ -217,6 +212,8 @@ void ldm_data_close(LdmData *d)
     films_free(&d->train);
     films_free(&d->prior);
     films_free(&d->val);
+    for (int i = 0; i < d->n_list; i++) free(d->list[i].index);
+    free(d->list);
     for (int i = 0; i < d->n_prompt; i++) free(d->prompt[i]);
     free(d->prompt);
     free(d->ids);
@@ -283,7 +280,8 @@ static void draw_sample(LdmBatch *b, int i, const LdmData *d, const LdmFilms *f,
     b->weight[i] = (float)schedule_min_snr(s, t, set->min_snr_gamma);
 
     k.stream = STREAM_CAPTION;
-    int prompt = f->first_prompt[at] + (int)random_below(k, 1, (uint32_t)f->n_prompt[at]);
+    const PromptList *l = &d->list[f->list[at]];
+    int prompt = l->index[random_below(k, 1, (uint32_t)l->n)];
     if (random_uniform(k, 0) < drop) prompt = 0;
     memcpy(b->ids + (size_t)i * (size_t)d->tokens, d->ids + (size_t)prompt * (size_t)d->tokens,
            (size_t)d->tokens * sizeof *b->ids);

@@ -16,13 +16,21 @@ typedef struct {
 
 typedef struct {
     int n, size;
-    size_t per, channels;         /* floats of a latent; its channels */
-    float *latent;                /* owned: [n, per] */
-    int *first_prompt, *n_prompt; /* owned: [n] templates of film i in the table */
+    size_t per, channels; /* floats of a latent; its channels */
+    float *latent;        /* owned: [n, per] */
+    int *list;            /* owned: [n] film i's list of prompts */
 } LdmFilms;
 
 typedef struct {
+    const char *templates; /* borrowed of a film */
+    int *index;            /* owned: [n] its prompts in the table; what stands twice is drawn twice as often */
+    int n;
+} PromptList;
+
+typedef struct {
     LdmFilms train, prior, val;
+    PromptList *list; /* owned: [n_list] distinct ones, one a class */
+    int n_list;
     char **prompt;
     int n_prompt;   /* owned: distinct prompts; 0 is the empty one */
     int32_t *ids;   /* owned: [n_prompt, tokens] */

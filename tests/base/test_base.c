@@ -49,6 +49,27 @@ static void normals_have_their_moments(void **state)
     free(z);
 }
 
+/* n parts, joined by '/'. */
+static void check_parts(const char *s, int n, const char *joined)
+{
+    char **part, all[64] = "";
+    assert_int_equal(text_parts(&part, s), n);
+    for (int i = 0; i < n; i++) strcat(strcat(all, i ? "/" : ""), part[i]);
+    assert_string_equal(all, joined);
+    free(part);
+}
+
+static void parts_are_cut(void **state)
+{
+    (void)state;
+    check_parts("", 1, "");
+    check_parts("  ", 1, "");
+    check_parts(" a b ", 1, "a b");
+    check_parts("a |  b c|d", 3, "a/b c/d");
+    check_parts("a|", 2, "a/");
+    check_parts("| |", 3, "//");
+}
+
 static void permutation_is_one(void **state)
 {
     (void)state;
@@ -228,6 +249,7 @@ static void help_is_wrapped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_are_cut),
         cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normals_have_their_moments),
         cmocka_unit_test(permutation_is_one),       cmocka_unit_test(write_is_whole_or_absent),
         cmocka_unit_test(long_messages_end_at_a_word),

@@ -130,6 +130,11 @@ static void each_mistake_is_named(void **state)
         {"[classifier]\noptimizer = adam", "\"adam\" is none of sgd|adamw"},
         {"[classifier]\noptimizer = sgd|adamw", "is none of"},
         {"[classifier]\noptimizer =", "\"\" is none of"},
+        {"[synthesis]\nprompt_a = lungs|",
+         ":2: synthesis.prompt_a = \"lungs|\": text 2 is empty, expected one on each side of |"},
+        {"[synthesis]\nprompt_normal = | lungs", "prompt_normal = \"| lungs\": text 1 is empty"},
+        {"[synthesis]\n\nprompt_b = a| |b|",
+         ":3: synthesis.prompt_b = \"a| |b|\": text 2 is empty"},
         {"[ldm]\nsteps = 5\nsteps = 6", ":3: ldm.steps is set here a second time"},
         {"[ldm]\n[data]\n[ldm]", ":3: section [ldm] stands here a second time"},
         {"[study]\nname = one\n  two", ":3: is indented"},
@@ -204,6 +209,9 @@ static void set_shares_the_errors(void **state)
     assert_int_equal(config_assign(&c, "study.name=a ; b", "--set"), ERR_USAGE);
     assert_int_equal(config_assign(&c, "study.name=; b", "--set"), ERR_USAGE);
     assert_int_equal(config_assign(&c, "study.name=a\nb", "--set"), ERR_USAGE);
+    assert_int_equal(config_assign(&c, "synthesis.prompt_a=", "--set"), OK); /* no prompt at all */
+    assert_int_equal(config_assign(&c, "synthesis.prompt_b=a|b", "--set"), OK);
+    assert_string_equal(c.synthesis.prompt_b, "a|b");
     assert_int_equal(config_assign(&c, "ldm.steps=3", "--set"), OK);
     assert_int_equal(c.ldm.steps, 3);
 }
