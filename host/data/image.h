@@ -33,7 +33,7 @@ typedef struct {
     int planes;      /* 1: grey; 3: of image_read_colour                 */
     int bits;        /* of a sample in the file: 1, 2, 4, 8 or 16        */
     int channels;    /* in the file without transparency: 1 or 3         */
-    ImageText *text; /* owned: [n_text] PNG text chunks                  */
+    ImageText *text; /* owned: [n_text] PNG text chunks; a JPEG's XMP    */
     int n_text;
 } Image; /* starts as {0} */
 

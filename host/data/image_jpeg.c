@@ -81,6 +81,19 @@ static void find_orientation(Reader *r)
         }
 }
 
+/* XMP packets, under the name that PNG gives them. In the file, a 0 ends the name space. */
+static void find_xmp(Reader *r)
+{
+    static const char name[] = "http://ns.adobe.com/xap/1.0/";
+    for (jpeg_saved_marker_ptr m = r->jpeg.marker_list; m; m = m->next) {
+        if (m->data_length < sizeof name || memcmp(m->data, name, sizeof name)) continue;
+        char *xmp = strndup((const char *)m->data + sizeof name, m->data_length - sizeof name);
+        CHECK(xmp);
+        image_add_text(&r->im, "XML:com.adobe.xmp", xmp);
+        free(xmp);
+    }
+}
+
 static void read_header(Reader *r)
 {
     j_decompress_ptr jpeg = &r->jpeg;
@@ -90,6 +103,7 @@ static void read_header(Reader *r)
     jpeg_save_markers(jpeg, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(jpeg, TRUE);
     find_orientation(r);
+    find_xmp(r);
     J_COLOR_SPACE space = jpeg->jpeg_color_space;
     if (space == JCS_CMYK || space == JCS_YCCK)
         reader_fail(r, ERR_INPUT, "is a CMYK image, expected grey or RGB");

@@ -166,6 +166,49 @@ static void orientation_is_applied(void **state)
     free(plain.data);
 }
 
+/* At each length of its block, cut short within it, beside an EXIF block, behind another name space. */
+static void xmp_of_a_jpeg_is_read(void **state)
+{
+    (void)state;
+    enum { H = 16, W = 16, HEAD = 29, MOST = 65533 };
+    static const char head[HEAD] = "http://ns.adobe.com/xap/1.0/",
+                      says[] = "<a b=\"http://cv.iptc.org/newscodes/digitalsourcetype/"
+                               "trainedAlgorithmicMedia\"/>";
+    unsigned char film[H * W];
+    char *block = malloc(MOST);
+    Image im;
+    assert_non_null(block);
+    make_film(film, H, W, 3);
+    Bytes plain = make_jpeg(film, H, W, 1, 90, 0);
+    for (size_t n = 0; n <= MOST; n = n < 160 ? n + 1 : n < MOST ? MOST : n + 1) {
+        size_t end = HEAD + sizeof says - 1; /* no 0 behind it; blanks, as editors leave */
+        memset(block, ' ', MOST);
+        memcpy(block, head, HEAD);
+        memcpy(block + HEAD, says, sizeof says - 1);
+        Bytes tagged = with_app1(plain, block, n), both = with_orientation(tagged, 6);
+        must_read(&im, n % 2 ? tagged : both);
+        const char *xmp = image_text(&im, "XML:com.adobe.xmp");
+        assert_int_equal(xmp != NULL, n >= HEAD);
+        if (xmp) assert_int_equal(strlen(xmp), n - HEAD);
+        if (xmp) assert_memory_equal(xmp, block + HEAD, n - HEAD);
+        if (n < HEAD + 60) assert_false(image_says_synthetic(&im));
+        if (n >= end) assert_true(image_says_synthetic(&im));
+        image_free(&im);
+        block[HEAD - 1] = 'x'; /* another name space */
+        Bytes other = with_app1(plain, block, n);
+        tagged.data[4] = tagged.data[5] = 0xff; /* longer than the file */
+        if (n < MOST) must_refuse(tagged.data, tagged.size, "truncated");
+        must_read(&im, other);
+        assert_int_equal(im.n_text, 0);
+        image_free(&im);
+        free(other.data);
+        free(both.data);
+        free(tagged.data);
+    }
+    free(plain.data);
+    free(block);
+}
+
 static void truncation_is_never_accepted(void **state)
 {
     (void)state;
@@ -408,7 +451,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(png_samples_are_exact),    cmocka_unit_test(deep_colour_is_refused),
-        cmocka_unit_test(jpeg_is_read_as_grey),
+        cmocka_unit_test(jpeg_is_read_as_grey),     cmocka_unit_test(xmp_of_a_jpeg_is_read),
         cmocka_unit_test(orientation_is_applied),   cmocka_unit_test(truncation_is_never_accepted),
         cmocka_unit_test(damage_is_seen),           cmocka_unit_test(huge_headers_are_refused),
         cmocka_unit_test(other_kinds_are_named),    cmocka_unit_test(write_then_read),

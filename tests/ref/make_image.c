@@ -70,18 +70,27 @@ Bytes make_jpeg(const unsigned char *row, int h, int w, int samples, int quality
     return (Bytes){data, size};
 }
 
+Bytes with_app1(Bytes jpeg, const void *block, size_t size)
+{
+    CHECK(size + 2 <= 0xffff);
+    Bytes b = {malloc(jpeg.size + size + 4), jpeg.size + size + 4};
+    CHECK(b.data);
+    const unsigned char head[] = {0xff, 0xe1, (unsigned char)((size + 2) >> 8),
+                                  (unsigned char)(size + 2)};
+    memcpy(b.data, jpeg.data, 2);
+    memcpy(b.data + 2, head, 4);
+    memcpy(b.data + 6, block, size);
+    memcpy(b.data + 6 + size, jpeg.data + 2, jpeg.size - 2);
+    return b;
+}
+
 Bytes with_orientation(Bytes jpeg, int orientation)
 {
-    unsigned char exif[] = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0,
-                            'M',  'M',  0, 42, 0,   0,   0,   8,   0, 1,
-                            1,    0x12, 0, 3,  0,   0,   0,   1,   0, (unsigned char)orientation,
-                            0,    0,    0, 0,  0,   0};
-    Bytes b = {malloc(jpeg.size + sizeof exif), jpeg.size + sizeof exif};
-    CHECK(b.data);
-    memcpy(b.data, jpeg.data, 2);
-    memcpy(b.data + 2, exif, sizeof exif);
-    memcpy(b.data + 2 + sizeof exif, jpeg.data + 2, jpeg.size - 2);
-    return b;
+    unsigned char exif[] = {
+        'E', 'x', 'i', 'f', 0,    0, 'M', 'M', 0, 42, 0, 0, 0,
+        8,   0,   1,   1,   0x12, 0, 3,   0,   0, 0,  1, 0, (unsigned char)orientation,
+        0,   0,   0,   0,   0,    0};
+    return with_app1(jpeg, exif, sizeof exif);
 }
 
 void make_film(unsigned char *out, int h, int w, uint32_t number)

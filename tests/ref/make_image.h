@@ -20,6 +20,9 @@ Bytes make_jpeg(const unsigned char *row, int h, int w, int samples, int quality
 /* JPEG with an EXIF block behind its first marker that asks for the orientation. */
 Bytes with_orientation(Bytes jpeg, int orientation);
 
+/* JPEG with an APP1 block of these bytes, at most 65533, behind its first marker. */
+Bytes with_app1(Bytes jpeg, const void *block, size_t size);
+
 /* A smooth grey film, different for each number: [h, w] in 0..255. */
 void make_film(unsigned char *out, int h, int w, uint32_t number);
 
