@@ -26,6 +26,7 @@ typedef struct {
     double *cut; /* owned: [n_cut] places on the axis */
     int n_cut;
     double end; /* of the axis */
+    bool back;  /* entries that end before they begin are left out */
 } Timeline;     /* starts as {0} */
 
 static void timeline_free(Timeline *l)
@@ -58,10 +59,15 @@ static Status read_stage(Timeline *l, const Run *r, int stage)
                    (int)number_at(one, "rank"),
                    (int)number_at(one, "ranks"),
                    !strcmp(text_at(one, "how"), "done")};
-        if (!(e.began > 0 && e.ended >= e.began && e.ended < 1e11 && e.rank >= 0 && e.ranks > 0)) {
+        if (!(e.began > 0 && e.ended > 0 && fmax(e.began, e.ended) < 1e11 && e.rank >= 0 &&
+              e.ranks > 0)) {
             s = FAIL(ERR_INPUT, "%s/%s: entry %d, expected the times of a stage", r->folder, name.s,
                      (int)i + 1);
             break;
+        }
+        if (e.ended < e.began) {
+            l->back = true;
+            continue;
         }
         l->entry = realloc(l->entry, (size_t)(l->n + 1) * sizeof *l->entry);
         CHECK(l->entry);
@@ -102,7 +108,7 @@ static double busy_share(const Timeline *l, int *ranks)
         sum += (e->ended - e->began) * e->ranks;
         if (e->rank + e->ranks > *ranks) *ranks = e->rank + e->ranks;
     }
-    return sum / (l->end * *ranks);
+    return sum > 0 ? sum / (l->end * *ranks) : 0;
 }
 
 /* Rows in the order of their first bars. */
@@ -157,8 +163,9 @@ Status section_timeline(Text *t, const Run *r)
     double share = busy_share(&l, &ranks);
     html_para(t, NULL,
               "%d rank%s worked on stages %s %% of the time shown. Bars in the second colour "
-              "ended before the stage was complete. Starts that were killed are not shown%s.",
+              "ended before the stage was complete. Starts that were killed are not shown%s%s.",
               ranks, ranks == 1 ? "" : "s", figure(100 * share, 0).s,
+              l.back ? ", nor those during which the clock was set back" : "",
               l.n_cut ? "; dashed lines are where idle time was left out" : "");
     add_plot(t, &l);
 done:

@@ -1,6 +1,7 @@
 /* times.c - see times.h. */
 #include "study/times.h"
 #include "stats/evaluation.h"
+#include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -33,7 +34,8 @@ void time_end(const StageTime *t, const Stage *s, Status how, size_t bytes, Log 
 {
     char *path = path_join(s->folder, "times.json");
     json_t *list = read_list(path);
-    json_t *one = json_pack("{s:f, s:f, s:i, s:i, s:s, s:I}", "began", t->began_s, "ended", now_s(),
+    double ended = fmax(t->began_s, now_s()); /* where the clock was set back meanwhile */
+    json_t *one = json_pack("{s:f, s:f, s:i, s:i, s:s, s:I}", "began", t->began_s, "ended", ended,
                             "rank", t->rank, "ranks", t->ranks, "how",
                             how == OK            ? "done"
                             : how == ERR_STOPPED ? "stopped"

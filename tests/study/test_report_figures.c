@@ -212,12 +212,24 @@ static void timeline_shows_who_ran_when(void **state)
     must_hold(page,
               "ldm-0: 20.0 to 100.0, ranks 2\u20133. ldm-0: 100.0 to 160.0, ranks 0\u20133. ");
     must_hold(page, "idle time was left out");
+    must_not_hold(page, "set back");
     must_hold(page, ">ranks 0\u20133</text>");
     bar_after(page, "prepare", "c0", 0, 20. / 160);
     bar_after(page, "ldm-0", "c1", 20. / 160, 100. / 160);
     bar_after(page, "ldm-0", "c0", 100. / 160, 1);
     free(page);
-    write_times(f, "prepare", "[{\"began\":1000,\"ended\":900,\"rank\":0,\"ranks\":1}]");
+    /* the clock was set back during the one, and no time passed in the other */
+    write_times(f, "ldm-0",
+                "[{\"began\":1000,\"ended\":900,\"rank\":0,\"ranks\":1,\"how\":\"done\"}]");
+    write_times(f, "prepare",
+                "[{\"began\":800,\"ended\":800,\"rank\":0,\"ranks\":1,\"how\":\"done\"}]");
+    page = make_page(f);
+    must_hold(page, "1 rank worked on stages 0 % of the time shown.");
+    must_hold(page, "not shown, nor those during which the clock was set back.");
+    must_hold(page, "prepare: 0.0 to 0.0, rank 0. ");
+    must_not_hold(page, "ldm-0: ");
+    free(page);
+    write_times(f, "prepare", "[{\"began\":900,\"ended\":1000,\"rank\":-1,\"ranks\":1}]");
     assert_int_equal(report_write(f->folder, f->log), ERR_INPUT);
     assert_non_null(strstr(status_message(), "prepare/times.json: entry 1"));
 }

@@ -3,6 +3,7 @@
 #include "study/lock.h"
 #include "study/stage.h"
 #include "study/task.h"
+#include "study/times.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -213,6 +214,32 @@ static void one_process_holds_a_run(void **state)
     free(path);
 }
 
+/* A stage that begins "later" than it ends: the clock was set back while it ran. */
+static void a_stage_never_ends_before_it_begins(void **state)
+{
+    Place *p = *state;
+    char *folder = path_join(p->dir, "ldm-a"), *path = path_join(folder, "times.json");
+    Stage s = {0};
+    StageTime now = time_begin(0, 1), later = now;
+    later.began_s += 5000;
+    stage_new(&s, "ldm-a", folder);
+    time_end(&later, &s, OK, 0, p->log);
+    time_end(&now, &s, OK, 0, p->log);
+    json_t *list = json_load_file(path, 0, NULL), *one;
+    size_t i;
+    assert_int_equal(json_array_size(list), 2);
+    json_array_foreach(list, i, one)
+    {
+        double began = json_number_value(json_object_get(one, "began")),
+               ended = json_number_value(json_object_get(one, "ended"));
+        assert_true(began > 0 && ended >= began && ended < now.began_s + 5001);
+    }
+    json_decref(list);
+    stage_free(&s);
+    free(path);
+    free(folder);
+}
+
 /* ---- folds ---------------------------------------------------------------------------- */
 
 static void add_film(Manifest *m, int i, const char *label, const char *patient, Split split)
@@ -390,6 +417,7 @@ int main(void)
         TEST(damaged_outputs_and_records_are_refused),
         TEST(settings_that_differ_are_named),
         TEST(one_process_holds_a_run),
+        TEST(a_stage_never_ends_before_it_begins),
         TEST(tasks_get_the_films_of_one_split),
         TEST(diffusion_models_and_sources_see_training_films_only),
         TEST(patients_are_the_labels_of_the_pretext_task),
