@@ -154,7 +154,8 @@ static void add_classifier(Text *t, const Config *c)
              "; at most %d epochs, batches of %d, %s with learning rate %g (%s), weight decay %g; "
              "%s; the epoch with the %s is kept. Synthetic films are used in "
              "%s. %d training seed%s per arm.",
-             s->epochs, s->batch, s->optimizer, s->learning_rate, s->schedule, s->weight_decay,
+             s->epochs, s->batch * s->accumulate, s->optimizer, s->learning_rate, s->schedule,
+             s->weight_decay,
              s->class_weights ? "loss weighted against the imbalance" : "loss not weighted",
              strcmp(s->monitor, "loss") ? "largest validation balanced accuracy"
                                         : "smallest validation loss",

@@ -245,7 +245,8 @@ static void make_rest(Maker *m)
                "[data]\nnormal = " EXAMPLE_NORMAL "\ndisease_a = " EXAMPLE_DISEASE_A
                "\ndisease_b = " EXAMPLE_DISEASE_B "\nsource = /somewhere/secret/films<1>.csv\n"
                "[ldm]\nbase = /somewhere/secret/base<2>\n"
-               "[classifier]\nweights = /somewhere/secret/trunk.safetensors\n");
+               "[classifier]\nbatch = 12\naccumulate = 3\nweights = "
+               "/somewhere/secret/trunk.safetensors\n");
 }
 
 void example_run(const char *folder, uint32_t seed)

@@ -77,6 +77,7 @@ static void names_are_escaped(void **state)
     must_hold(page, "&lt;0123abcd&gt;");
     must_hold(page, "On &lt;nothing&gt; at all.");
     must_hold(page, ".../base&lt;2&gt;");
+    must_hold(page, " batches of 36, ");
     must_not_hold(page, "<i>");
     free(page);
 }
