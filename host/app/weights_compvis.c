@@ -5,6 +5,7 @@
  * what those models carry unused. Values pass through a small buffer.
  */
 #include "app/weights.h"
+#include "base/folder.h"
 #include "base/signal.h"
 #include "models/compvis.h"
 #include "weights/model_folder.h"
@@ -12,7 +13,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { PIECE = 1 << 14, MAX_COPY_BYTES = 1 << 26 };
 enum { PART_UNET, PART_VAE, PART_TEXT, N_PARTS };
@@ -243,25 +243,10 @@ static Status write_all(Compvis *c, const char *config, const char *to)
     return weights_walk(&w);
 }
 
-/* Made beside its final name and renamed when all of it is there. */
 static Status write_folder(Compvis *c, const char *config, const char *to)
 {
-    char *temp = malloc(strlen(to) + 32);
-    CHECK(temp);
-    size_t n = strlen(to);
-    while (n > 1 && to[n - 1] == '/') n--;
-    sprintf(temp, "%.*s.tmp-%ld", (int)n, to, (long)getpid());
-    Status s = write_all(c, config, temp);
-    if (!s) s = dir_rename(temp, to);
-    if (s) {
-        char *message = strdup(status_message());
-        CHECK(message);
-        dir_remove(temp);
-        status_set(s, message);
-        free(message);
-    }
-    free(temp);
-    return s;
+    char *temp = folder_begin(to);
+    return folder_end(write_all(c, config, temp), temp, to);
 }
 
 Status weights_compvis(Log *log, const char *from, const char *config, const char *to,

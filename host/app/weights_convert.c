@@ -4,11 +4,12 @@
  * or copied. Values pass through a small buffer.
  */
 #include "app/weights.h"
+#include "base/folder.h"
 #include "base/signal.h"
+#include "base/text.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { PIECE = 1 << 14, MAX_COPY_BYTES = 1 << 26 };
 
@@ -120,14 +121,30 @@ static bool is_indexed(const char *path)
     return found;
 }
 
-/* The whole file goes before shards, full precision before half. */
+/* The whole file goes before shards, full precision before half. better: what there is of the former,
+ * heap; NULL where `relative` is as good. */
+static char *better_of(const Walk *w, const char *name, const char *relative)
+{
+    Text index = {0};
+    text_add(&index, "%s.index.json", name);
+    const char *const other[] = {name, index.s};
+    char *better = NULL;
+    for (int i = 0; i < 2 && !better && strcmp(other[i], relative); i++) {
+        char *path = path_join(w->from, other[i]);
+        if (file_exists(path)) better = strdup(other[i]);
+        free(path);
+    }
+    free(index.s);
+    return better;
+}
+
 static Status convert_weights(Walk *w, const char *path, const char *relative)
 {
     char *name = target_of(relative), *to = path_join(w->to, name),
-         *better = path_join(w->from, name);
+         *better = better_of(w, name, relative);
     Status s = OK;
-    if (strcmp(name, relative) && (file_exists(better) || file_exists(to)))
-        log_warn(w->log, "%s: is left out, %s being there too", path, name);
+    if (better || (strcmp(name, relative) && file_exists(to)))
+        log_warn(w->log, "%s: is left out, %s being there too", path, better ? better : name);
     else s = convert_file(w, path, to);
     free(name);
     free(to);
@@ -155,28 +172,13 @@ static Status convert_visit(Walk *w, const char *path, const char *relative)
     return s;
 }
 
-/* Made beside its final name and renamed when all of it is there. */
 static Status convert_folder(Walk *w, const char *to)
 {
-    char *temp = malloc(strlen(to) + 32);
-    CHECK(temp);
-    size_t n = strlen(to);
-    while (n > 1 && to[n - 1] == '/') n--;
-    sprintf(temp, "%.*s.tmp-%ld", (int)n, to, (long)getpid());
-    w->to = temp;
+    w->to = folder_begin(to);
     Status s = weights_walk(w);
     if (!s && !w->n_files)
         s = FAIL(ERR_INPUT, "%s: found no safetensors file, expected one", w->from);
-    if (!s) s = dir_rename(temp, to);
-    if (s) {
-        char *message = strdup(status_message());
-        CHECK(message);
-        dir_remove(temp);
-        status_set(s, message);
-        free(message);
-    }
-    free(temp);
-    return s;
+    return folder_end(s, (char *)w->to, to);
 }
 
 Status weights_convert(Log *log, const char *from, const char *to, SafeDtype dtype)

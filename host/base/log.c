@@ -1,5 +1,6 @@
 /* log.c - lines, progress and JSON records. */
 #include "base/log.h"
+#include "base/text.h"
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -99,16 +100,18 @@ static void clear_line(Log *l)
     l->open_line = false;
 }
 
-static void say(Log *l, const char *level, const char *text)
+/* The record has text as it is, the terminal what cannot steer it; text is changed. */
+static void say(Log *l, const char *level, char *text)
 {
     char safe[TEXT], fields[TEXT + 32];
+    json_escape(safe, sizeof safe, text);
+    text_tame(text);
     pthread_mutex_lock(&l->lock);
     bool warn = level[0] == 'w';
     if (!l->mute && (warn || !l->quiet)) {
         clear_line(l);
         fprintf(stderr, "%s%s\n", warn ? "warning: " : "", text);
     }
-    json_escape(safe, sizeof safe, text);
     snprintf(fields, sizeof fields, "\"text\":\"%s\"", safe);
     record(l, level, fields);
     pthread_mutex_unlock(&l->lock);
@@ -178,10 +181,12 @@ void log_progress(Log *l, const char *what, double done, double total, const cha
         l->shown_s = 0;
     }
     if (!l->quiet && !l->mute && t - l->shown_s >= (l->terminal ? 0.2 : 10.0)) {
-        char left[32];
+        char left[32], shown[TEXT];
+        snprintf(shown, sizeof shown, "%s", what);
+        text_tame(shown);
         double rate = t > l->began_s ? (done - l->began_done) / (t - l->began_s) : 0;
         time_left(left, sizeof left, rate > 0 ? (total - done) / rate : -1);
-        fprintf(stderr, "%s%s %.0f/%.0f", l->terminal ? "\r\033[K" : "  ", what, done, total);
+        fprintf(stderr, "%s%s %.0f/%.0f", l->terminal ? "\r\033[K" : "  ", shown, done, total);
         if (rate > 0) fprintf(stderr, "  %.1f/s  %s left", rate, left);
         fprintf(stderr, "%s%s%s", note ? "  " : "", note ? note : "", l->terminal ? "" : "\n");
         fflush(stderr);

@@ -1,5 +1,6 @@
 /* status.c - the text of the last failure, one per thread. */
 #include "base/status.h"
+#include "base/text.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,9 +33,7 @@ Status status_fail(Status code, const char *file, int line, const char *fmt, ...
     int n = vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
     if (n >= (int)sizeof message) end_at_a_word();
-    for (char *c = message; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?'; /* names from files cannot break the line */
+    text_tame(message);
     trace[0] = 0;
     said = false;
     return status_trace(code, file, line);

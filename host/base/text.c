@@ -68,6 +68,12 @@ bool text_to_long(long *out, const char *s)
     return true;
 }
 
+void text_tame(char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f) *s = '?';
+}
+
 size_t text_not_utf8(const char *s)
 {
     size_t at = 0, n = strlen(s);

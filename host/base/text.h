@@ -12,6 +12,9 @@ const char *text_nearest(const char *word, const char *const *candidates, int n)
 bool text_to_double(double *out, const char *s);
 bool text_to_long(long *out, const char *s);
 
+/* Control characters become '?': a text from a file can neither break a line nor steer a terminal. */
+void text_tame(char *s);
+
 /* Where the first byte is that is no UTF-8: the length of s where all of it is. */
 size_t text_not_utf8(const char *s);
 

@@ -1,11 +1,11 @@
 /* autoencoder.c - one face for the autoencoders of latent diffusion models. */
 #include "models/autoencoder.h"
+#include "base/folder.h"
 #include "weights/model_folder.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static Status read_kl(AutoencoderConfig *c, const char *config)
 {
@@ -123,24 +123,11 @@ static Status copy_but_weights(const char *to, const char *from)
 Status autoencoder_save(const char *folder, const char *base, const ParamStore *s,
                         const float *values)
 {
-    size_t room = strlen(folder) + 32;
-    char *temp = malloc(room), *weights;
-    CHECK(temp);
-    snprintf(temp, room, "%s.tmp-%ld", folder, (long)getpid());
-    weights = path_join(temp, "diffusion_pytorch_model.safetensors");
-    Status code = dir_remove(temp);
-    if (!code) code = dir_make(temp);
+    char *temp = folder_begin(folder);
+    char *weights = path_join(temp, "diffusion_pytorch_model.safetensors");
+    Status code = dir_make(temp);
     if (!code) code = copy_but_weights(temp, base);
-    if (!code)
-        code = params_save(s, values, weights, SAVE_F32, 1, &(SafeMeta){"format", "pt"});
-    if (!code) code = dir_rename(temp, folder);
-    if (code) {
-        char message[1024];
-        snprintf(message, sizeof message, "%s", status_message());
-        dir_remove(temp);
-        status_set(code, message);
-    }
+    if (!code) code = params_save(s, values, weights, SAVE_F32, 1, &(SafeMeta){"format", "pt"});
     free(weights);
-    free(temp);
-    return code;
+    return folder_end(code, temp, folder);
 }

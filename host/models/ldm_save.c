@@ -4,6 +4,7 @@
  * from, with two changes: a tiny vae/config.json gets the latents' statistics, and the scheduler's
  * prediction_type is the one trained with.
  */
+#include "base/folder.h"
 #include "models/ldm.h"
 #include "weights/json_text.h"
 #include "weights/model_folder.h"
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_JSON = 1 << 20 };
 static const char UNET_FILE[] = "unet/diffusion_pytorch_model.safetensors";
@@ -105,23 +105,8 @@ done:
 
 Status ldm_save(const Ldm *m, const char *folder, const float *unet, const float *text)
 {
-    size_t room = strlen(folder) + 32;
-    char *temp = malloc(room);
-    CHECK(temp);
-    snprintf(temp, room, "%s.tmp-%ld", folder, (long)getpid());
-    Status s = dir_exists(folder)
-                   ? FAIL(ERR_INPUT, "%s: is there already, expected a new folder", folder)
-                   : dir_remove(temp);
-    if (!s) {
-        s = write_all(m, temp, unet, text);
-        if (!s) s = dir_rename(temp, folder);
-        if (s) {
-            char message[1024];
-            snprintf(message, sizeof message, "%s", status_message());
-            dir_remove(temp);
-            status_set(s, message);
-        }
-    }
-    free(temp);
-    return s;
+    if (dir_exists(folder))
+        return FAIL(ERR_INPUT, "%s: is there already, expected a new folder", folder);
+    char *temp = folder_begin(folder);
+    return folder_end(write_all(m, temp, unet, text), temp, folder);
 }

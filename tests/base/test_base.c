@@ -1,5 +1,7 @@
 /* test_base.c - random numbers, files, text and tables. */
 #include "base/csv.h"
+#include "base/folder.h"
+#include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
 #include <math.h>
@@ -246,6 +248,81 @@ static void help_is_wrapped(void **state)
     free(t.s);
 }
 
+static Log *captured_log(int *kept, const char *path)
+{
+    fflush(stderr);
+    *kept = dup(STDERR_FILENO);
+    assert_non_null(freopen(path, "w", stderr));
+    return log_new(false);
+}
+
+static void release_log(Log *l, int kept)
+{
+    log_free(l);
+    fflush(stderr);
+    assert_true(dup2(kept, STDERR_FILENO) >= 0);
+    close(kept);
+}
+
+/* What a file says reaches the terminal on one line and without its control characters; the record has it. */
+static void log_lines_are_tame(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/eq-log-XXXXXX", *said, *told;
+    size_t n;
+    int kept;
+    assert_non_null(mkdtemp(dir));
+    char *path = path_join(dir, "stderr"), *record = path_join(dir, "log.jsonl");
+    Log *l = captured_log(&kept, path);
+    log_file(l, record);
+    log_warn(l, "tensor \"%s\"", "w\x1b[2J\nequipoise: fine\x7f");
+    log_info(l, "\xc3\xa9\r%s", "x");
+    log_progress(l, "a\x1b[2Jb", 1, 2, NULL);
+    release_log(l, kept);
+    assert_int_equal(file_read(&said, &n, path, 1000), OK);
+    assert_string_equal(said, "warning: tensor \"w?[2J?equipoise: fine?\"\n\xc3\xa9?x\n"
+                              "  a?[2Jb 1/2\n");
+    assert_int_equal(file_read(&told, &n, record, 1000), OK);
+    assert_non_null(strstr(told, "w\\u001b[2J\\u000aequipoise: fine"));
+    free(said);
+    free(told);
+    free(path);
+    free(record);
+    assert_int_equal(dir_remove(dir), OK);
+}
+
+/* Beside the final name, whether that ends in a slash or not; nothing is left of a failure but its line. */
+static void folders_are_whole_or_absent(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/eq-folder-XXXXXX", want[64];
+    assert_non_null(mkdtemp(dir));
+    for (int slashes = 0; slashes < 3; slashes++) {
+        char out[64];
+        snprintf(want, sizeof want, "%s/%d", dir, slashes);
+        snprintf(out, sizeof out, "%s%s", want, &"//"[2 - slashes]);
+        for (int fails = 1; fails >= 0; fails--) {
+            char *temp = folder_begin(out), *file = path_join(temp, "file");
+            assert_int_equal(strncmp(temp, want, strlen(want)), 0);
+            assert_int_equal(strncmp(temp + strlen(want), ".tmp-", 5), 0);
+            assert_int_equal(file_write(file, "x", 1), OK);
+            free(file);
+            Status s = fails ? FAIL(ERR_INPUT, "why") : OK;
+            assert_int_equal(folder_end(s, temp, out), s);
+            assert_true(dir_exists(want) == !fails);
+            if (fails) assert_string_equal(status_message(), "why");
+        }
+        char *file = path_join(want, "file");
+        assert_true(file_exists(file));
+        free(file);
+    }
+    DirList list;
+    assert_int_equal(dir_list(&list, dir), OK);
+    assert_int_equal(list.n, 3);
+    dir_list_free(&list);
+    assert_int_equal(dir_remove(dir), OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +332,7 @@ int main(void)
         cmocka_unit_test(long_messages_end_at_a_word),
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
         cmocka_unit_test(free_space_of_absent_paths), cmocka_unit_test(help_is_wrapped),
+        cmocka_unit_test(log_lines_are_tame),       cmocka_unit_test(folders_are_whole_or_absent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -130,7 +130,7 @@ static void test_save(void **state)
     char before[HASH_TEXT], after[HASH_TEXT];
     static const char *const file[] = {"vae/config.json",
                                        "vae/diffusion_pytorch_model.safetensors"};
-    require(ldm_save(m, at("saved"), NULL, NULL));
+    require(ldm_save(m, at("saved/"), NULL, NULL));
     for (int i = 0; i < 2; i++) {
         char name[64];
         snprintf(name, sizeof name, "base/%s", file[i]);

@@ -100,6 +100,16 @@ cp tie.safetensors halves/model.safetensors
 "$program" weights convert halves both --dtype f32 2>err
 check "full precision goes first" cmp -s both/model.safetensors again.safetensors
 check "half precision is left out" grep -q 'model.fp16.safetensors: is left out' err
+mkdir -p mixed/unet # full precision in shards goes before a half-precision file, too
+cp one.safetensors mixed/unet/model-00001-of-00001.safetensors
+sed 's/model-0000[12]-of-00002/model-00001-of-00001/g' shards/model.safetensors.index.json \
+    >mixed/unet/model.safetensors.index.json
+cp half.safetensors mixed/unet/model.fp16.safetensors
+"$program" weights convert mixed full-shards --dtype f32 2>err
+"$program" weights inspect full-shards/unet/model.safetensors >out
+check "full-precision shards go first" grep -qxF '  3 tensors, 4 values, 20 bytes' out
+check "half precision is left out of them" grep -qF \
+    'model.fp16.safetensors: is left out, unet/model.safetensors.index.json being there too' err
 
 mkdir -p model/unet
 cp a.safetensors model/unet/
