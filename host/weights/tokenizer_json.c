@@ -2,7 +2,8 @@
  *
  * The file describes a pipeline (normalizer, pre_tokenizer, model, post_processor) of which ours is
  * one fixed instance, so everything that decides ids is compared; merges are taken out as the lines
- * of a merges.txt. decoder, truncation and padding do not touch ids: the caller pads.
+ * of a merges.txt. decoder does not touch ids, truncation and padding only by their side: the caller
+ * cuts and pads, on the right.
  */
 #include "weights/tokenizer_json.h"
 #include "base/text.h"
@@ -41,6 +42,8 @@ static const Must must[] = {
     {"model/end_of_word_suffix", "\"</w>\"", false},
     {"model/byte_fallback", "false", true},
     {"model/ignore_merges", "false", true},
+    {"truncation/direction", "\"Right\"", true},
+    {"padding/direction", "\"Right\"", true},
 };
 
 /* Either form of the cutting pattern; they differ where special tokens are not found as such. */

@@ -187,13 +187,31 @@ static void decoder_has_the_last_word(void **state)
     tokenizer_close(&t);
 }
 
+/* Settings and roles that change nothing are no reason to refuse a folder. */
+static void harmless_settings_open(void **state)
+{
+    (void)state;
+    Tokenizer *t;
+    put_all();
+    put("tokenizer_config.json",
+        "{\"padding_side\": \"right\", \"truncation_side\": \"right\", \"add_bos_token\": false, "
+        "\"split_special_tokens\": false, \"mask_token\": null, \"cls_token\": "
+        "\"<|endoftext|>\", \"clean_up_tokenization_spaces\": true}");
+    if (tokenizer_open(&t, folder)) fail_msg("%s", status_message());
+    check_same(t, "<|endoftext|> <|ENDOFTEXT|> <|startoftext|>a</w>");
+    tokenizer_close(&t);
+}
+
 static void says_the_longest_prompt(void **state)
 {
     (void)state;
     static const struct {
         const char *config;
         int longest;
-    } said[] = {{"{\"model_max_length\": 20}", 20}, {"{\"model_max_length\": 1e30}", 0}, {"{}", 0}};
+    } said[] = {{"{\"model_max_length\": 20}", 20},
+                {"{\"model_max_length\": 1e30}", 0},
+                {"{\"model_max_length\": 1000000000000000019884624838656}", 0}, /* int(1e30) */
+                {"{}", 0}};
     for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
         Tokenizer *t;
         put_all();
@@ -311,6 +329,22 @@ static void damaged_files_are_refused(void **state)
         {"tokenizer_config.json", "{\"additional_special_tokens\": [\"<cat>\"]}", "expected none"},
         {"tokenizer_config.json", "{\"model_max_length\": 1}", "model_max_length: found 1"},
         {"tokenizer_config.json", "{\"model_max_length\": \"77\"}", "model_max_length: found 0"},
+        {"tokenizer_config.json", "{\"padding_side\": \"left\"}",
+         "padding_side: found left, expected right"},
+        {"special_tokens_map.json", "{\"padding_side\": \"left\"}", "padding_side: found left"},
+        {"tokenizer_config.json", "{\"truncation_side\": \"left\"}",
+         "truncation_side: found left, expected right"},
+        {"tokenizer_config.json", "{\"split_special_tokens\": true}",
+         "split_special_tokens: found true, expected false"},
+        {"tokenizer_config.json", "{\"mask_token\": \"<mask>\"}",
+         "mask_token: found the token \"<mask>\", expected no further special token"},
+        {"tokenizer_config.json", "{\"image_token\": {\"content\": \"a</w>\"}}",
+         "image_token: found the token \"a</w>\""},
+        {"special_tokens_map.json", "{\"cls_token\": \"a</w>\"}",
+         "cls_token: found the token \"a</w>\""},
+        {"special_tokens_map.json",
+         "{\"sep_token\": {\"content\": \"<|endoftext|>\", \"normalized\": false}}",
+         "sep_token: found the token \"<|endoftext|>\""}, /* would be found before clean-up */
         {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}",
          "special token \"<pad>\", expected one of the vocabulary"},
         {"special_tokens_map.json", "{\"bos_token\": 7}", "bos_token: found no text"},
@@ -396,6 +430,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(opens_from_merges_alone),
         cmocka_unit_test(windows_line_ends_change_nothing),
         cmocka_unit_test(decoder_has_the_last_word),
+        cmocka_unit_test(harmless_settings_open),
         cmocka_unit_test(says_the_longest_prompt),
         cmocka_unit_test(broken_text_is_replaced),
         cmocka_unit_test(long_text_is_read_or_refused),

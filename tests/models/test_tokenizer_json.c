@@ -157,6 +157,8 @@ static void test_refusals(void **state)
         {"pre_tokenizer", "type", "\"ByteLevel\"", "pre_tokenizer/type"},
         {"pre_tokenizer", "pretokenizers", "[]", "pre_tokenizer/pretokenizers/0/type"},
         {"normalizer", "normalizers", "[{\"type\": \"NFD\"}]", "normalizer/normalizers/0/type"},
+        {NULL, "padding", "{\"direction\": \"Left\"}", "padding/direction: found \"Left\""},
+        {NULL, "truncation", "{\"direction\": \"Left\"}", "truncation/direction: found \"Left\""},
         {NULL, "normalizer", "null", "normalizer/type: found nothing"},
         {NULL, "added_tokens", "[{\"content\": \"x\"}]", "added_tokens"},
         {NULL, "added_tokens", "[{\"id\": 49408, \"content\": \"<cat>\"}]", "\"<cat>\""},
@@ -330,6 +332,25 @@ static void test_special_tokens(void **state)
     take_away("tokenizer.json");
     write_vocab(all);
     write_merges(all);
+    /* added_tokens.json alone: "normalized" where no role makes the token special; an object of
+     * tokenizer_config.json does not, one of the map does */
+    static const struct {
+        const char *config, *map;
+        int first;
+    } old[] = {{"{}", "{}", END},
+               {"{\"pad_token\": \"<|endoftext|>\"}", "{}", LESS},
+               {"{\"eos_token\": {\"content\": \"<|endoftext|>\"}}", "{}", END},
+               {"{}", "{\"unk_token\": {\"content\": \"<|endoftext|>\"}}", LESS},
+               {"{\"unk_token\": \"<|endoftext|>\"}", "{\"unk_token\": \"!\"}", END},
+               {"{}", "{\"bos_token\": \"<|startoftext|>\"}", END}};
+    put("added_tokens.json", "{\"<|endoftext|>\": 613}");
+    for (size_t i = 0; i < sizeof old / sizeof *old; i++) {
+        put("tokenizer_config.json", old[i].config);
+        put("special_tokens_map.json", old[i].map);
+        expect_ids(capitals, old[i].first, END);
+    }
+    take_away("added_tokens.json");
+    take_away("special_tokens_map.json");
     for (size_t i = 0; i < sizeof role / sizeof *role; i++) {
         char text[3][128], config[512];
         const char *const form[] = {role[i].eos, role[i].unk, role[i].pad};
