@@ -38,7 +38,7 @@ static Status read(ClipTextConfig *c, JsonConfig *j)
     TRY(json_config_choices(&class, &n, 1, j, "architectures", classes, 1));
     TRY(json_config_choice(&type, j, "model_type", types, 1));
     TRY(json_config_int(&c->vocab_size, j, "vocab_size", 1, 1 << 24));
-    TRY(json_config_int(&c->max_position_embeddings, j, "max_position_embeddings", 1, 65536));
+    TRY(json_config_int(&c->max_position_embeddings, j, "max_position_embeddings", 2, 65536));
     TRY(json_config_int(&c->hidden_size, j, "hidden_size", 1, 65536));
     TRY(json_config_int(&c->intermediate_size, j, "intermediate_size", 1, 1 << 20));
     TRY(json_config_int(&c->num_hidden_layers, j, "num_hidden_layers", 1, 1024));

@@ -273,8 +273,11 @@ static Status check_kind(const JsonConfig *c, const json_t *v, const JsonIgnored
 
 Status json_config_finish(const JsonConfig *c, const JsonIgnored *ignored, int n)
 {
+    static const char ruled_out[] = "_use_default_values";
     const char *key;
-    json_t *v;
+    json_t *v = json_object_get(c->value, ruled_out);
+    if (v && !json_is_null(v) && !(json_is_array(v) && !json_array_size(v)))
+        return wrong(c, ruled_out, -1, v, "[]");
     json_object_foreach(c->left, key, v)
     {
         int i = 0;

@@ -50,7 +50,8 @@ Status json_config_fixed(JsonConfig *c, const JsonFixed *row, int n);
 Status json_config_nulls(const JsonConfig *c, const char *const *may, int n);
 
 /* Keys without meaning for us must be of one of their kinds all the same; null always is, and so is
- * whatever begins with '_'. Whole numbers and Python's infinities are numbers. */
+ * whatever begins with '_', but for the keys whose values diffusers passes over, if any are listed
+ * (_use_default_values). Whole numbers and Python's infinities are numbers. */
 typedef enum {
     JSON_BOOL = 1,
     JSON_WHOLE = 2,

@@ -66,11 +66,22 @@ static const struct {
 } python[] = {{"-Infinity", "\x7f-"}, {"Infinity", "\x7f+"}, {"NaN", "\x7f"}};
 enum { N_PYTHON = sizeof python / sizeof *python };
 
-static void quote_words(char *text, size_t size)
+/* Python's whole numbers have no end, jansson's have 64 bits: a larger one becomes a real in as many
+ * characters, 123e+3 for 123456. Gives the number's length. */
+static size_t shorten_number(char *text)
+{
+    size_t n = strspn(text, "+-.0123456789Ee"), digits = strspn(text, "0123456789");
+    if (digits == n && (n > 19 || (n == 19 && memcmp(text, "9223372036854775807", 19) > 0)))
+        memcpy(text + n - 3, "e+3", 3);
+    return n;
+}
+
+static void make_readable(char *text, size_t size)
 {
     for (size_t at = 0; at < size; at++) {
         if (text[at] == '"')
             for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
+        if (text[at] >= '0' && text[at] <= '9') at += shorten_number(text + at) - 1;
         for (int i = 0; i < N_PYTHON; i++) {
             size_t n = strlen(python[i].word), m = strlen(python[i].text);
             if (at + n > size || memcmp(text + at, python[i].word, n)) continue;
@@ -119,7 +130,7 @@ Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int 
     size_t size, end = 0;
     *out = NULL;
     TRY(file_read(&text, &size, path, limit_bytes));
-    quote_words(text, size);
+    make_readable(text, size);
     Status s = json_text_object(out, &end, text, size, path, max_depth);
     while (!s && end < size && is_space(text[end])) end++;
     if (!s && end < size) {

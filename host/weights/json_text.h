@@ -14,7 +14,8 @@ Status json_text_object(json_t **out, size_t *end, const char *text, size_t size
                         int max_depth);
 
 /* A whole file that is one object and nothing else. Python's bare -Infinity, Infinity and NaN, which
- * JSON has not, are read as texts of their own, which no reader takes for a number. */
+ * JSON has not, are read as texts of their own, which no reader takes for a number; whole numbers of
+ * more than 64 bits are read as reals. */
 Status json_file_object(json_t **out, const char *path, size_t limit_bytes, int max_depth);
 /* Such a text's word, "NaN"; NULL where v is anything else. */
 const char *json_text_python(const json_t *v);

@@ -173,6 +173,7 @@ static const Row text_rows[] = {
     {"num_attention_heads", "4", CHANGES},
     {"num_attention_heads", "3", REFUSED},
     {"max_position_embeddings", "10", CHANGES},
+    {"max_position_embeddings", "1", REFUSED}, /* no room for start and end */
     {"hidden_act", "\"gelu\"", CHANGES},
     {"hidden_act", "\"gelu_new\"", REFUSED},
     {"hidden_act", "null", REFUSED},

@@ -77,7 +77,8 @@ static void good_configs_read(void **state)
                   "\"block_out_channels\": [320, 640], \"down_block_types\": "
                   "[\"CrossAttnDownBlock2D\", \"DownBlock2D\"], \"norm_num_groups\": null, "
                   "\"norm_eps\": 1e-05, \"flip\": true, "
-                  "\"act_fn\": \"silu\", \"scale\": 1.0, \"sample_size\": 64, \"other\": null}"),
+                  "\"act_fn\": \"silu\", \"scale\": 1.0, \"sample_size\": 64, \"other\": null, "
+                  "\"_use_default_values\": []}"),
         OK);
     assert_true(u.n_channels == 2 && u.channels[0] == 320 && u.channels[1] == 640);
     assert_true(u.n_block == 2 && u.block[0] == 1 && u.block[1] == 0);
@@ -138,6 +139,10 @@ static void bad_configs_are_refused_by_name(void **state)
         {"{" C "\"dual_cross_attention\": true}",
          "dual_cross_attention: found true, expected false"},
         {"{" C "\"scale\": 2}", "scale: found 2, expected 1"},
+        {"{" C "\"norm_num_groups\": 18446744073709551617}",
+         "norm_num_groups: found 1.84467441e19, expected 1..64"},
+        {"{" C "\"_use_default_values\": [\"flip\"]}",
+         "_use_default_values: found [\"flip\"], expected []"},
         {"{" C "\"temporal\": 3}", "temporal: found 3, expected no such key"},
         {"{" C "\"flip\": true, \"flip\": false}", "duplicate"},
         {"{\"block_out_channels\": [8]} x", "found more text, expected the end"},
