@@ -23,7 +23,8 @@ enum {
 };
 static const size_t CACHE_BYTES = 24 << 20; /* of 40 (A100) to 60 MiB, a part that stays */
 
-/* Threads of a whole-group block: `wide` columns by `high` rows, in whole warps. */
+/* Threads of a whole-group block: `wide` columns by `high` rows, in whole warps; 0 rows where a
+ * column each is more than `most`. */
 static int whole_threads(Tiling *t, int pack, int most)
 {
     t->wide = norm_unit(t->per, pack);
@@ -31,9 +32,10 @@ static int whole_threads(Tiling *t, int pack, int most)
     return (t->wide * t->high + 31) / 32 * 32;
 }
 
-/* Shared memory for a tensor. */
+/* Shared memory for a tensor; more than there is where there are no rows. */
 static size_t whole_bytes(const Tiling &t, int threads, int pack, Dtype type)
 {
+    if (!t.high) return WHOLE_BYTES + 1;
     return (size_t)((t.rows + t.high - 1) / t.high) * threads * pack * dtype_bytes(type);
 }
 

@@ -281,6 +281,9 @@ static Tensor *gn_taller(Graph *g) { return group_case(g, 4, (int[]){1, 83, 61, 
  * The one in fp32 first: the other asks for more there, which lasts. */
 static Tensor *gn_brim(Graph *g) { return group_case(g, 4, (int[]){1, 52, 52, 8}, 1, ACT_NONE); }
 static Tensor *gn_brim_four(Graph *g) { return group_case(g, 3, (int[]){1, 2704, 4}, 1, ACT_NONE); }
+/* One group, of more packs in fp32, or channels, than a block of the backward pass has threads. */
+static Tensor *gn_one_wide(Graph *g) { return group_case(g, 3, (int[]){2, 3, 1040}, 1, ACT_NONE); }
+static Tensor *gn_one_odd(Graph *g) { return group_case(g, 3, (int[]){1, 5, 259}, 1, ACT_SILU); }
 static Tensor *gn_packs(Graph *g) { return group_case(g, 4, (int[]){2, 5, 3, 32}, 4, ACT_NONE); }
 static Tensor *gn_packs_relu(Graph *g) { return group_case(g, 3, (int[]){3, 7, 16}, 2, ACT_RELU); }
 static Tensor *gn_packs_tall(Graph *g)
@@ -397,6 +400,8 @@ static const OpCase cases[] = {
     {"groupnorm of twice as many", gn_taller, NULL, 50630},
     {"groupnorm of 48 KiB, in fp32", gn_brim_four, NULL, 10816},
     {"groupnorm of 48 KiB", gn_brim, NULL, 21632},
+    {"groupnorm of one wide group", gn_one_wide, NULL, 3120},
+    {"groupnorm of one odd group", gn_one_odd, NULL, 1295},
     {"groupnorm of packs", gn_packs, NULL, 120},
     {"groupnorm of packs, relu", gn_packs_relu, kink_fill, 56},
     {"groupnorm of packs, many rows", gn_packs_tall, NULL, 50552},
