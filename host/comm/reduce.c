@@ -40,11 +40,12 @@ size_t reduction_own(const Reduction *r, const Bucket *b)
     return b->count - before < b->shard ? b->count - before : b->shard;
 }
 
-/* Where the first of span s lies in a kept block; of n_span: its size. Sweeps want 16 bytes' alignment. */
+/* Where span s begins in a kept block; of n_span: the block's size. Sweeps go by 16 bytes. */
 static size_t span_at(const Reduction *r, int s)
 {
+    const size_t whole = 16 / sizeof(float);
     size_t at = 0;
-    for (int i = 0; i < s; i++) at += parts_of(r->span[i].count) * SQUARES;
+    for (int i = 0; i < s; i++) at += (r->span[i].count + whole - 1) / whole * whole;
     return at;
 }
 
@@ -271,9 +272,10 @@ static Status sum_bucket(Reduction *r, const Bucket *b)
 Status reduction_finish(Reduction *r)
 {
     CHECK(r->last);
+    TRY(device_aside_wait(r->device)); /* for `in` and `out`, which buckets in the graph use aside */
     for (int i = 0; i < r->n_bucket; i++)
         if (!r->bucket[i].placed) TRY(sum_bucket(r, &r->bucket[i]));
-    return device_aside_wait(r->device);
+    return OK;
 }
 
 /* ---- buckets in the graph ------------------------------------------------------------------------ */
