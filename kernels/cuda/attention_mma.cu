@@ -92,6 +92,7 @@ static __global__ void __launch_bounds__(MMA_THREADS, Plan<W>::BLOCKS)
             add_products<W, P::M, P::SUB>(o, s, tile + P::STAGE / 2);
         }
     }
+    async_wait<0>(); /* where there are fewer tiles than stages */
 #pragma unroll
     for (int i = 0; i < 2 * P::M; i++) {
         float l = sum[i / 2][i % 2];

@@ -197,6 +197,7 @@ void mbarrier_must_exist(uint64_t *bar, const char *op, At at);
 void mbarrier_add_pending(uint64_t *bar, int count, At at);
 void mbarrier_arrive_for(int thread, uint64_t *bar, int count, At at);
 void bulk_thread_exits(Thread &thread);
+void cp_async_thread_exits(const Thread &thread);
 
 /* ---- matrix.cpp ---- */
 float mma_value(MmaType type, uint32_t bits); /* 16-bit types in the low half */

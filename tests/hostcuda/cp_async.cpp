@@ -63,6 +63,14 @@ void cp_async_wait(int groups_left, At)
     groups.erase(groups.begin(), groups.begin() + (ptrdiff_t)n);
 }
 
+/* What is still on its way may land where another block's memory is by then. */
+void cp_async_thread_exits(const Thread &t)
+{
+    for (const auto &group : t.copy_groups)
+        if (!group.empty()) trap(group[0].at, "exit while this copy is in flight");
+    if (!t.copies.empty()) trap(t.copies[0].at, "exit while this copy is in flight");
+}
+
 void cp_async_mbarrier_arrive(uint64_t *bar, bool noinc, At at)
 {
     Thread &t = *machine.current;

@@ -58,11 +58,17 @@ size_t static_shared(const Module &m, const Function &f)
     return bytes;
 }
 
-/* Static and dynamic shared memory share 48 KiB until a kernel asks for more. */
+/* Static and dynamic shared memory share 48 KiB until a kernel asks for something else. */
 size_t max_dynamic(const KernelEntry &k, const Function &f)
 {
     size_t fixed = static_shared(*k.module, f), least = 48 * 1024;
-    return std::max(k.asked_dynamic, fixed < least ? least - fixed : 0);
+    return k.asked_dynamic ? k.asked_dynamic : fixed < least ? least - fixed : 0;
+}
+
+/* Of a block: warps have theirs in units of 256. k.registers 0 is unknown. */
+uint64_t registers_of(const KernelEntry &k, uint64_t threads)
+{
+    return (threads + 31) / 32 * align_up((size_t)k.registers * 32, 256);
 }
 
 /* The file that HOSTCUDA_KERNELS names gets the name of each kernel that runs, in children too. */
@@ -92,6 +98,8 @@ cudaError_t check_launch(const KernelEntry &k, const Function &f, const LaunchCo
         return refused(cudaErrorInvalidValue, k.name,
                        "more dynamic shared memory than "
                        "cudaFuncAttributeMaxDynamicSharedMemorySize allows");
+    if (registers_of(k, threads) > 65536)
+        return refused(cudaErrorLaunchOutOfResources, k.name, "more registers than there are");
     size_t blocks[3] = {c.grid.x, c.grid.y, c.grid.z};
     unsigned cluster[3] = {c.cluster.x, c.cluster.y, c.cluster.z};
     for (int d = 0; d < 3; d++)

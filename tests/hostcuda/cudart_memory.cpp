@@ -187,12 +187,14 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t handle)
 cudaError_t cudaMallocHost(void **p, size_t n)
 {
     ENTER();
+    if (cudaError_t e = unsafe_in_capture()) return e;
     return new_pinned(p, n);
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
 {
     ENTER();
+    if (cudaError_t e = unsafe_in_capture()) return e;
     return new_pinned(p, n);
 }
 
@@ -200,6 +202,7 @@ cudaError_t cudaFreeHost(void *p)
 {
     auto at = memory().pinned.find((char *)p);
     if (!p) return cudaSuccess;
+    if (cudaError_t e = unsafe_in_capture()) return e;
     if (at == memory().pinned.end()) return failed(cudaErrorInvalidValue);
     run_everything();
     memory().pinned.erase(at);
@@ -211,6 +214,7 @@ cudaError_t cudaFreeHost(void *p)
 cudaError_t cudaHostRegister(void *p, size_t n, unsigned)
 {
     ENTER();
+    if (cudaError_t e = unsafe_in_capture()) return e;
     if (!p || !n || is_pinned(p)) return failed(cudaErrorInvalidValue);
     region_add(p, n);
     memory().pinned[(char *)p] = {n, current_device()};

@@ -363,6 +363,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     Event *e = find_event(event);
     if (!e) return failed(cudaErrorInvalidResourceHandle);
     if (e->capture) return spoil(e->capture, cudaErrorCapturedEvent);
+    if (cudaError_t unsafe = unsafe_in_capture()) return unsafe;
     if (e->mark.stream) run_up_to(e->mark);
     return entering("");
 }
@@ -373,6 +374,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     Event *e = find_event(event);
     if (!e) return failed(cudaErrorInvalidResourceHandle);
     if (e->capture) return spoil(e->capture, cudaErrorCapturedEvent);
+    if (cudaError_t unsafe = unsafe_in_capture()) return unsafe;
     if (e->done()) return entering("");
     run_first(e->mark.stream);
     return cudaErrorNotReady;

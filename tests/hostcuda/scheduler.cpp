@@ -173,6 +173,7 @@ static void fiber_main()
     machine.kernel->body(machine.kernel->context);
     Thread &t = *machine.current;
     warp_lane_exits(t);
+    cp_async_thread_exits(t);
     bulk_thread_exits(t);
     t.state = State::DONE;
     t.warp->exited |= 1u << t.lane;

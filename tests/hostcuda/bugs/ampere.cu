@@ -66,6 +66,18 @@ template <bool BUG> __global__ void ring_kernel(float *y, const float *x)
     y[threadIdx.x] = sum;
 }
 
+/* Copies more than it reads */
+template <bool BUG> __global__ void ahead_kernel(float *y, const float *x)
+{
+    __shared__ alignas(16) float ring[2][4 * 32];
+    for (int k = 0; k < 2; k++) {
+        async_copy16(&ring[k][4 * threadIdx.x], x + k * 128 + 4 * threadIdx.x);
+        async_commit();
+    }
+    async_wait<BUG ? 1 : 0>();
+    y[threadIdx.x] = ring[0][4 * threadIdx.x];
+}
+
 template <bool BUG> __global__ void tail_kernel(float *y, const float *x, int n)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -157,6 +169,12 @@ bool ring(bool bug)
     PICK(ring_kernel, 1, 32, y.p, x.p);
     return same(y, 32, [](int i) { return (float)(4 * (127 - i) + 128 * 6); });
 }
+bool ahead(bool bug)
+{
+    Buffer x(256, true), y(32);
+    PICK(ahead_kernel, 1, 32, y.p, x.p);
+    return same(y, 32, [](int i) { return (float)(4 * i); });
+}
 bool tail(bool bug)
 {
     Buffer x(100, true), y(100);
@@ -200,6 +218,7 @@ const Case list[] = {
     {"a removed barrier", reverse, {"data race", "uninitialised"}},
     {"no barrier before a buffer is used again", reuse, {"data race"}},
     {"a lax copy wait", ring, {"destination of an asynchronous copy"}},
+    {"a copy that nothing waits for", ahead, {"exit while this copy is in flight"}},
     {"a missing tail predicate", tail, {"out of bounds"}},
     {"an off-by-one tile", tile, {"out of bounds"}},
     {"an off-by-one tile inside the tensor", inner_tile, {}},

@@ -77,6 +77,30 @@ static void late_work()
     cudaStreamDestroy(b);
 }
 
+/* What the runtime refuses while this thread captures */
+static void forbidden_in_capture(cudaStream_t s)
+{
+    void *p = nullptr, *pinned = nullptr;
+    cudaGraph_t graph;
+    cudaEvent_t event;
+    cudaEventCreate(&event);
+    cudaEventRecord(event, s);
+    cudaMallocHost(&pinned, 16);
+    for (int i = 0; i < 6; i++) {
+        cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+        cudaError_t e = i == 0   ? cudaStreamSynchronize(s)
+                        : i == 1 ? cudaMalloc(&p, 16)
+                        : i == 2 ? cudaMallocHost(&p, 16)
+                        : i == 3 ? cudaFreeHost(pinned)
+                        : i == 4 ? cudaEventQuery(event)
+                                 : cudaEventSynchronize(event);
+        CHECK_THAT(e == cudaErrorStreamCaptureUnsupported);
+        CHECK_THAT(cudaStreamEndCapture(s, &graph) == cudaErrorStreamCaptureInvalidated && !graph);
+    }
+    cudaFreeHost(pinned);
+    cudaEventDestroy(event);
+}
+
 /* A fork and join, captured; arguments are those of the capture. */
 static void graphs()
 {
@@ -105,10 +129,7 @@ static void graphs()
     cudaStreamSynchronize(a);
     CHECK_THAT(first(x) == 33 && first(y) == 33);
     cudaGraphExecDestroy(exec);
-    /* forbidden in a capture, which it spoils */
-    cudaStreamBeginCapture(a, cudaStreamCaptureModeThreadLocal);
-    CHECK_THAT(cudaStreamSynchronize(a) == cudaErrorStreamCaptureUnsupported);
-    CHECK_THAT(cudaStreamEndCapture(a, &graph) == cudaErrorStreamCaptureInvalidated && !graph);
+    forbidden_in_capture(a);
     /* a branch that never joins */
     cudaStreamBeginCapture(a, cudaStreamCaptureModeRelaxed);
     cudaEventRecord(fork, a);
@@ -122,6 +143,14 @@ static void graphs()
     cudaEventDestroy(join);
     cudaStreamDestroy(a);
     cudaStreamDestroy(b);
+}
+
+static __global__ void held_kernel(float *y)
+{
+    __shared__ float word;
+    if (!threadIdx.x) word = (float)blockDim.x;
+    __syncthreads();
+    if (y) *y = word;
 }
 
 static void limits()
@@ -146,6 +175,10 @@ static void limits()
     add_kernel<<<1, 2048>>>(nullptr, nullptr, 0, 0);
     CHECK_THAT(cudaGetLastError() == cudaErrorInvalidConfiguration);
     add_kernel<<<1, 32, 64 << 10>>>(nullptr, nullptr, 0, 0);
+    CHECK_THAT(cudaGetLastError() == cudaErrorInvalidValue);
+    held_kernel<<<1, 32, (48 << 10) - 4>>>(nullptr); /* with its own word all there is */
+    CHECK_THAT(cudaDeviceSynchronize() == cudaSuccess && cudaGetLastError() == cudaSuccess);
+    held_kernel<<<1, 32, 48 << 10>>>(nullptr);
     CHECK_THAT(cudaGetLastError() == cudaErrorInvalidValue);
     CHECK_THAT(cudaFuncSetAttribute(add_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     64 << 10) == cudaSuccess);

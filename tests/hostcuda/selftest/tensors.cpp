@@ -168,6 +168,8 @@ static void copy_out_of_bounds()
 {
     cp_async(dynamic_memory() + thread_index() * 16, data + DATA_WORDS - 4 + thread_index() * 4, 16,
              16, HERE);
+    cp_async_commit(HERE);
+    cp_async_wait(0, HERE);
 }
 
 /* ---- statistics ---- */
