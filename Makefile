@@ -8,6 +8,7 @@
 RUN ?= runs/demo
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+JOBS ?= $(shell nproc)
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,fuzz_%,$(filter-out %/driver.c,$(wildcard tests/fuzz/*.c)))
 
 .PHONY: all build demo check check-slurm check-container parity fuzz clean
@@ -27,10 +28,10 @@ demo: build
 check: setup
 	cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release
 	ninja -C build
-	ctest --test-dir build --output-on-failure
+	ctest --test-dir build -j $(JOBS) --output-on-failure
 	cmake -S . -B build-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DEQ_SANITIZE=ON -DEQ_CUDA=OFF
 	ninja -C build-asan
-	ctest --test-dir build-asan --output-on-failure -LE plain
+	ctest --test-dir build-asan -j $(JOBS) --output-on-failure -LE plain
 
 parity: build
 	@ninja -C build test_tokenizer
