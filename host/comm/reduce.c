@@ -272,7 +272,7 @@ static Status sum_bucket(Reduction *r, const Bucket *b)
 Status reduction_finish(Reduction *r)
 {
     CHECK(r->last);
-    TRY(device_aside_wait(r->device)); /* for `in` and `out`, which buckets in the graph use aside */
+    TRY(device_aside_wait(r->device)); /* in and out: those in the graph use them aside */
     for (int i = 0; i < r->n_bucket; i++)
         if (!r->bucket[i].placed) TRY(sum_bucket(r, &r->bucket[i]));
     return OK;
