@@ -55,7 +55,7 @@ static Status walk(Walk *w, const char *relative, int depth)
             ? FAIL(ERR_INPUT, "%s: lies deeper than %d folders, expected a model", dir, MAX_DEPTH)
             : dir_list(&l, dir);
     for (int i = 0; !s && i < l.n; i++) {
-        if (strstr(l.name[i], ".tmp-")) continue; /* unfinished, perhaps our own */
+        if (file_is_temp(l.name[i])) continue; /* unfinished, perhaps our own */
         char *inner = path_join(relative, l.name[i]), *path = path_join(w->from, inner);
         s = dir_exists(path) ? walk(w, inner, depth + 1) : w->visit(w, path, inner);
         free(inner);

@@ -1,5 +1,6 @@
 /* file.c - atomic writes, whole reads, directories, SHA-256. */
 #include "base/file.h"
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -348,19 +349,27 @@ void dir_list_free(DirList *l)
     *l = (DirList){0};
 }
 
+bool file_is_temp(const char *name)
+{
+    const char *end = name + strlen(name), *number = end;
+    while (number > name && isdigit((unsigned char)number[-1])) number--;
+    return number < end && number - name >= 5 && !strncmp(number - 5, ".tmp-", 5);
+}
+
 static int sweep_one(const char *path, const struct stat *st, int type, struct FTW *where)
 {
     (void)st;
     (void)type;
-    const char *name = path + strlen(path);
+    char *part = text("%s", path);
     for (int level = where->level; level > 0; level--) { /* the parts of the path below the start */
-        while (name > path && name[-1] != '/') name--;
-        if (strstr(name, ".tmp-")) {
+        char *slash = strrchr(part, '/');
+        if (file_is_temp(slash + 1)) {
             remove(path);
             break;
         }
-        if (name > path) name--;
+        *slash = 0;
     }
+    free(part);
     return 0;
 }
 

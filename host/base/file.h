@@ -55,7 +55,8 @@ typedef struct { char **name; int n; } DirList;
 Status dir_list(DirList *l, const char *path);
 void   dir_list_free(DirList *l);
 
-void file_sweep_temps(const char *dir); /* removes files and directories named *.tmp-* below dir */
+bool file_is_temp(const char *name);    /* the last part of a path: ends in .tmp-<digits>, as what we write */
+void file_sweep_temps(const char *dir); /* removes such files and directories below dir */
 
 enum { HASH_TEXT = 65 };               /* 64 hex digits and the 0 */
 typedef struct Hash Hash;              /* running SHA-256 */

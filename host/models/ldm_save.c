@@ -34,7 +34,7 @@ static Status copy_tree(const char *from, const char *to, const char *below)
     free(here);
     if (s) return s;
     for (int i = 0; i < list.n && !s; i++) {
-        if (strstr(list.name[i], ".tmp-")) continue;
+        if (file_is_temp(list.name[i])) continue;
         char *name = *below ? path_join(below, list.name[i]) : strdup(list.name[i]);
         char *source = path_join(from, name), *target = path_join(to, name);
         if (dir_exists(source)) s = copy_tree(from, to, name);

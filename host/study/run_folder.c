@@ -15,7 +15,7 @@ Status run_folder_count(int *n, const char *run)
     for (int i = 0; i < list.n; i++) {
         const char *name = list.name[i];
         bool log = !strncmp(name, "log", 3) && strstr(name, ".jsonl");
-        *n += strcmp(name, "lock") && !log && !strstr(name, ".tmp-");
+        *n += strcmp(name, "lock") && !log && !file_is_temp(name);
     }
     dir_list_free(&list);
     return OK;

@@ -151,7 +151,7 @@ static void remove_older(const char *dir, Log *log)
     if (dir_list(&list, dir)) return;
     for (int i = list.n - 1; i >= 0; i--) {
         char *path = path_join(dir, list.name[i]);
-        bool temp = strstr(list.name[i], ".tmp-");
+        bool temp = file_is_temp(list.name[i]);
         if ((temp || (step_of(list.name[i]) >= 0 && kept++ >= KEEP)) && dir_remove(path))
             log_warn(log, "%s", status_message());
         free(path);

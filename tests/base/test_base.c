@@ -174,6 +174,33 @@ static void long_messages_end_at_a_word(void **state)
     assert_non_null(strstr(status_message() + 1000, "xxxxx"));
 }
 
+/* Only what our writers may have left: a real film may have a name like theirs. */
+static void leftovers_are_swept(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        bool left;
+    } file[] = {{"scan.tmp-3.png", false},
+                {"scan.tmp-", false},
+                {"scan.tmp-x1", false},
+                {"tmp-12", false},
+                {"images.tmp-3b/film.png", false},
+                {"images/film.png", false},
+                {"images/film.png.tmp-4711", true},
+                {"model.tmp-8/unet/weights", true},
+                {"model.tmp-8/unet/weights.tmp-8", true},
+                {"images.tmp-3b/.tmp-1", true}};
+    enum { N = sizeof file / sizeof *file };
+    for (int i = 0; i < N; i++) assert_int_equal(file_write(scratch(file[i].name), "x", 1), OK);
+    file_sweep_temps(scratch(""));
+    for (int i = 0; i < N; i++)
+        if (file_exists(scratch(file[i].name)) == file[i].left)
+            fail_msg("%s was %s", file[i].name, file[i].left ? "kept" : "removed");
+    assert_false(file_exists(scratch("model.tmp-8")));
+    assert_int_equal(dir_remove(scratch("")), OK);
+}
+
 static void csv_of(const char *text, size_t n, Status want, const char *message)
 {
     Csv c;
@@ -333,6 +360,7 @@ int main(void)
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
         cmocka_unit_test(free_space_of_absent_paths), cmocka_unit_test(help_is_wrapped),
         cmocka_unit_test(log_lines_are_tame),       cmocka_unit_test(folders_are_whole_or_absent),
+        cmocka_unit_test(leftovers_are_swept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
