@@ -145,22 +145,13 @@ static Status end_epoch(Trainer *t, long epoch, bool *stop)
     return OK;
 }
 
-/* All ranks come to it, each with the same numbers. */
-static Status stop_early(Trainer *t, long step)
-{
-    TRY(run_state_save(&t->run, step, t->log));
-    return comm_agree(t->job->comm, "the end",
-                      FAIL(ERR_STOPPED, "%s: stopped at step %ld, its state is kept", t->job->name,
-                           step));
-}
-
 static Status take_step(Trainer *t, long step)
 {
     const ClassifierJob *job = t->job;
     double loss, norm;
     bool wished = run_state_must_stop(&t->run, step - 1, job->stop_after, job->minutes);
     Status s = train_step(&t->step, step, rate_of(t, step), wished, &loss, &norm);
-    if (s == ERR_STOPPED) return stop_early(t, step - 1);
+    if (s == ERR_STOPPED) return run_state_stop(&t->run, job->name, step - 1, t->log);
     TRY(s);
     if (isfinite(norm)) t->run.number[SUM_LOSS] += loss;
     s = run_state_gradient(&t->run, BAD_STEPS, step, norm, job->name, "classifier", t->log);

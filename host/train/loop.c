@@ -43,21 +43,12 @@ static Status note(TrainLoop *l, long step, double loss, double norm)
     return OK;
 }
 
-/* All ranks come to it, each with the same numbers. */
-static Status stop(TrainLoop *l, long step)
-{
-    TRY(run_state_save(&l->run, step, l->log));
-    return comm_agree(l->shared.comm, "the end",
-                      FAIL(ERR_STOPPED, "%s: stopped at step %ld of %d, its state is kept", l->name,
-                           step, l->steps));
-}
-
 static Status take_step(TrainLoop *l, long step)
 {
     double loss, norm;
     bool wished = run_state_must_stop(&l->run, step - 1, l->stop_after, l->minutes);
     Status s = train_step(&l->step, step, rate_at(l, step), wished, &loss, &norm);
-    if (s == ERR_STOPPED) return stop(l, step - 1);
+    if (s == ERR_STOPPED) return run_state_stop(&l->run, l->name, step - 1, l->log);
     TRY(s);
     s = run_state_gradient(&l->run, BAD_STEPS, step, norm, l->name, l->section, l->log);
     if (s) return comm_agree(l->shared.comm, "the gradient", s);

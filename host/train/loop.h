@@ -60,7 +60,7 @@ typedef struct {
 Status train_loop_open(TrainLoop *l, Device *d, Log *log, ParamStore *const *store, int n_store);
 /* step: exec, loss, trainer and feed. */
 Status train_loop_step(TrainLoop *l, TrainStep step);
-/* ERR_STOPPED: stopped before the end, its state is kept. */
+/* Where it stops before the end: what run_state_stop() says. */
 Status train_loop(TrainLoop *l);
 /* When the result is whole: the checkpoints are not needed any more. */
 void train_loop_done(const TrainLoop *l);

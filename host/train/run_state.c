@@ -94,7 +94,8 @@ done:
     return s;
 }
 
-Status run_state_save(RunState *r, long step, Log *log)
+/* ERR_SPACE leaves what was saved before. */
+static Status save(RunState *r, long step, Log *log)
 {
     if (step == r->saved_step) return OK;
     Text info = {0};
@@ -109,13 +110,31 @@ Status run_state_save(RunState *r, long step, Log *log)
     Status s = checkpoint_save(r->dir, step, r->device, r->comm, r->block, r->n_block, info.s, log);
     free(history);
     free(info.s);
-    if (s == ERR_SPACE) {
-        log_warn(log, "no checkpoint at step %ld, going on without it: %s", step, status_message());
-        return OK;
-    }
-    TRY(s);
-    r->saved_step = step;
+    if (!s) r->saved_step = step;
+    return s;
+}
+
+Status run_state_save(RunState *r, long step, Log *log)
+{
+    Status s = save(r, step, log);
+    if (s != ERR_SPACE) return s;
+    log_warn(log, "no checkpoint at step %ld, going on without it: %s", step, status_message());
     return OK;
+}
+
+Status run_state_stop(RunState *r, const char *name, long step, Log *log)
+{
+    Text last = {0};
+    Status s = save(r, step, log);
+    if (!s) s = FAIL(ERR_STOPPED, "%s: stopped at step %ld, its state is kept", name, step);
+    if (s == ERR_SPACE) {
+        if (r->saved_step < 0) text_add(&last, "nothing is kept");
+        else text_add(&last, "the last that is kept is of step %ld", r->saved_step);
+        text_add(&last, ": %s", status_message());
+        s = FAIL(s, "%s: stopped at step %ld, whose state cannot be saved; %s", name, step, last.s);
+        free(last.s);
+    }
+    return comm_agree(r->comm, "the end", s);
 }
 
 Status run_state_gradient(RunState *r, int counter, long step, double norm, const char *name,

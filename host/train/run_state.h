@@ -35,6 +35,9 @@ void run_state_block(RunState *r, const char *name, float *data, size_t count);
 Status run_state_resume(RunState *r, long *step, Log *log);
 /* A full disk is only warned about: training goes on. */
 Status run_state_save(RunState *r, long step, Log *log);
+/* Saves for the end of the process, and is never OK: ERR_STOPPED where the state of `step` is kept, ERR_SPACE,
+ * naming the last step that is, where the disk is full. name: of the run, in messages. */
+Status run_state_stop(RunState *r, const char *name, long step, Log *log);
 
 /* After an update with the gradient's norm: one that is not finite has changed nothing and is warned
  * about; three in a row, counted in number[counter], end the run. The optimizer's step is `step`.

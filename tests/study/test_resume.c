@@ -8,11 +8,13 @@
 #include "train/classifier.h"
 #include "train/ldm_trainer.h"
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -323,6 +325,57 @@ static void damaged_checkpoint_is_passed_over(void **state)
     close_fixture(&f);
 }
 
+/* Files get no larger than `bytes`: as on a full disk. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit r;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &r), 0);
+    r.rlim_cur = bytes < r.rlim_max ? bytes : r.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+typedef Status Training(const Fixture *f, const Config *c, const char *run, long stop_after);
+
+static void expect_full(Training *train, const Fixture *f, long stop_after, const char *expected)
+{
+    limit_files(4096);
+    Status s = train(f, &f->config, "parts", stop_after);
+    limit_files(RLIM_INFINITY);
+    assert_int_equal(s, ERR_SPACE);
+    if (!strstr(status_message(), expected))
+        fail_msg("\"%s\" does not say \"%s\"", status_message(), expected);
+}
+
+/* Who stops on a full disk is not told that the state is kept, but what is; it continues there. */
+static void a_stop_on_a_full_disk_says_what_is_kept(void **state)
+{
+    (void)state;
+    static const struct {
+        Training *train;
+        const char *result;
+    } kind[] = {{ldm, UNET}, {classify, "model.safetensors"}};
+    char whole[HASH_TEXT], parts[HASH_TEXT];
+    signal(SIGXFSZ, SIG_IGN);
+    for (int i = 0; i < 2; i++) {
+        Fixture f;
+        open_fixture(&f, "full");
+        f.config.ldm.steps = 8;
+        f.config.classifier.batch = 4;
+        f.config.classifier.epochs = 2;
+        Training *train = kind[i].train;
+        expect_full(train, &f, 2, "at step 2, whose state cannot be saved; nothing is kept");
+        assert_int_equal(train(&f, &f.config, "parts", 3), ERR_STOPPED);
+        assert_non_null(strstr(status_message(), "stopped at step 3, its state is kept"));
+        expect_full(train, &f, 5, "the last that is kept is of step 3");
+        assert_int_equal(train(&f, &f.config, "parts", 0), OK);
+        assert_int_equal(train(&f, &f.config, "whole", 0), OK);
+        sum(whole, &f, "whole", kind[i].result);
+        sum(parts, &f, "parts", kind[i].result);
+        assert_string_equal(whole, parts);
+        close_fixture(&f);
+    }
+}
+
 static void films_do_not_depend_on_their_batch(void **state)
 {
     (void)state;
@@ -373,6 +426,7 @@ int main(void)
         cmocka_unit_test(classifier_continues_bit_for_bit),
         cmocka_unit_test(other_identity_is_refused),
         cmocka_unit_test(damaged_checkpoint_is_passed_over),
+        cmocka_unit_test(a_stop_on_a_full_disk_says_what_is_kept),
         cmocka_unit_test(films_do_not_depend_on_their_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
