@@ -132,6 +132,17 @@ static Status synthesize(Task *t, const Study *s, Arena *a)
     return stage_end(&t->synth, (const char *[]){output}, 1);
 }
 
+/* Before the stage begins. Films are its own only where its record is there: without one all are
+ * made, whatever lies in the folder. They go before the record is written, so that a process which
+ * dies between the two leaves none that the next one would keep. */
+static Status clear_films(const Task *t, const Study *s)
+{
+    if (comm_rank(s->comm)) return OK;
+    if (!file_exists(t->synth.record)) return dir_remove(t->synthetic);
+    file_sweep_temps(t->synthetic); /* not in the stage's folder, which has been swept */
+    return OK;
+}
+
 Status task_synth(Task *t, const Study *s)
 {
     Arena a = {0};
@@ -145,7 +156,8 @@ Status task_synth(Task *t, const Study *s)
     stage_text(&t->synth, "class", t->disease);
     stage_text(&t->synth, "prompts", t->prompts);
     stage_text(&t->synth, "count", arena_printf(&a, "%d + %d", t->n_train, t->n_val));
-    Status status = stage_begin(&t->synth);
+    Status status = comm_agree(s->comm, "synthetic films", clear_films(t, s));
+    if (!status) status = stage_begin(&t->synth);
     if (!status && !t->synth.done) status = synthesize(t, s, &a);
     arena_free(&a);
     return status;
