@@ -1,6 +1,7 @@
 /* lone_stage.c - one stage in a folder of its own; see lone_stage.h. */
 #include "app/lone_stage.h"
 #include "app/ranks.h"
+#include "study/board.h"
 #include "study/dataset.h"
 #include "study/lock.h"
 #include "study/run_folder.h"
@@ -28,9 +29,16 @@ Status train_call(TrainCall *call, const Usage *usage, int argc, char **argv)
 Status lone_stage_films(LoneStage *l)
 {
     char *folder = path_join(l->out, "prepare");
+    bool first = comm_rank(l->comm) == 0;
+    Board *board;
     stage_new(&l->data, "prepare", folder);
     free(folder);
-    TRY(comm_rank(l->comm) ? stage_wait(&l->data) : dataset_stage(&l->data, l->config, l->log));
+    TRY(board_open(&board, l->out, l->comm)); /* those who wait are in no call of comm */
+    Status s = first ? dataset_stage(&l->data, l->config, l->log) : stage_wait(&l->data);
+    if (s) board_stop(board);
+    s = comm_agree(l->comm, "the films", s);
+    board_close(board, first);
+    TRY(s);
     TRY(dataset_manifest(&l->manifest, &l->data));
     stage_upstream(&l->stage, &l->data, NULL);
     return OK;

@@ -1,9 +1,10 @@
-/* board.h - what one rank of a study wants all its ranks to know: that the run stops.
+/* board.h - what one rank of a job wants all its ranks to know: that they stop.
  *
  * Groups of ranks run their stages side by side and exchange nothing; a signal may reach one rank only.
- * So each rank watches a file of the run folder, once a fifth of a second, beside its work. Where its
- * process was asked to stop it makes the file; where the file is there, it asks its own process to
- * stop (signal.h). All then save at their next step. A lone rank needs none.
+ * So each rank watches FOLDER/stopping, once a fifth of a second, beside its work. Where its process was
+ * asked to stop it makes the file; where the file is there, it asks its own process to stop (signal.h).
+ * All then save at their next step, and agree on why: a failure is told before a wish to stop. A lone
+ * rank needs none.
  */
 #ifndef BOARD_H
 #define BOARD_H
@@ -11,11 +12,11 @@
 
 typedef struct Board Board;
 
-/* By all ranks; removes what an earlier run has left. NULL in *b where there is one rank. */
-Status board_open(Board **b, const char *run, Comm *world);
-/* This rank's group has failed: the others stop, and know why. */
-void board_fail(Board *b);
-bool board_failed(const Board *b); /* some rank has */
-/* By all ranks, when all have stopped. Accepts NULL, as the others do. */
+/* By all ranks, in a folder that is this job's alone; removes what an earlier one has left. NULL in *b
+ * where there is one rank. */
+Status board_open(Board **b, const char *folder, Comm *world);
+/* This rank has failed: the others stop. */
+void board_stop(Board *b);
+/* By all ranks, when all have stopped. Accepts NULL, as board_stop() does. */
 void board_close(Board *b, bool first);
 #endif

@@ -4,6 +4,7 @@
 #include "study/board.h"
 #include "study/times.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -106,7 +107,7 @@ static Status take_turn(Conductor *c, int i)
 static void note_failure(Conductor *c, Status status)
 {
     snprintf(c->why, sizeof c->why, "%s", status_message());
-    if (status != ERR_STOPPED) board_fail(c->board);
+    if (status != ERR_STOPPED) board_stop(c->board);
 }
 
 /* A rank that has failed, or stopped, takes its later turns all the same, to tell those who may be
@@ -130,10 +131,7 @@ static Status run_own(Conductor *c)
 static Status come_to_end(Conductor *c, Status status)
 {
     bool together = status != ERR_PEER && !c->torn;
-    if (together) {
-        if (status == ERR_STOPPED && board_failed(c->board)) status = OK; /* theirs is to be told */
-        status = comm_agree(c->world, "the end", status);
-    }
+    if (together) status = comm_agree(c->world, "the end", status);
     board_close(c->board, comm_rank(c->world) == 0);
     for (int i = 0; i < N_STEP && together; i++)
         if (c->own[i]) comm_close(c->group[i]);
@@ -158,7 +156,10 @@ Status conduct_one(Study *s, Comm *world, int i)
     Stage *stage = step_stage(s, i);
     slot[i] = (Slot){.n = step[i].alone ? 1 : comm_size(world), .place = i};
     c.group[i] = slot[i].n > 1 ? world : NULL;
-    TRY(board_open(&c.board, s->run, world));
+    char *folder = step_folder(s->run, i); /* other jobs work in the run folder, too */
+    Status opened = board_open(&c.board, folder, world);
+    free(folder);
+    TRY(opened);
     s->comm = world;
     Status status = step_need(s, i, true);
     if (!status && slot_has(&slot[i], rank)) status = take_turn(&c, i);

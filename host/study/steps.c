@@ -50,6 +50,13 @@ int step_find(const char *name)
     return -1;
 }
 
+char *step_folder(const char *run, int i)
+{
+    Text t = {0};
+    text_add(&t, "%s/stages/%s", run, step[i].name);
+    return t.s;
+}
+
 void step_title(Text *t, int i, const Config *c)
 {
     text_add(t, "%s", step[i].title);
@@ -81,11 +88,10 @@ void study_open(Study *s)
 {
     for (int i = 0; i < N_STEP; i++) {
         Stage *stage = step_stage(s, i);
-        Text folder = {0};
         if (!stage) continue;
-        text_add(&folder, "%s/stages/%s", s->run, step[i].name);
-        stage_new(stage, step[i].name, folder.s);
-        free(folder.s);
+        char *folder = step_folder(s->run, i);
+        stage_new(stage, step[i].name, folder);
+        free(folder);
     }
 }
 

@@ -39,6 +39,7 @@ typedef struct {
 extern const Step step[N_STEP];
 
 int step_find(const char *name); /* -1: there is none */
+char *step_folder(const char *run, int i); /* RUN/stages/<name>; heap */
 /* What it is called in lines: "diffusion model, bacteria". */
 void step_title(Text *t, int i, const Config *c);
 /* The number that the number of its ranks must divide; 0: any is fine. */

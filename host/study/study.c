@@ -46,19 +46,12 @@ static Status check_first(FilmCounts *films, const Config *c, const char *run, b
     return starts ? space_for_study(run, c, films) : OK;
 }
 
-static char *stage_folder(const char *run, int i)
-{
-    Text t = {0};
-    text_add(&t, "%s/stages/%s", run, step[i].name);
-    return t.s;
-}
-
 /* No other process runs a stage alone: none can start one while the folder is ours. */
 static Status check_stages_free(const char *run, Log *log)
 {
     for (int i = 0; i < N_STEP; i++) {
         RunLock lock = {0};
-        char *folder = stage_folder(run, i), *file = path_join(folder, "lock");
+        char *folder = step_folder(run, i), *file = path_join(folder, "lock");
         Status s = file_exists(file) ? run_lock(&lock, folder, 0, log) : OK;
         run_unlock(&lock);
         free(file);
@@ -214,7 +207,7 @@ done:
 static Status take_stage(RunLock *lock, const StudyJob *job, int i)
 {
     RunLock whole = {0};
-    char *folder = stage_folder(job->run, i);
+    char *folder = step_folder(job->run, i);
     bool there;
     Status s;
     TRY_OR(done, s, check_stage(job, i));
