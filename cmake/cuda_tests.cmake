@@ -58,10 +58,10 @@ set_target_properties(test_ops_cuda PROPERTIES LINKER_LANGUAGE CXX)
 # then as late; random threads.
 add_test(NAME test_ops_cuda COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "OMP_NUM_THREADS=2;EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
+    ENVIRONMENT "${TEST_THREADS};EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
 add_test(NAME test_ops_cuda_late COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda_late PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "OMP_NUM_THREADS=2;EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
+    ENVIRONMENT "${TEST_THREADS};EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
 set_tests_properties(test_models_cuda PROPERTIES TIMEOUT 1200)
 # Counts the host's waits.
 target_link_options(test_sampler_cuda PRIVATE -Wl,--wrap=cudaStreamSynchronize,--wrap=cudaEventSynchronize)
@@ -109,7 +109,7 @@ foreach(source ${DEVICE_TESTS})
     target_include_directories(test_${name} PRIVATE tests)
     set_target_properties(test_${name} PROPERTIES LINKER_LANGUAGE CXX)
     add_test(NAME test_${name} COMMAND test_${name})
-    set_tests_properties(test_${name} PROPERTIES ENVIRONMENT "OMP_NUM_THREADS=2" TIMEOUT 600)
+    set_tests_properties(test_${name} PROPERTIES ENVIRONMENT "${TEST_THREADS}" TIMEOUT 600)
     if(NOT name STREQUAL "conflicts") # which looks at no results
         list(APPEND COMPARED test_${name})
     endif()
