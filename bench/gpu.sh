@@ -8,7 +8,7 @@
 # EQ_SECONDS=600  EQ_OUT=bench/results/<gpu>  EQ_PYTHON=python3  EQ_BENCH=0: only the checks
 # EQ_LONG=1: large batches, PyTorch compiled and tuned, rows of cuBLASLt and cuDNN; wants EQ_SECONDS=3600.
 # EQ_AUTOTUNE=on: our steps with the kernels that are fastest here.
-# Exit codes: 0 all checks passed; 1 one failed; 2 usage; 3 a program cannot start; 4 no GPU. It sets nothing on the card.
+# Exit codes: 0 all checks passed; 1 one failed; 2 usage; 3 a program cannot start; 4 no GPU. Nothing is set on the card.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 start=$SECONDS

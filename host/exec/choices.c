@@ -93,7 +93,7 @@ static const char *take(Stream *s, json_t *choices)
         {
             if (!read_choice(&c, key, value)) return "has a choice that is none";
             if (!cuda_choice_add(adds ? s : NULL, &c))
-                return "names a kernel that this program has not";
+                return "names a kernel that this program does not use there";
         }
     }
     return NULL;

@@ -54,7 +54,6 @@ static Status zeros(Device *d, void *host, const void *from, size_t bytes)
     return OK;
 }
 
-
 static Status run(const Device *d, const Tensor *node)
 {
     double *sum = d->own;

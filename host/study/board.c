@@ -48,10 +48,10 @@ Status board_open(Board **out, const char *folder, Comm *world)
     CHECK(b);
     b->path = path_join(folder, "stopping");
     if (comm_rank(world) == 0) unlink(b->path);
-    Status s = comm_barrier(world, folder);
+    Status s = comm_barrier(world, "the board");
     if (!s && pthread_create(&b->thread, NULL, watch, b))
         s = FAIL(ERR_SPACE, "no thread to watch %s", b->path);
-    s = comm_agree(world, folder, s);
+    s = comm_agree(world, "the board", s);
     if (!s) {
         *out = b;
         return OK;

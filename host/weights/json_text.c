@@ -81,6 +81,7 @@ static void make_readable(char *text, size_t size)
     for (size_t at = 0; at < size; at++) {
         if (text[at] == '"')
             for (at++; at < size && text[at] != '"'; at++) at += text[at] == '\\';
+        if (at >= size) break; /* a string that does not end */
         if (text[at] >= '0' && text[at] <= '9') at += shorten_number(text + at) - 1;
         for (int i = 0; i < N_PYTHON; i++) {
             size_t n = strlen(python[i].word), m = strlen(python[i].text);

@@ -34,7 +34,7 @@ enum { SYSTEM_ERROR = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, REMOTE_ERROR =
 typedef struct {
     char name[16];
     uint64_t count;
-    int type, number; /* number: operation or root */
+    int type, number; /* number: operation */
 } Call;
 
 typedef struct {
@@ -159,12 +159,6 @@ static void take_all(const Job *j, uint64_t at, uint64_t n)
         put(j->to[0] + (uint64_t)r * j->call.count + at, j->comm->s->slot[r], n);
 }
 
-static void take_root(const Job *j, uint64_t at, uint64_t n)
-{
-    if (j->comm->rank != j->call.number || j->to[0] != j->from[0])
-        put(j->to[0] + at, j->comm->s->slot[j->call.number], n);
-}
-
 static void run_all_reduce(const Job *j)
 {
     pieces(j, j->from[0], j->call.count * sizeof(float), take_sum);
@@ -181,14 +175,6 @@ static void run_reduce_scatter(const Job *j)
 }
 
 static void run_all_gather(const Job *j) { pieces(j, j->from[0], j->call.count, take_all); }
-
-static void run_broadcast(const Job *j)
-{
-    char *zeros = calloc(1, j->call.count + 1);
-    bool root = j->comm->rank == j->call.number;
-    pieces(j, root ? j->from[0] : zeros, j->call.count, take_root);
-    free(zeros);
-}
 
 /* Sends and receives: every pair in turn, sender by sender. */
 static void run_pairs(const Job *j)
@@ -220,7 +206,6 @@ static void run(void *data)
     } table[] = {{"AllReduce", run_all_reduce},
                  {"AllGather", run_all_gather},
                  {"ReduceScatter", run_reduce_scatter},
-                 {"Broadcast", run_broadcast},
                  {"Group", run_pairs}};
     const Job *j = data; /* kept: a recorded graph runs it again */
     while (j->comm->lost && !atomic_load(&j->comm->s->aborted)) nap();

@@ -146,6 +146,7 @@ static void bad_configs_are_refused_by_name(void **state)
         {"{" C "\"temporal\": 3}", "temporal: found 3, expected no such key"},
         {"{" C "\"flip\": true, \"flip\": false}", "duplicate"},
         {"{\"block_out_channels\": [8]} x", "found more text, expected the end"},
+        {"{\"a\\", "unet/config.json: JSON byte"}, /* nothing behind it is read */
         {"[]", "expected {"},
 #undef C
     };
