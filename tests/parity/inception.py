@@ -19,6 +19,7 @@ from timm.models.inception_v3 import InceptionV3
 from torchvision.models import Inception3
 
 from common import Case, Miss, normal, uniform, write_json
+from kinks import by_channel, moves
 
 # px, auxiliary head, training, images; then the same at random
 FIXED = [(75, False, False, 2), (139, False, False, 2), (75, False, True, 8), (139, False, True, 4),
@@ -50,20 +51,13 @@ def fill(module, rng):
     return module
 
 
-def part_from_zero(norm, args, window=0.3, least=1e-4):
-    """Before a batch norm: where a value of a channel is nearly zero, moves the bias so that zero is in
-    the middle of the widest gap within +-0.3 deviations."""
-    x = args[0].transpose(0, 1).flatten(1)
+def part_from_zero(norm, args):
+    """Before a batch norm: its bias moved so that no value after it is nearly zero."""
+    x = by_channel(args[0])
     mean, var = (x.mean(1), x.var(1, unbiased=False)) if norm.training else (norm.running_mean, norm.running_var)
     gain = norm.weight / (var + norm.eps).sqrt()
     v = (x - mean[:, None]) * gain[:, None] + norm.bias[:, None]
-    deviation = (v - v.mean(1, keepdim=True)).square().mean(1, keepdim=True).sqrt().clamp(min=0.1)
-    near = v.abs().min(1).values < least * deviation[:, 0]
-    edge = window * deviation
-    v = torch.cat([-edge, v.clamp(-edge, edge), edge], 1).sort(1).values
-    gap, at = (v[:, 1:] - v[:, :-1]).max(1)
-    move = v.gather(1, at[:, None])[:, 0] + gap / 2
-    norm.bias.data = (norm.bias - torch.where(near, move, 0.0)).float().double()
+    norm.bias.data = (norm.bias + moves(v)).float().double()
 
 
 # what each max pool reads: units and their channels, in the order of the concatenation

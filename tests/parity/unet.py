@@ -3,6 +3,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from common import Case, draw_held, normal, pick, randomize
+from kinks import part_relus
 
 COUNT = 16
 
@@ -72,4 +73,6 @@ def draw_once(rng, index):
 
     name = f"[{n},{config['in_channels']},{h},{w}] " + " ".join(
         f"{k}={v}" for k, v in config.items() if k not in ("sample_size", "in_channels")).replace("Block2D", "").replace("'", "")
-    return Case(name, "unet", module, save, inputs, run, integers, grad_seed=index)
+    case = Case(name, "unet", module, save, inputs, run, integers, grad_seed=index)
+    part_relus(case)
+    return case
