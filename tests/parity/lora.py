@@ -100,12 +100,12 @@ class FilmCase:
             file, merged = train(self.rng, program, base, room)
             without = case.exact
             case.pipe.load_lora_weights(file)
-            if not case.is_held():
+            # a film of one step near the end would be nearly the same without any LoRA
+            if not case.is_held() or (case.exact != without).mean() < 0.05:
                 continue
             self.name = f"film, trained here, drawn again {again} times: {case.name}"
-            moved = (case.exact != without).mean()
-            return case.compare(program, merged, room) | {"nothing changed": 0.0 if moved > 0.05 else 2.0}
-        raise Miss("40 draws that PyTorch's float32 does not hold")
+            return case.compare(program, merged, room)
+        raise Miss("40 draws that PyTorch's float32 does not hold, or whose film is the same without the LoRA")
 
 
 class LoraCase:

@@ -34,7 +34,8 @@ def shards(program, rng, folder):
     config = {k: v for k, v in unet.draw_config(rng).items() if k in BASIC} | dict(cross_attention_dim=8, norm_num_groups=2)
     module = randomize(UNet2DConditionModel(**config), rng).to(dtype)
     parts, whole = os.path.join(folder, "parts"), os.path.join(folder, "whole")
-    module.save_pretrained(parts, max_shard_size="60KB", variant=variant)
+    size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    module.save_pretrained(parts, max_shard_size=size // int(rng.integers(2, 12)), variant=variant)
     n = sum(f.endswith(".safetensors") for f in os.listdir(parts))
     name = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
     run_program([program, "weights", "convert", parts, whole, "--dtype", name])
