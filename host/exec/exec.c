@@ -23,6 +23,7 @@ struct Exec {
     int n_run, n_held;
     bool stale;          /* a held leaf was written: the held nodes run before the others */
     char *block;         /* owned: device memory */
+    void **apart;        /* owned: [graph->n], EQ_APART: each tensor's own memory, else NULL */
     size_t bytes;
     Feed **feed;         /* owned: [graph->n], made at an input's first value */
     Run alone, followed;
@@ -32,7 +33,14 @@ struct Exec {
     double *spent_s;     /* owned: [n_run + 1], the last is the work behind; NULL: no EQ_PROFILE */
 };
 
-static Status bind(Exec *e, Tensor *const *keep, int n_keep)
+static bool wanted(const char *variable)
+{
+    const char *v = getenv(variable);
+    return v && *v == '1';
+}
+
+/* All in one block. */
+static Status bind_planned(Exec *e, Tensor *const *keep, int n_keep)
 {
     Graph *g = e->graph;
     Plan plan;
@@ -42,6 +50,29 @@ static Status bind(Exec *e, Tensor *const *keep, int n_keep)
     for (int i = 0; !s && i < g->n; i++)
         if (plan_has_place(g->node[i])) g->node[i]->data = e->block + plan.offset[i];
     plan_free(&plan);
+    return s;
+}
+
+/* Each by itself, not a byte more than it has: checkers of memory see where it ends. */
+static Status bind_apart(Exec *e)
+{
+    Graph *g = e->graph;
+    e->apart = calloc((size_t)g->n + 1, sizeof *e->apart);
+    CHECK(e->apart);
+    for (int i = 0; i < g->n; i++) {
+        Tensor *t = g->node[i];
+        if (!plan_has_place(t)) continue;
+        TRY(device_alloc(e->device, &e->apart[i], tensor_bytes(t), t->name));
+        t->data = e->apart[i];
+        e->bytes += tensor_bytes(t);
+    }
+    return OK;
+}
+
+static Status bind(Exec *e, Tensor *const *keep, int n_keep)
+{
+    Graph *g = e->graph;
+    Status s = wanted("EQ_APART") ? bind_apart(e) : bind_planned(e, keep, n_keep);
     for (int i = 0; !s && i < g->n; i++) {
         Tensor *t = g->node[i];
         if (!t->live) continue;
@@ -49,12 +80,6 @@ static Status bind(Exec *e, Tensor *const *keep, int n_keep)
         if (!t->data) s = FAIL(ERR_BUG, "%s: has no memory", t->name);
     }
     return s;
-}
-
-static bool wanted(const char *variable)
-{
-    const char *v = getenv(variable);
-    return v && *v == '1';
 }
 
 static Status set_modes(Exec *e)
@@ -112,6 +137,8 @@ void exec_free(Exec *e)
     device_recording_free(e->device, e->followed.recording);
     for (int i = 0; i < e->graph->n; i++) device_feed_free(e->feed[i]);
     device_release(e->device, e->block);
+    for (int i = 0; e->apart && i < e->graph->n; i++) device_release(e->device, e->apart[i]);
+    free(e->apart);
     compare_free(e->compare);
     free(e->feed);
     free(e->spent_s);

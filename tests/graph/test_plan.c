@@ -136,6 +136,36 @@ static void shared_memory_changes_no_bit(void **state)
     device_close(d);
 }
 
+static void run_own_memory(RandomGraph *r, Device *d, uint32_t seed, void **values)
+{
+    setenv("EQ_APART", "1", 1);
+    random_graph_run_planned(r, d, seed, values);
+    unsetenv("EQ_APART");
+}
+
+/* EQ_APART gives each tensor its own memory, of its own size, and the same bits. */
+static void apart_as_planned(void **state)
+{
+    uint32_t first = *(uint32_t *)*state;
+    enum { LINKS = 5, LENGTH = 7 };
+    Graph *g = graph_new();
+    Tensor *y = graph_leaf(g, KIND_INPUT, DTYPE_F32, "x", 1, (int[]){LENGTH});
+    for (int i = 0; i < LINKS; i++) y = silu(g, y);
+    graph_finish(g, &y, 1);
+    Device *d;
+    Exec *e;
+    assert_int_equal(device_open(&d, "cpu", "auto", 2, NULL), OK);
+    setenv("EQ_APART", "1", 1);
+    assert_int_equal(exec_new(&e, d, g, &y, 1), OK);
+    unsetenv("EQ_APART");
+    assert_int_equal(exec_bytes(e), (LINKS + 1) * LENGTH * sizeof(float));
+    exec_free(e);
+    graph_free(g);
+    for (uint32_t seed = first; seed < first + RUN_GRAPHS; seed++)
+        same_bits(d, seed, seed % 2, run_own_memory, seed % 2, random_graph_run_planned);
+    device_close(d);
+}
+
 static void recomputing_changes_no_bit(void **state)
 {
     uint32_t first = *(uint32_t *)*state;
@@ -186,6 +216,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(nothing_needed_is_overwritten, &seed),
         cmocka_unit_test_prestate(shared_memory_changes_no_bit, &seed),
+        cmocka_unit_test_prestate(apart_as_planned, &seed),
         cmocka_unit_test_prestate(recomputing_changes_no_bit, &seed),
         cmocka_unit_test(recomputing_saves_memory),
     };
