@@ -6,7 +6,8 @@
  * The backward pass computes the probabilities again from lse:
  *   P = exp(s - lse),  dP = dy.v',  dS = P (dP - rowsum(P dP)) / sqrt(dh),
  *   dv = P'.dy,  dq = dS.k,  dk = dS'.q.
- * rowsum(P dP) is rowsum(dy y), but rounds as dP does: dS of a query that sees one key is 0.
+ * rowsum(P dP) is rowsum(dy y), but rounds as dP does: dS of a query that sees one key is 0. It is
+ * divided by rowsum(P), which is not 1 where lse is large and rounded.
  * Causal: query i sees keys 0..i; a block stops at its last query's key.
  */
 #include "prims.h"
@@ -128,15 +129,17 @@ SIMD static void row_backward(float *restrict p, float *restrict ds, float lse, 
                               int vectors)
 {
     size_t rest = (size_t)(vectors * LANES - n) * sizeof *p;
-    float dot = 0;
+    float dot = 0, sum = 0;
     for (int i = n; i < vectors * LANES; i++) p[i] = -INFINITY;
     memset(ds + n, 0, rest);
-#pragma omp simd reduction(+ : dot) aligned(p, ds : 64)
+#pragma omp simd reduction(+ : dot, sum) aligned(p, ds : 64)
     for (int i = 0; i < vectors * LANES; i++) {
         p[i] = vm_exp(p[i] - lse);
+        sum += p[i];
         dot += p[i] * ds[i];
     }
     memset(p + n, 0, rest);
+    dot /= sum;
 #pragma omp simd aligned(p, ds : 64)
     for (int i = 0; i < vectors * LANES; i++) ds[i] = p[i] * (ds[i] - dot) * scale;
 }
