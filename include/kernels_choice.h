@@ -8,8 +8,8 @@
  *
  * Results of one implementation are the same bits every time; those of two differ in the last bits.
  * So who wants equal bits again (a resumed run) hands the choices over with cuda_choice_add().
- * Where nothing takes gradients a result must not depend on how many images there are: keys there
- * do not count them, and only our kernels, whose sums do not see them, are chosen from.
+ * Where nothing takes gradients the choice must not depend on how many images there are: keys there
+ * do not count them, and only our kernels are chosen from.
  */
 #ifndef KERNELS_CHOICE_H
 #define KERNELS_CHOICE_H

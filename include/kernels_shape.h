@@ -66,7 +66,8 @@ Status cuda_embedding_fwd(void *y, const int32_t *ids, const void *table, size_t
 Status cuda_embedding_dw(float *dtable, const int32_t *ids, const void *dy, size_t count, int rows,
                          int d, Dtype type, Stream *s);
 
-/* y[n,dim] = sin then cos (flip: cos then sin) of t[n] * 10000^(-i/(dim/2 - shift)), in double. */
+/* y[n,dim] = sin then cos (flip: cos then sin) of t[n] * 10000^(-i/(dim/2 - shift)); the angle
+ * is computed in fp32, as in diffusers. */
 Status cpu_timestep_embedding(float *y, const float *t, int n, int dim, int flip, float shift,
                               Stream *s);
 /* y[n,per] = c[i,0]*a + c[i,1]*b for sample i. */

@@ -112,6 +112,7 @@ void device_peak_restart(Device *d) { d->peak = d->bytes; }
 
 Status device_alloc(Device *d, void **p, size_t bytes, const char *what)
 {
+    *p = NULL;
     Status s = d->kind->alloc(p, bytes);
     if (!s) hold(d, *p, bytes);
     if (s != ERR_SPACE) return s;

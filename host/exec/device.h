@@ -36,8 +36,8 @@ Status device_read(Device *d, void *host, const void *from, size_t bytes);
 Status device_copy(Device *d, void *to, const void *from, size_t bytes); /* within the device */
 
 Status device_run(Device *d, const Tensor *node);     /* enqueues one node */
-/* Whether the nodes to come are of a graph that takes gradients: where not, results must not depend on
- * how many images there are (kernels_choice.h). */
+/* Whether the nodes to come are of a graph that takes gradients: where not, kernels are not
+ * chosen by how many images there are (kernels_choice.h). */
 void   device_gradients(Device *d, bool wanted);
 Status device_sync(Device *d);
 Stream *device_stream(Device *d);                     /* for launchers outside a graph: sweeps */

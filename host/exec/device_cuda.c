@@ -111,9 +111,11 @@ static Status alloc(void **p, size_t bytes)
         return ERR_SPACE;
     }
     TRY(failed(e, "memory"));
-    TRY(failed(cudaMemset(*p, 0, bytes), "memory"));
+    e = cudaMemset(*p, 0, bytes);
     /* our streams do not wait for the null one */
-    return failed(cudaStreamSynchronize(NULL), "memory");
+    if (!e) e = cudaStreamSynchronize(NULL);
+    if (e) cudaFree(*p), *p = NULL;
+    return failed(e, "memory");
 }
 
 static void release(void *p) { cudaFree(p); }

@@ -53,7 +53,7 @@ static Status bind_planned(Exec *e, Tensor *const *keep, int n_keep)
     return s;
 }
 
-/* Each by itself, not a byte more than it has: checkers of memory see where it ends. */
+/* Each by itself: checkers of memory see where it ends. */
 static Status bind_apart(Exec *e)
 {
     Graph *g = e->graph;

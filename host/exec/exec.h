@@ -19,8 +19,8 @@
  *   EQ_COMPARE=1   computes each node on the CPU in fp32 too, from the same inputs, and stops at the
  *                  first that differs by more than its storage explains
  *   EQ_PROFILE=1   times each node
- *   EQ_APART=1     (any device) each tensor in memory of its own, not a byte more: compute-sanitizer and
- *                  AddressSanitizer then see an op that leaves its tensors; takes more memory
+ *   EQ_APART=1     (any device) each tensor in memory of its own: compute-sanitizer then sees an op that leaves
+ *                  its tensors, AddressSanitizer one that leaves them by 512 bytes (device_cpu.c rounds up)
  */
 #ifndef EXEC_H
 #define EXEC_H

@@ -75,17 +75,17 @@ static Tensor *append(Graph *g, int ndim, const int *dim)
 
 static bool dims_fit(Graph *g, const char *what, int ndim, const int *dim)
 {
-    size_t count = 1;
+    size_t count = 1, most = (size_t)1 << 40;
     for (int i = 0; i < ndim; i++) {
         if (dim[i] < 1) {
             graph_fail(g, "%s: dimension %d is %d, expected 1 or more", what, i, dim[i]);
             return false;
         }
-        count *= (size_t)dim[i];
-        if (count > (size_t)1 << 40) {
+        if ((size_t)dim[i] > most / count) {
             graph_fail(g, "%s: too large", what);
             return false;
         }
+        count *= (size_t)dim[i];
     }
     return true;
 }

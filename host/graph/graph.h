@@ -101,7 +101,8 @@ void    graph_recompute_end(Graph *g);
 void    grad_add(Graph *g, Tensor *t, Tensor *contribution);   /* t->grad += contribution, of one dtype */
 
 /* Reverse mode from n outputs y[i] with gradients dy[i] (NULL: ones). Afterwards t->grad is the
- * gradient of each trainable t that they depend on, or NULL where they do not. */
+ * gradient of each trainable t that they depend on, or NULL where they do not; of a t that is computed again
+ * (graph_recompute_begin) it is only a part. */
 void    graph_backward(Graph *g, int n, Tensor *const *y, Tensor *const *dy);
 
 /* Lets the newest node stand, and run, right behind `after` and its sides; what stood there gets new

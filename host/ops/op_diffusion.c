@@ -148,7 +148,10 @@ Tensor *noise_samples(Graph *g, Tensor *x, Tensor *key, Tensor *mix, Tensor *tar
     if (!is_key(key, n, 4))
         return graph_fail(g, "noise_samples: keys %s, expected I32 [%d,4]",
                           tensor_shape_text(key, shape), n);
-    if (mix->ndim != 2 || mix->dim[0] != n || mix->dim[1] != 2 || !op_alike(mix, target))
+    if (mix->ndim != 2 || mix->dim[0] != n || mix->dim[1] != 2)
+        return graph_fail(g, "noise_samples: factors %s, expected [%d,2]",
+                          tensor_shape_text(mix, shape), n);
+    if (!op_alike(mix, target))
         return op_shapes_differ(g, "noise_samples", mix, target);
     Tensor *y = graph_node(g, &op_noise_samples, x->ndim, x->dim, 4,
                            (Tensor *[]){x, key, mix, target}, &a, sizeof a);

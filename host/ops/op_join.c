@@ -43,6 +43,7 @@ Tensor *concat(Graph *g, int n, Tensor *const *x)
     int dim[MAX_DIM], width = 0;
     for (int i = 0; i < n; i++) {
         if (!x[i]) return NULL;
+        if (x[i]->dtype != x[0]->dtype) return graph_fail(g, "concat: parts of two storage types");
         bool fits = x[i]->ndim == x[0]->ndim;
         for (int k = 0; fits && k < x[0]->ndim - 1; k++) fits = x[i]->dim[k] == x[0]->dim[k];
         if (!fits) return op_shapes_differ(g, "concat", x[0], x[i]);

@@ -145,10 +145,17 @@ static void nodes_can_be_watched(void **state)
     assert_true(ends > 100 && all == 2 * ends);
 }
 
-/* A GPU without memory says what would fit. */
+/* A GPU that fails is named, a GPU without memory says what would fit. */
 static void says_what_is_wrong(void **state)
 {
     (void)state;
+    static const char *const fails[] = {"cudaMemset:1", "cudaMemset:4", "cudaStreamSynchronize:1"};
+    for (int i = 0; i < 3; i++) {
+        char before[64];
+        snprintf(before, sizeof before, "HOSTCUDA_FAIL=%s", fails[i]);
+        expect(4, run(before, "bench inception --device cuda --size 75 --batch 1"));
+        if (!strstr(said, "CUDA memory: ")) fail_msg("%s: %s", fails[i], said);
+    }
     expect(5, train("HOSTCUDA_MEMORY=9000000", "small", "cuda", "fp32", 16));
     if (!strstr(said, "MiB needed") || !strstr(said, "MiB free on cuda:0") ||
         !strstr(said, "or ldm.recompute = 1 would fit"))

@@ -98,6 +98,17 @@ static Tensor *bad_label(Graph *g)
     return cross_entropy(g, input(g, "x", 2, 3), input(g, "l", 2, 1), NULL, 0);
 }
 static Tensor *bad_size(Graph *g) { return param(g, "a", 0, 3); }
+static Tensor *bad_wrap(Graph *g) /* 2^64 values */
+{
+    return graph_leaf(g, KIND_INPUT, DTYPE_F32, "a", 3, (int[]){1 << 20, 1 << 20, 1 << 24});
+}
+static Tensor *bad_types(Graph *g)
+{
+    Tensor *x[2];
+    for (int i = 0; i < 2; i++)
+        x[i] = graph_leaf(g, KIND_INPUT, i ? DTYPE_BF16 : DTYPE_F32, "a", 2, (int[]){2, 3 + i});
+    return concat(g, 2, x);
+}
 static Tensor *bad_huge(Graph *g) { return param(g, "a", INT32_MAX, INT32_MAX); }
 
 static void builders_refuse(void **state)
@@ -124,6 +135,8 @@ static void builders_refuse(void **state)
         {bad_label, "cross_entropy: logits [2,3] and labels [2,1], expected [n,k] and I32 [n]"},
         {bad_size, "a: dimension 0 is 0, expected 1 or more"},
         {bad_huge, "a: too large"},
+        {bad_wrap, "a: too large"},
+        {bad_types, "concat: parts of two storage types"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Graph *g = graph_new();
