@@ -80,7 +80,7 @@
 
 #define LDM_SETTINGS(S, INT, REAL, TEXT, PATH)                                                    \
     PATH(S, base,        "",                   "model folder in diffusers' layout")               \
-    TEXT(S, init,        "base", "base|random", "random: the base's UNet with new weights")       \
+    TEXT(S, init,        "base", "base|random", "random: UNet and text encoder anew")             \
     TEXT(S, prediction,  "auto", "auto|epsilon|v_prediction", "auto: as the base's scheduler says")\
     INT (S, steps,       2000, 1, 100000000, "", "length of the run")                             \
     INT (S, batch,       16, 1, 4096, "films", "per micro-batch: one pass")                       \

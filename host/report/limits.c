@@ -30,8 +30,8 @@ static void add_outside(Text *t, const Run *r)
     }
     if (!starts_from_weights(r)) {
         html_item(
-            t, "The classifiers and the diffusion models' UNets started from random weights. The "
-               "text encoder and the autoencoder are those of the base model, trained elsewhere.");
+            t, "The classifiers and the diffusion models' UNets and text encoders started from "
+               "random weights. The autoencoder is that of the base model, trained elsewhere.");
         return;
     }
     bool base = *r->config.ldm.base && strcmp(r->config.ldm.init, "random"),

@@ -171,7 +171,8 @@ static void add_ldm(Text *t, const Config *c)
     Text line = {0};
     if (strcmp(s->init, "random")) text_add(&line, "fine-tuned from %s", last_part(s->base));
     else
-        text_add(&line, "laid out as %s, its UNet started from random weights", last_part(s->base));
+        text_add(&line, "laid out as %s, its UNet and text encoder started from random weights",
+                 last_part(s->base));
     text_add(
         &line,
         ", one per disease: %d steps of %d films, AdamW with learning rate %g (%s), prediction "
