@@ -107,9 +107,9 @@ typedef struct {
 
 Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, const float *v,
                          const AttentionShape *a, Stream *s);
-Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *lse,
-                         const float *q, const float *k, const float *v, const AttentionShape *a,
-                         Stream *s);
+Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *y,
+                         const float *lse, const float *q, const float *k, const float *v,
+                         const AttentionShape *a, Stream *s);
 /* Head sizes up to 512. bf16 heads that are a multiple of 8 run on tensor cores (backward: up to
  * 160), where P and dS are rounded to bf16 between two products. */
 Status cuda_attention_fwd(void *y, float *lse, const void *q, const void *k, const void *v,

@@ -2,8 +2,10 @@
 #include "data/prepare.h"
 #include "base/csv.h"
 #include "base/signal.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- files ---------------------------------------------------------------------------- */
 
@@ -161,7 +163,7 @@ static Status check_options(const PrepareOptions *o)
     if (o->size < 8 || o->size > 4096)
         return FAIL(ERR_USAGE, "size %d, expected 8 to 4096 pixels", o->size);
     double sum = o->share.train + o->share.val + o->share.pool;
-    if (o->share.train <= 0 || o->share.val < 0 || o->share.pool < 0 || sum > 1)
+    if (o->share.train <= 0 || o->share.val < 0 || o->share.pool < 0 || sum > 1 + 1e-9)
         return FAIL(
             ERR_USAGE,
             "shares: train %g, val %g, pool %g, expected a part for train and at most 1 in all",
@@ -177,6 +179,49 @@ static Status check_options(const PrepareOptions *o)
     return n ? FAIL(ERR_USAGE, "%s: is there and not empty, expected a new folder", o->out) : OK;
 }
 
+/* A set that is being made lies beside its place, as OUT.partial, and holds this file until it is
+ * whole: by it a folder that a killed run has left is known. */
+static char *mark_of(const char *partial) { return path_join(partial, ".unfinished"); }
+
+static Status check_partial(const char *partial)
+{
+    char *mark = mark_of(partial);
+    DirList there = {0};
+    bool ours = !file_exists(partial) || file_exists(mark);
+    Status s = OK;
+    if (!ours && dir_exists(partial)) {
+        s = dir_list(&there, partial);
+        ours = !there.n;
+        dir_list_free(&there);
+    }
+    free(mark);
+    if (s || ours) return s;
+    return FAIL(ERR_USAGE,
+                "%s: is there and not of an unfinished prepare, expected nothing of that name, "
+                "which films are prepared under",
+                partial);
+}
+
+static Status begin_partial(const char *partial)
+{
+    char *mark = mark_of(partial);
+    Status s = dir_remove(partial);
+    if (!s) s = dir_make(partial);
+    if (!s) s = file_write(mark, "", 0);
+    free(mark);
+    return s;
+}
+
+static Status end_partial(const char *partial, const char *out)
+{
+    char *mark = mark_of(partial);
+    Status s = dir_sync(partial);
+    if (!s && unlink(mark)) s = FAIL(ERR_SPACE, "%s: cannot be removed: %s", mark, strerror(errno));
+    if (!s) s = dir_rename(partial, out);
+    free(mark);
+    return s;
+}
+
 static Status make_set(Films *f, const PrepareOptions *o, const char *partial, Log *log)
 {
     NearPair *pair = NULL;
@@ -185,10 +230,9 @@ static Status make_set(Films *f, const PrepareOptions *o, const char *partial, L
     TRY_OR(done, s, films_classes(f, &o->source));
     TRY_OR(done, s, films_check(f, &o->source, log));
     TRY_OR(done, s, prepare_choose(f, &pair, &n_pair, o, log));
-    TRY_OR(done, s, dir_remove(partial));
+    TRY_OR(done, s, begin_partial(partial));
     s = write_all(f, pair, n_pair, o, partial, log);
-    if (!s) s = dir_sync(partial);
-    if (!s) s = dir_rename(partial, o->out);
+    if (!s) s = end_partial(partial, o->out);
     if (s) { /* dir_remove may fail too: what is told is why we got here */
         char first[1024];
         snprintf(first, sizeof first, "%s", status_message());
@@ -206,11 +250,14 @@ Status prepare_run(const PrepareOptions *o, Log *log)
     Text partial = {0};
     size_t length = strlen(o->out);
     TRY(check_options(o));
-    TRY(films_list(&films, &o->source));
-    log_info(log, "%d films in %s", films.n, o->source.source);
     while (length > 1 && o->out[length - 1] == '/') length--;
     text_add(&partial, "%.*s.partial", (int)length, o->out);
-    Status s = make_set(&films, o, partial.s, log);
+    Status s = check_partial(partial.s);
+    if (!s) s = films_list(&films, &o->source);
+    if (!s) {
+        log_info(log, "%d films in %s", films.n, o->source.source);
+        s = make_set(&films, o, partial.s, log);
+    }
     free(partial.s);
     films_free(&films);
     return s;

@@ -38,7 +38,7 @@ Status exec_run(Exec *e);
  * enqueue the same on every call, and be the same in all calls of one Exec. */
 Status exec_run_then(Exec *e, Status (*then)(void *arg), void *arg);
 Status exec_read(Exec *e, const Tensor *t, void *host);             /* kept, or a parameter */
-size_t exec_bytes(const Exec *e);                                   /* of the planned block */
+size_t exec_bytes(const Exec *e);                                   /* of the planned block, or all of EQ_APART's */
 double exec_flops(const Exec *e); /* of one run without the held nodes, counted ops */
 
 /* Seconds per op name over all runs as a table; empty unless EQ_PROFILE=1. */

@@ -37,13 +37,14 @@ static double attention_flops(const Tensor *y)
     return 2 * product_cost(y->src[0], y->src[1], y->args);
 }
 
-/* attention_bwd: dq, and as its sides dk and dv, from q, k, v, y (on a GPU), lse, dy */
+/* attention_bwd: dq, and as its sides dk and dv, from q, k, v, y, lse, dy */
 static Status attention_bwd_cpu(const Tensor *dq, Stream *s)
 {
     Tensor *const *in = dq->src;
     AttentionShape a = attention_shape(in[0], in[1], dq->args);
     return cpu_attention_bwd(dq->data, dq->side[0]->data, dq->side[1]->data, in[5]->data,
-                             in[4]->data, in[0]->data, in[1]->data, in[2]->data, &a, s);
+                             in[3]->data, in[4]->data, in[0]->data, in[1]->data, in[2]->data, &a,
+                             s);
 }
 static Status attention_bwd_cuda(const Tensor *dq, Stream *s)
 {

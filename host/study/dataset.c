@@ -81,6 +81,19 @@ done:
     return s;
 }
 
+/* What is read must not be in the folder that is made anew. */
+static Status check_apart(const char *read, const char *out)
+{
+    char *from = realpath(read, NULL), *to = realpath(out, NULL);
+    size_t n = to ? strlen(to) : 0;
+    bool inside = from && to && !strncmp(from, to, n) && (!from[n] || from[n] == '/');
+    free(from);
+    free(to);
+    if (!inside) return OK;
+    return FAIL(ERR_USAGE, "%s: is in %s, which is made anew, expected films of another folder",
+                read, out);
+}
+
 static Status prepare(const Config *c, const char *out, Log *log)
 {
     const DataSettings *d = &c->data;
@@ -93,6 +106,8 @@ static Status prepare(const Config *c, const char *out, Log *log)
         .train_ratio = d->train_ratio,
         .seed = (uint32_t)c->study.seed,
     };
+    TRY(check_apart(d->source, out));
+    if (*d->images) TRY(check_apart(d->images, out));
     TRY(dir_remove(out)); /* complete or not: its record was not */
     return prepare_run(&o, log);
 }

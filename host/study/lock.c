@@ -99,7 +99,7 @@ Status lone_run_open(RunLock *l, const char *dir, Log *log)
         TRY(dir_list(&list, dir));
         for (int i = 0; i < list.n; i++)
             ours |= !strcmp(list.name[i], "lock") || !strcmp(list.name[i], "stage.json") ||
-                    !strcmp(list.name[i], "prepare");
+                    !strcmp(list.name[i], "log.jsonl");
         int n = list.n;
         dir_list_free(&list);
         if (n && !ours)

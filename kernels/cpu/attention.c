@@ -4,11 +4,10 @@
  * (backward); threads take jobs, so the arithmetic of a job does not depend on the others, nor on
  * the number of threads. A job's scores, ROWS x tk, stay in cache: nothing of tq x tk outlives it.
  * The backward pass computes the probabilities again from lse:
- *   P = exp(s - lse),  dP = dy.v',  dS = P (dP - rowsum(P dP)) / sqrt(dh),
+ *   P = exp(s - lse),  dP = dy.v',  dS = P (dP - rowsum(dy y)) / sqrt(dh),
  *   dv = P'.dy,  dq = dS.k,  dk = dS'.q.
- * rowsum(P dP) is rowsum(dy y), but rounds as dP does: dS of a query that sees one key is 0. It is
- * divided by rowsum(P), which is not 1 where lse is large and rounded.
- * Causal: query i sees keys 0..i; a block stops at its last query's key.
+ * Of a query that sees one key rowsum(dy y) is dP: taken as that, dS is 0 and not what rounding
+ * leaves.
  */
 #include "prims.h"
 #include "vector_math.h"
@@ -125,28 +124,29 @@ Status cpu_attention_fwd(float *y, float *lse, const float *q, const float *k, c
 }
 
 /* p: scores in, probabilities out; ds: dP in, dS out. Both 0 behind n. */
-SIMD static void row_backward(float *restrict p, float *restrict ds, float lse, float scale, int n,
-                              int vectors)
+SIMD static void row_backward(float *restrict p, float *restrict ds, float lse, float dot,
+                              float scale, int n, int vectors)
 {
-    size_t rest = (size_t)(vectors * LANES - n) * sizeof *p;
-    float dot = 0, sum = 0;
-    for (int i = n; i < vectors * LANES; i++) p[i] = -INFINITY;
-    memset(ds + n, 0, rest);
-#pragma omp simd reduction(+ : dot, sum) aligned(p, ds : 64)
+#pragma omp simd aligned(p, ds : 64)
     for (int i = 0; i < vectors * LANES; i++) {
         p[i] = vm_exp(p[i] - lse);
-        sum += p[i];
-        dot += p[i] * ds[i];
+        ds[i] = p[i] * (ds[i] - dot) * scale;
     }
-    memset(p + n, 0, rest);
-    dot /= sum;
-#pragma omp simd aligned(p, ds : 64)
-    for (int i = 0; i < vectors * LANES; i++) ds[i] = p[i] * (ds[i] - dot) * scale;
+    memset(p + n, 0, (size_t)(vectors * LANES - n) * sizeof *p);
+    memset(ds + n, 0, (size_t)(vectors * LANES - n) * sizeof *ds);
+}
+
+SIMD static float row_dot(const float *restrict a, const float *restrict b, int n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
 }
 
 typedef struct {
     float *dq, *dk, *dv;
-    const float *dy, *lse, *q, *k, *v;
+    const float *dy, *y, *lse, *q, *k, *v;
 } Backward;
 
 static bool backward_block(const Backward *t, const AttentionShape *a, const Block *b, float *p,
@@ -160,9 +160,10 @@ static bool backward_block(const Backward *t, const AttentionShape *a, const Blo
                  width))
         return false;
     for (int i = 0; i < b->rows; i++) {
-        size_t at = (size_t)i * (size_t)width;
-        row_backward(p + at, ds + at, t->lse[b->lse + (size_t)i], scale, keys_of(a, b, i),
-                     width / LANES);
+        size_t at = (size_t)i * (size_t)width, row = b->q + (size_t)i * (size_t)d;
+        int seen = keys_of(a, b, i);
+        float dot = seen == 1 ? ds[at] : row_dot(t->dy + row, t->y + row, a->dh);
+        row_backward(p + at, ds + at, t->lse[b->lse + (size_t)i], dot, scale, seen, width / LANES);
     }
     return product(true, false, keys, a->dh, b->rows, 1, p, width, t->dy + b->q, d, 1, t->dv + b->k,
                    d) &&
@@ -172,11 +173,11 @@ static bool backward_block(const Backward *t, const AttentionShape *a, const Blo
                    t->dq + b->q, d);
 }
 
-Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *lse,
-                         const float *q, const float *k, const float *v, const AttentionShape *a,
-                         Stream *s)
+Status cpu_attention_bwd(float *dq, float *dk, float *dv, const float *dy, const float *y,
+                         const float *lse, const float *q, const float *k, const float *v,
+                         const AttentionShape *a, Stream *s)
 {
-    Backward t = {dq, dk, dv, dy, lse, q, k, v};
+    Backward t = {dq, dk, dv, dy, y, lse, q, k, v};
     size_t room = 2 * score_room(a);
     float *score;
     bool good = true;

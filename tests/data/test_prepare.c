@@ -152,9 +152,14 @@ static void kermany_end_to_end(void **state)
          "kermany/test/PNEUMONIA/person77_bacteria_9.jpeg");
     copy("kermany/train/PNEUMONIA/person5_virus_1005.jpeg",
          "kermany/test/PNEUMONIA/person78_bacteria_9.jpeg");
-    put_text("k1.partial/images/old.png", "of a run that was killed");
+    put_text("k1.partial/images/old.png", "of somebody else");
     PrepareOptions o = options("kermany", at("kermany"), at("k1"));
+    assert_int_equal(run(&o), ERR_USAGE);
+    assert_non_null(strstr(status_message(), "not of an unfinished prepare"));
+    assert_true(file_exists(at("k1.partial/images/old.png")));
+    put_text("k1.partial/.unfinished", ""); /* of a run that was killed */
     must(&o);
+    assert_false(file_exists(at("k1/.unfinished")));
     assert_false(file_exists(at("k1.partial")) || file_exists(at("k1/images/old.png")));
     assert_int_equal(manifest_read(&m, at("k1/manifest.csv")), OK);
     assert_int_equal(m.n_label, 3);

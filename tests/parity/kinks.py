@@ -9,15 +9,16 @@ import copy
 
 import torch
 
+from common import Miss
+
 PRODUCERS = (torch.nn.GroupNorm, torch.nn.Linear)
 # of these, zero stays zero and the sign stays the sign
 SMOOTH = (torch.nn.SiLU, torch.nn.GELU)
 
 
-def moves(v, centre=0.0, window=0.3, least=1e-4):
+def moves(v, window=0.3, least=1e-4):
     """v [channels, values] -> what to add to each channel: 0 where no value is within `least` deviations
-    of the centre, else what puts the centre into the middle of the widest gap within +-0.3 deviations."""
-    v = v - centre
+    of zero, else what puts zero into the middle of the widest gap within +-0.3 deviations."""
     deviation = (v - v.mean(1, keepdim=True)).square().mean(1, keepdim=True).sqrt().clamp(min=0.1)
     near = v.abs().min(1).values < least * deviation[:, 0]
     edge = window * deviation
@@ -31,9 +32,9 @@ def by_channel(x):
 
 
 def part_relus(case, rounds=100):
-    """Moves the biases of the case's module. Returns how many channels have been moved."""
+    """Moves the biases of the case's module."""
     if not any(isinstance(m, torch.nn.ReLU) for m in case.module.modules()):
-        return 0
+        return
     twin = copy.deepcopy(case.module).double().train(case.train)
     origin, moved = {}, []  # id of a tensor -> who made it, what it made, the tensor itself, kept alive
 
@@ -45,12 +46,14 @@ def part_relus(case, rounds=100):
             origin[id(y)] = *origin[id(args[0])][:2], y
 
     def part(relu, args):
+        if id(args[0]) not in origin:
+            raise Miss("a ReLU behind something that kinks.py does not know")
         producer, v, _ = origin[id(args[0])]
         by = moves(by_channel(v))
         if by.any():
             producer.bias.data = (producer.bias + by).float().double()
             v += by.reshape(1, -1, *[1] * (v.dim() - 2))
-            moved.append(int(by.count_nonzero()))
+            moved.append(producer)
 
     for m in twin.modules():
         if isinstance(m, PRODUCERS):
@@ -59,13 +62,12 @@ def part_relus(case, rounds=100):
             m.register_forward_hook(passed)
         elif isinstance(m, torch.nn.ReLU):
             m.register_forward_pre_hook(part)
-    inputs, total = {k: v.double() for k, v in case.inputs.items()}, 0
+    inputs = {k: v.double() for k, v in case.inputs.items()}
     for _ in range(rounds):
         origin.clear(), moved.clear()
         with torch.no_grad():
             case.run(twin, **inputs, **case.integers)
-        total += sum(moved)
         if not moved:
             case.module.load_state_dict({k: v.float() for k, v in twin.state_dict().items()})
-            return total
-    raise RuntimeError(f"values before ReLUs still near zero after {rounds} rounds")
+            return
+    raise Miss(f"values before ReLUs are still near zero after {rounds} rounds")

@@ -82,6 +82,16 @@ refuse 4 "device = cuda" a5 "$program" study "$tiny" --run a5 --set study.device
 refuse 4 "device = cuda" a5 "$program" train-ldm "$tiny" --out a5 --set study.device=cuda
 refuse 2 'no film of class "fungus", expected one of: bacteria, normal, virus' a5 "$program" study "$tiny" \
     --run a5 --set data.disease_b=fungus
+# a prepared set where a stage would put its own
+"$program" prepare folders good --out set/prepare/data --size 96 --val-share 0.2 >out 2>err || fail "set: $(tail -1 err)"
+train_on_set() {
+    refuse 2 "$1" "" "$program" train-classifier "$tiny" --class bacteria --out set \
+        --set data.format=csv --set data.source=set/prepare/data/manifest.csv
+    [ -e set/prepare/data/manifest.csv ] || fail "the films that were read are gone"
+}
+train_on_set "set: is there and holds other files"
+: >set/log.jsonl # as if another stage had run there
+train_on_set "set/prepare/data/manifest.csv: is in set/prepare/data"
 refuse 2 'no film of class "fungus"' a5 "$program" train-classifier "$tiny" --class fungus --out a5
 refuse 2 'no film of class "fungus"' a5 "$program" train-autoencoder "$tiny" --class fungus --out a5 \
     --set autoencoder.base="$SOURCE_DIR/configs/models/tiny/vae"
