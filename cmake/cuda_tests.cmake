@@ -55,14 +55,14 @@ target_include_directories(test_ops_cuda PRIVATE tests)
 target_compile_definitions(test_ops_cuda PRIVATE DEVICE="cuda")
 set_target_properties(test_ops_cuda PROPERTIES LINKER_LANGUAGE CXX)
 # The PTX of each architecture under another order of threads: copies that land as early as may be,
-# then as late; random threads. Each tensor of the second run is an allocation of its own, whose bounds
+# then as late; random threads. Each tensor of the first run is an allocation of its own, whose bounds
 # are checked.
 add_test(NAME test_ops_cuda COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "${TEST_THREADS};EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
+    ENVIRONMENT "${TEST_THREADS};EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;EQ_APART=1;HOSTCUDA_ARCH=80;HOSTCUDA_SCHED=0;HOSTCUDA_ASYNC=0")
 add_test(NAME test_ops_cuda_late COMMAND test_ops_cuda)
 set_tests_properties(test_ops_cuda_late PROPERTIES TIMEOUT 1200
-    ENVIRONMENT "${TEST_THREADS};EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;EQ_APART=1;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
+    ENVIRONMENT "${TEST_THREADS};EQ_LIBRARIES=${CMAKE_BINARY_DIR}/fake;HOSTCUDA_ARCH=90;HOSTCUDA_SCHED=2;HOSTCUDA_ASYNC=1")
 set_tests_properties(test_models_cuda PROPERTIES TIMEOUT 1200)
 # Counts the host's waits.
 target_link_options(test_sampler_cuda PRIVATE -Wl,--wrap=cudaStreamSynchronize,--wrap=cudaEventSynchronize)
