@@ -82,6 +82,10 @@ Status cpu_upsample2_conv2d_fwd(float *y, const float *x, const float *w4,
 /* y[rows,k] = x[rows,c] . w[k,c]^T + b[k] */
 Status cpu_linear_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,
                       size_t rows, int c, int k, Stream *s);
+/* The same over one vector for each image: a rounding there moves all of the image's values alike, and
+ * a norm behind may magnify that. So each result is summed in double. */
+Status cpu_vector_linear_fwd(float *y, const float *x, const float *w, const float *b /* or NULL */,
+                             size_t n, int c, int k, Stream *s);
 Status cpu_linear_dx(float *dx, const float *dy, const float *w, size_t rows, int c, int k,
                      Stream *s);
 Status cpu_linear_dw(float *dw, float *db /* or NULL */, const float *dy, const float *x,

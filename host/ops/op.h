@@ -29,6 +29,9 @@ static inline ConvShape conv_shape(const Tensor *x, const Tensor *w, const ConvA
                        w->dim[2], a->stride, a->top,    a->left,   a->bottom, a->right};
 }
 
+/* On the CPU, y = x . w^T + b (b NULL without); of matrices as of one vector for each image. */
+Status linear_forward(const Tensor *y, const Tensor *x, const Tensor *w, const Tensor *b, Stream *s);
+
 /* Of batchnorm's builders: whether x, gain, bias, mean, var fit, else false and the reason in g; the
  * failure of a batch of one row. */
 bool batchnorm_fits(Graph *g, Tensor *const src[5]);

@@ -93,8 +93,7 @@ static Status upsample2_conv2d_cpu(const Tensor *y, Stream *s)
 static Status linear_after_cpu(const Tensor *y, Stream *s)
 {
     const Tensor *x = y->src[AFTER_X], *w = y->src[AFTER_W];
-    TRY(cpu_linear_fwd(y->data, x->data, w->data, data(y->src[AFTER_B]), rows_of(x), w->dim[1],
-                       w->dim[0], s));
+    TRY(linear_forward(y, x, w, y->src[AFTER_B], s));
     return go_on(y, 1, w->dim[0], s);
 }
 

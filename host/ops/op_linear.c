@@ -8,12 +8,16 @@ static double linear_cost(const Tensor *y, const Tensor *w)
     return 2.0 * (double)rows_of(y) * (double)tensor_count(w);
 }
 
+Status linear_forward(const Tensor *y, const Tensor *x, const Tensor *w, const Tensor *b, Stream *s)
+{
+    return (x->ndim == 2 ? cpu_vector_linear_fwd : cpu_linear_fwd)(
+        y->data, x->data, w->data, b ? b->data : NULL, rows_of(x), w->dim[1], w->dim[0], s);
+}
+
 /* linear: y from x, w, b */
 static Status linear_cpu(const Tensor *y, Stream *s)
 {
-    const Tensor *x = y->src[0], *w = y->src[1], *b = y->src[2];
-    return cpu_linear_fwd(y->data, x->data, w->data, b ? b->data : NULL, rows_of(x), w->dim[1],
-                          w->dim[0], s);
+    return linear_forward(y, y->src[0], y->src[1], y->src[2], s);
 }
 static Status linear_cuda(const Tensor *y, Stream *s)
 {

@@ -129,15 +129,29 @@ static Status run_linear(const Case *c, float *y, size_t first, int n, Stream *s
                           (size_t)n * (size_t)c->rows, in, out, s);
 }
 
+static Status run_vectors(const Case *c, float *y, size_t first, int n, Stream *s)
+{
+    int in = c->conv.c, out = c->conv.k;
+    return cpu_vector_linear_fwd(y, c->in[0] + first * (size_t)in, c->in[1], c->in[2], (size_t)n,
+                                 in, out, s);
+}
+
+/* rows 0: one vector an image */
 static void check_linear(int rows, int in, int out)
 {
+    bool vectors = !rows;
+    rows += vectors;
     float *x = normals((size_t)(LARGEST * rows * in)), *w = normals((size_t)(in * out)),
           *b = normals((size_t)out);
-    Case c = {.run = run_linear, .out = (size_t)(rows * out), .in = {x, w, b}, .rows = rows};
+    Case c = {.run = vectors ? run_vectors : run_linear,
+              .out = (size_t)(rows * out),
+              .in = {x, w, b},
+              .rows = rows};
     char what[96];
     c.conv.c = in;
     c.conv.k = out;
-    snprintf(what, sizeof what, "linear %d->%d, %d rows an image", in, out, rows);
+    snprintf(what, sizeof what, "linear %d->%d, %d %s an image", in, out, rows,
+             vectors ? "vector" : "rows");
     check(&c, what);
     free(x);
     free(w);
@@ -150,9 +164,9 @@ static void test_linear(void **state)
     check_linear(256, 80, 640); /* feed-forward of the UNet, its second half, its keys from text */
     check_linear(256, 320, 80);
     check_linear(77, 64, 160);
-    check_linear(1, 320, 320); /* time embedding, classifier heads */
-    check_linear(1, 1280, 320);
-    check_linear(1, 2048, 2);
+    check_linear(0, 320, 320); /* time embedding, classifier heads */
+    check_linear(0, 1280, 320);
+    check_linear(0, 2048, 2);
     for (int i = 0; i < 25; i++) check_linear(between(1, 70), between(1, 1500), between(1, 400));
 }
 

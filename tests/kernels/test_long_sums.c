@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -118,6 +119,39 @@ static void test_linear(void **state)
               true);
 }
 
+/* One vector for each image is summed in double: one rounding, which is u of the result at most. */
+static void test_vectors(void **state)
+{
+    (void)state;
+    Stream *stream;
+    assert_int_equal(cpu_stream_new(&stream), OK);
+    for (int i = 0; i < 12; i++) {
+        int n = between(1, 5), c = i < 6 ? between(1, 100) : between(100, 20000),
+            k = between(1, 40);
+        size_t in = (size_t)c, out = (size_t)k;
+        float *x = uniforms((size_t)n * in), *w = uniforms(in * out),
+              *b = i % 2 ? uniforms(out) : NULL;
+        float *y = malloc((size_t)n * out * sizeof *y), *at = y;
+        assert_non_null(y);
+        memset(y, 0xff, (size_t)n * out * sizeof *y); /* NaN */
+        assert_int_equal(cpu_vector_linear_fwd(y, x, w, b, (size_t)n, c, k, stream), OK);
+        for (int r = 0; r < n; r++)
+            for (size_t o = 0; o < out; o++, at++) {
+                double want = b ? b[o] : 0;
+                for (size_t j = 0; j < in; j++)
+                    want += (double)x[(size_t)r * in + j] * w[o * in + j];
+                if (!(fabs(*at - want) <= 0x1.0001p-24 * fabs(want) + 1e-12))
+                    fail_msg("seed %u: vector %d of %d, %d to %d: result %zu is %.9g, not %.9g",
+                             seed, r, n, c, k, o, (double)*at, want);
+            }
+        free(x);
+        free(w);
+        free(b);
+        free(y);
+    }
+    cpu_stream_free(stream);
+}
+
 /* The gradient of one weight in double; size: the sum of the squares of its products. */
 static double exact_dw(const ConvShape *a, const float *x, const float *dy, int k, int r, int s,
                        int c, double *size)
@@ -214,6 +248,7 @@ int main(void)
 {
     seed = (uint32_t)time(NULL);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_linear),
+                                       cmocka_unit_test(test_vectors),
                                        cmocka_unit_test(test_gradients)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
