@@ -170,6 +170,10 @@ static Status set_text(Config *c, const Section *section, const Setting *row, co
                        const char *origin)
 {
     TRY(check_choice(section, row, value, origin));
+    size_t odd = text_not_utf8(value);
+    if (value[odd])
+        return FAIL(ERR_USAGE, "%s: %s.%s: found 0x%02X as byte %zu, expected UTF-8", origin,
+                    section->name, row->name, (unsigned char)value[odd], odd + 1);
     const char *why = unwritable(value);
     if (why)
         return FAIL(ERR_USAGE, "%s: %s.%s = \"%s\" %s", origin, section->name, row->name, value,

@@ -82,8 +82,16 @@ static bool same_but_for_form(const char *a, const char *b)
     }
 }
 
+static bool is_intended(const FilmsSource *s, const char *class)
+{
+    enum { N = sizeof s->intended / sizeof *s->intended };
+    for (int i = 0; i < N; i++)
+        if (s->intended[i] && !strcmp(s->intended[i], class)) return true;
+    return false;
+}
+
 /* A rare class whose name is nearly that of a class twenty times as frequent is a slip. */
-static Status check_slips(const Films *f)
+static Status check_slips(const Films *f, const FilmsSource *s)
 {
     int count[SPLIT_MAX_LABELS] = {0};
     for (int i = 0; i < f->n; i++)
@@ -92,12 +100,14 @@ static Status check_slips(const Films *f)
         for (int b = 0; b < f->n_label; b++) {
             char place[512];
             if (a == b || count[a] > count[b]) continue;
+            if (is_intended(s, f->label[a]) && is_intended(s, f->label[b])) continue;
             bool slip = same_but_for_form(f->label[a], f->label[b]) ||
                         (count[a] * 20 <= count[b] && text_nearest(f->label[a], &f->label[b], 1));
             if (slip)
                 return FAIL(ERR_INPUT,
                             "%s: class \"%s\" has %d films and \"%s\" %d; is it a slip? expected "
-                            "distinct names, or all of them in --classes",
+                            "distinct names, or both named: in --classes, or as a study's "
+                            "data.normal, data.disease_a and data.disease_b",
                             place_of(place, f, first_of(f, a)), f->label[a], count[a], f->label[b],
                             count[b]);
         }
@@ -117,7 +127,7 @@ Status films_classes(Films *f, const FilmsSource *s)
     if (f->n_label == 1 && !n_bad) /* else films_check() tells what is wrong */
         return FAIL(ERR_INPUT, "%s: all films are of class \"%s\", expected at least two classes",
                     where, f->label[0]);
-    return s->classes ? check_allowed(f, s->classes) : check_slips(f);
+    return s->classes ? check_allowed(f, s->classes) : check_slips(f, s);
 }
 
 /* ---- files ---------------------------------------------------------------------------- */

@@ -55,6 +55,7 @@ typedef struct {
     const char *images;        /* csv: folder that paths are relative to, or NULL: the table's */
     const char *patient_regex; /* or NULL */
     const char *classes;       /* comma list of the allowed classes, or NULL */
+    const char *intended[3];   /* classes named elsewhere, so no slips; or NULL */
     bool keep_split;           /* the source's own splits count; csv: if it has that column */
     bool allow_synthetic;
 } FilmsSource;

@@ -267,6 +267,10 @@ Status films_list(Films *f, const FilmsSource *s)
     Status status = table ? list_table(f, s) : list_folder(f, s);
     for (int i = 0; i < f->n && !status; i++) {
         Film *film = &f->film[i];
+        size_t odd = text_not_utf8(film->label_name);
+        if (!film->status && film->label_name[odd])
+            film_problem(film, "%s: class: found 0x%02X as byte %zu, expected UTF-8", film->path,
+                         (unsigned char)film->label_name[odd], odd + 1);
         if (!film->status && !good_name(film->label_name))
             film_problem(film, "%s: class \"%s\", expected a plain name", film->path,
                          film->label_name);

@@ -44,8 +44,10 @@ static Status hash_source(char hash[HASH_TEXT], const DataSettings *d)
 
 static FilmsSource source_of(const DataSettings *d)
 {
-    return (FilmsSource){
-        .format = d->format, .source = d->source, .images = *d->images ? d->images : NULL};
+    return (FilmsSource){.format = d->format,
+                         .source = d->source,
+                         .images = *d->images ? d->images : NULL,
+                         .intended = {d->normal, d->disease_a, d->disease_b}};
 }
 
 static int films_of(const Films *f, int label)

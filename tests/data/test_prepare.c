@@ -363,6 +363,11 @@ static void classes_that_look_like_slips(void **state)
                 "t.csv:43: class \"pnuemonia\" (is \"pneumonia\" meant?), expected one of normal");
     o.source.classes = "normal,pneumonia,pnuemonia";
     must(&o);
+    o = options("csv", at("slip/t.csv"), at("named"));
+    o.source.intended[1] = "pneumonia";
+    must_refuse(&o, ERR_INPUT, "t.csv:43: class \"pnuemonia\" has 1 films");
+    o.source.intended[2] = "pnuemonia";
+    must(&o);
     o = options("csv", at("slip/u.csv"), at("no2"));
     put_text("slip/u.csv", "path,label,patient\n1.png,Normal,P\n2.png,normal,Q\n3.png,ill,R\n");
     must_refuse(&o, ERR_INPUT, "\"Normal\" has 1 films and \"normal\" 1");

@@ -77,6 +77,9 @@ refuse 3 'patient "p3" is in ' a4/metrics.json "$program" study "$tiny" --run a4
     --set data.images=.
 [ ! -e a4/stages/prepare/data ] || fail "an overlapping split left prepared films"
 
+LC_ALL=C sed $'s/,virus,/,vir\xe9,/' overlap.csv >latin.csv
+prepare 3 'class: found 0xE9 as byte 4, expected UTF-8' a3 csv latin.csv
+
 # ---- what a run would stumble over later is found before it has a folder
 refuse 4 "device = cuda" a5 "$program" study "$tiny" --run a5 --set study.device=cuda
 refuse 4 "device = cuda" a5 "$program" train-ldm "$tiny" --out a5 --set study.device=cuda
@@ -242,6 +245,7 @@ refuse 2 "device = gpu: expected auto, cpu, cuda or cuda:N" x.png "$program" txt
 sed 's/^warmup = /warmop = /' "$tiny" >key.ini
 refuse 2 "ldm.warmop; did you mean ldm.warmup?" a5 "$program" study key.ini --run a5
 refuse 2 "key.ini:" a5 "$program" study key.ini --run a5
+refuse 2 "data.disease_a: found 0xE9 as byte 4, expected UTF-8" a5 "$program" study "$tiny" --run a5 --set data.disease_a=$'vir\xe9'
 sed 's/^guidance = 3/guidance = 300/' "$tiny" >range.ini
 refuse 2 "synthesis.guidance = 300 is outside 1..100" a6 "$program" study range.ini --run a6
 refuse 2 "study.seed" a6 "$program" study "$tiny" --run a6 --set study.seed=-1
