@@ -312,9 +312,9 @@ static Status check_options(Forward *f, const Options *o)
     const char *dump, *read[] = {f->weights, f->from, f->weights_file};
     TRY(options_out(&f->to, o, "out", "", 3, read));
     TRY(options_out(&dump, o, "dump", "", 3, read));
-    if (dump && !strcmp(dump, f->to))
+    if (dump && file_same_place(dump, f->to))
         return FAIL(ERR_USAGE, "forward: --dump and --out are both \"%s\", expected two files",
-                    dump);
+                    f->to);
     if (f->train && !f->model->has_training)
         return FAIL(ERR_USAGE,
                     "forward: found --train, expected none: %s computes the same in training",

@@ -57,6 +57,11 @@ static Status choose_sources(LoneStage *l)
 static Status choose(LoneStage *l)
 {
     SynthesisJob *job = l->job;
+    if (dir_exists(job->out) && !file_exists(l->stage.record))
+        return FAIL(ERR_USAGE,
+                    "%s: is there without %s, which says what its films were made from; expected "
+                    "both, or another --out",
+                    job->out, l->stage.record);
     job->name = arena_printf(&l->arena, "synthetic %s", l->label);
     TRY(choose_sources(l));
     stage_setting(&l->stage, l->config, "study.seed data.size data.normal synthesis");

@@ -256,6 +256,19 @@ bool file_same(const char *a, const char *b)
            of_a.st_ino == of_b.st_ino;
 }
 
+bool file_same_place(const char *a, const char *b)
+{
+    if (file_exists(a) && file_exists(b)) return file_same(a, b);
+    char *in_a = text("%s", a), *in_b = text("%s", b), *of_a = text("%s", a), *of_b = text("%s", b);
+    bool same =
+        !strcmp(basename(of_a), basename(of_b)) && file_same(dirname(in_a), dirname(in_b));
+    free(in_a);
+    free(in_b);
+    free(of_a);
+    free(of_b);
+    return same;
+}
+
 bool dir_exists(const char *path)
 {
     struct stat st;

@@ -41,6 +41,7 @@ Status file_size(uint64_t *size_bytes, const char *path);
 bool   file_exists(const char *path);  /* any kind of file or directory */
 bool   dir_exists(const char *path);
 bool   file_same(const char *a, const char *b);  /* two names of one file that is there */
+bool   file_same_place(const char *a, const char *b); /* the same of a file that may not be there yet */
 /* Would file_write(path) find a folder to write into, and no folder or device in its place? Nothing is
  * made. For what takes long. */
 Status file_check_room(const char *path);

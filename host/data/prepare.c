@@ -204,6 +204,7 @@ static Status check_partial(const char *partial)
 
 static Status begin_partial(const char *partial)
 {
+    TRY(check_partial(partial)); /* films have been read since the first time */
     char *mark = mark_of(partial);
     Status s = dir_remove(partial);
     if (!s) s = dir_make(partial);

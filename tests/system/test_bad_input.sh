@@ -225,6 +225,10 @@ long=$(printf 'lung %.0s' {1..80})
 [ "$(grep -c 'prompt "lung lung .*\.\.\.": found 80 tokens, the model sees the first 75' err)" = 1 ] ||
     fail "a long prompt is cut without one warning: $(cat err)"
 
+refuse 2 '--dump and --out are both "x.out"' x.out "$program" forward unet --weights "$SOURCE_DIR/samples/base/unet" --in i --out x.out --dump ./x.out
+mkdir two && ln -s two too
+refuse 2 '--dump and --out are both "two/x"' two/x "$program" forward unet --weights "$SOURCE_DIR/samples/base/unet" --in i --out two/x --dump too/x
+
 # ---- settings
 refuse 3 "nowhere: found no such folder, expected the one of the films in" a5 "$program" study "$tiny" --run a5 \
     --set data.images=nowhere

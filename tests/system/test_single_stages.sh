@@ -49,6 +49,10 @@ refuse 3 "nowhere" coder --out none --set autoencoder.base=nowhere
 must "$program" synthesize "$tiny" --model virus/model --class virus --out made --set synthesis.count=3
 [ "$(find made/films/images -name '*.png' | wc -l)" = 3 ] || fail "synthesize made other than 3 films"
 [ "$(wc -l <made/films/manifest.csv)" = 4 ] || fail "synthesize wrote no manifest of 3 films"
+mv made/stage.json . # whatever these films were made from
+refuse 2 'made/films: is there without made/stage.json' "$program" synthesize "$tiny" --model virus/model --class virus \
+    --out made --set synthesis.count=4
+mv stage.json made/
 must "$program" synthesize "$tiny" --model virus/model --class virus --out text --set synthesis.count=2 \
     --set synthesis.mode=text-to-image
 [ ! -e text/prepare ] || fail "text-to-image prepared films that it does not need"
