@@ -23,6 +23,9 @@ if(NOT EQ_CUDA STREQUAL OFF)
         endif()
     endif()
     include(CheckLanguage)
+    if(NOT CMAKE_CXX_COMPILER)
+        unset(CMAKE_CXX_COMPILER CACHE) # that there was none may be no longer true
+    endif()
     check_language(CXX) # nvcc's other half
     if(CMAKE_CXX_COMPILER AND (CMAKE_CUDA_COMPILER OR DEFINED ENV{CUDACXX}))
         check_language(CUDA)

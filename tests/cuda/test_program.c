@@ -32,7 +32,7 @@ __attribute__((format(printf, 2, 3))) static int run(const char *before, const c
     va_start(ap, fmt);
     vsnprintf(arguments, sizeof arguments, fmt, ap);
     va_end(ap);
-    snprintf(line, sizeof line, "cd %s && HOSTCUDA_CHECK=0 %s %s_hostcuda %s 2>&1 >/dev/null",
+    snprintf(line, sizeof line, "cd '%s' && HOSTCUDA_CHECK=0 %s '%s_hostcuda' %s 2>&1 >/dev/null",
              folder, before, PROGRAM, arguments);
     FILE *p = popen(line, "r");
     assert_non_null(p);
