@@ -244,9 +244,9 @@ static void test_gradients(void **state)
                  true);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    seed = (uint32_t)time(NULL);
+    seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_linear),
                                        cmocka_unit_test(test_vectors),
                                        cmocka_unit_test(test_gradients)};

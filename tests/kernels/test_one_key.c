@@ -83,9 +83,9 @@ static void test_first_of_a_causal_block(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    seed = (uint32_t)time(NULL);
+    seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_of_one_token),
         cmocka_unit_test(test_first_of_a_causal_block),

@@ -194,8 +194,8 @@ static int convert(const char *from, const char *to, char said[2048])
     char command[1024], path[256];
     size_t size;
     snprintf(command, sizeof command,
-             "cd '%s' && '" PROGRAM "' weights convert %s %s --config config >out 2>&1", folder, from,
-             to);
+             "cd '%s' && '" PROGRAM "' weights convert %s %s --config config >out 2>&1", folder,
+             from, to);
     int code = system(command);
     snprintf(path, sizeof path, "%s/out", folder);
     char *text;

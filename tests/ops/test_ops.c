@@ -38,6 +38,10 @@ int main(int argc, char **argv)
             printf("FAILED: op %s is in the table, but no case runs it\n", op_table[i]->name);
             failed++;
         }
+    if (!passed && !failed) {
+        printf("FAILED: no case begins with \"%s\"\n", prefix);
+        failed++;
+    }
     printf("%d passed, %d failed\n", passed, failed);
     free(seen);
     return failed != 0;

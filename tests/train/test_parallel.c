@@ -16,7 +16,8 @@ static int start(int ranks, const char *kind, const char *run, const char *setti
     Text t = {0};
     text_add(&t, "timeout 300 ");
     if (ranks > 1) text_add(&t, "mpirun --oversubscribe -np %d ", ranks);
-    text_add(&t, "'%s' %s '%s/%s' %s >'%s/said' 2>&1", RANK_PROGRAM, kind, folder, run, settings, folder);
+    text_add(&t, "'%s' %s '%s/%s' %s >'%s/said' 2>&1", RANK_PROGRAM, kind, folder, run, settings,
+             folder);
     int code = system(t.s);
     free(t.s);
     assert_true(WIFEXITED(code));

@@ -36,7 +36,8 @@ static void become(const Run *r, int k, int port, const char *kind, const char *
     setenv("EQ_LIBRARIES", NCCL_FOLDER, 1);
     setenv("HOSTCUDA_DEVICES", "2", 1);
     alarm(LIMIT_S); /* outlives exec */
-    text_add(&t, "exec '%s' %s '%s/%s' study.device=cuda parallel.bucket_mb=1 %s >'%s/%s.said.%d' 2>&1",
+    text_add(&t,
+             "exec '%s' %s '%s/%s' study.device=cuda parallel.bucket_mb=1 %s >'%s/%s.said.%d' 2>&1",
              RANK_PROGRAM, kind, folder, r->name, settings, folder, r->name, k);
     execl("/bin/sh", "sh", "-c", t.s, (char *)NULL);
     _exit(99);
