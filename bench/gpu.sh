@@ -8,7 +8,7 @@
 # EQ_SECONDS=600  EQ_OUT=bench/results/<gpu>  EQ_PYTHON=python3  EQ_BENCH=0: only the checks
 # EQ_LONG=1: large batches, PyTorch compiled and tuned, rows of cuBLASLt and cuDNN; wants EQ_SECONDS=3600.
 # EQ_AUTOTUNE=on: our steps with the kernels that are fastest here.
-# Exit codes: 0 all checks passed; 1 one failed; 2 usage; 3 a program cannot start; 4 no GPU. Nothing is set on the card.
+# Exit codes: 0 all checks passed; 1 one failed, or a measurement; 2 usage; 3 a program cannot start; 4 no GPU. Nothing is set on the card.
 set -u
 cd "$(dirname "$0")/.." || exit 3
 start=$SECONDS
@@ -39,8 +39,10 @@ build_here() {
 bundle() {
     if [ -n "${EQ_BUILD:-}" ]; then build=$EQ_BUILD; else build_here; fi
     # shellcheck disable=SC2016 # the loader's word
-    readelf -d "$build/equipoise" | grep -q '\$ORIGIN/lib' ||
-        { say "$build: its programs do not look for libraries in lib/ beside them: configure with -DCMAKE_BUILD_RPATH='\$ORIGIN/lib'"; exit 3; }
+    if command -v readelf >/dev/null && ! readelf -d "$build/equipoise" | grep -q '(RPATH).*\$ORIGIN/lib'; then
+        say "$build: its programs and their libraries do not look in lib/ beside them: configure as build_here() in gpu.sh does"
+        exit 3
+    fi
     mkdir -p "$1/lib" || exit 3
     local p lib
     for p in $programs; do cp "$build/$p" "$1/" || exit 3; done
@@ -62,7 +64,14 @@ fi
 [ $# = 0 ] || { say "found $1, expected --bundle DIR or nothing"; exit 2; }
 
 # ---- is there a GPU? -------------------------------------------------------------------------------
-names=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} --query-gpu=name --format=csv,noheader 2>/dev/null) || names=
+seen=()
+[ -n "${CUDA_VISIBLE_DEVICES:-}" ] && seen=(-i "$CUDA_VISIBLE_DEVICES")
+smi() { nvidia-smi ${seen[@]+"${seen[@]}"} "$@"; }
+names=$(smi --query-gpu=name --format=csv,noheader 2>/dev/null) || names=
+if [ -z "$names" ]; then # it does not take all that CUDA takes
+    seen=()
+    names=$(smi --query-gpu=name --format=csv,noheader 2>/dev/null) || names=
+fi
 if [ -z "$names" ]; then
     say "no NVIDIA GPU here: nothing was checked or measured"
     exit 4
@@ -87,7 +96,7 @@ done
 torch=$("$python" -c 'import torch; torch.zeros(1, device="cuda"); print(torch.__version__)' 2>/dev/null) || torch=
 {
     echo "$names" | sort | uniq -c
-    nvidia-smi -i 0 --query-gpu=driver_version,memory.total,clocks.max.sm,power.limit --format=csv
+    smi --query-gpu=driver_version,memory.total,clocks.max.sm,power.limit --format=csv
     "$build/equipoise" devices
     echo "PyTorch: ${torch:-none that sees the GPU}"
     date -u +%Y-%m-%d
@@ -185,15 +194,17 @@ fi
 say "checks: $failures failed, $(left) s left"
 
 # ---- how fast? -------------------------------------------------------------------------------------
+# measured NAME CODE LOG: 124 is the end of its time, which is none of a failure
+measured() {
+    [ "$2" = 0 ] && return
+    say "$1: $([ "$2" = 124 ] && echo "out of time" || echo "failed ($2)"): $(tail -1 "$3")"
+    [ "$2" = 124 ] || failures=$((failures + 1))
+}
 if [ "${EQ_BENCH:-1}" = 0 ]; then
     say "measurements: not run: EQ_BENCH=0"
 elif [ -z "$torch" ]; then
     timeout "$(share 100)" "$build/equipoise" bench kernels --device cuda --batch 8 >"$out/kernels.csv"
-    code=$?
-    if [ $code != 0 ] && [ $code != 124 ]; then # 124: the end of its time
-        say "kernels: failed ($code)"
-        failures=$((failures + 1))
-    fi
+    measured kernels $? "$out/kernels.csv"
     say "kernels: no PyTorch to compare with; models: not run; $(wc -l <"$out/kernels.csv") lines in $out/kernels.csv"
 else
     long=()
@@ -201,11 +212,12 @@ else
     [ "${EQ_LONG:-0}" = 1 ] && long=(--long) && libraries=(--libraries)
     half=$(($(left) * 2 / 5))
     timeout $((half + 60)) "$python" bench/peers/kernels.py --program "$build/equipoise" --seconds "$half" --gate "$gate" --compile \
-        ${libraries[@]+"${libraries[@]}"} --out "$out/kernels.csv" 2>"$out/kernels.log" ||
-        say "kernels: $(tail -1 "$out/kernels.log")"
+        ${libraries[@]+"${libraries[@]}"} --out "$out/kernels.csv" 2>"$out/kernels.log"
+    measured kernels $? "$out/kernels.log"
     rest=$(share 100)
     timeout $((rest + 30)) "$python" bench/peers/steps.py --program "$build/equipoise" --seconds "$rest" --gate "$models" ${long[@]+"${long[@]}"} \
-        --out "$out/steps.csv" 2>"$out/steps.log" || say "steps: $(tail -1 "$out/steps.log")"
+        --out "$out/steps.csv" 2>"$out/steps.log"
+    measured steps $? "$out/steps.log"
 fi
 say "results in $out after $((SECONDS - start)) s"
 [ $failures = 0 ]

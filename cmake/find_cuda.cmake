@@ -24,7 +24,7 @@ if(NOT EQ_CUDA STREQUAL OFF)
     endif()
     include(CheckLanguage)
     if(NOT CMAKE_CXX_COMPILER)
-        unset(CMAKE_CXX_COMPILER CACHE) # that there was none may be no longer true
+        unset(CMAKE_CXX_COMPILER CACHE) # that there was none may no longer be true
     endif()
     check_language(CXX) # nvcc's other half
     if(CMAKE_CXX_COMPILER AND (CMAKE_CUDA_COMPILER OR DEFINED ENV{CUDACXX}))

@@ -112,9 +112,9 @@ static Tensor *record_matrix(Work *w)
     const BenchShape *s = &w->shape;
     int n = w->b->batch;
     bool dx = w->part == PART_DX, dw = w->part == PART_DW, conv = s->op == BENCH_CONV;
-    int image[] = {n, s->h, s->w, s->c}, rows[] = {n * s->h, s->c};
+    int image[] = {n, s->h, s->w, s->c}, rows[] = {n, s->h, s->c};
     int filter[] = {s->k, s->r, s->s, s->c}, matrix[] = {s->k, s->c};
-    Tensor *x = input(w, "x", conv ? 4 : 2, conv ? image : rows, dx);
+    Tensor *x = input(w, "x", conv ? 4 : 3, conv ? image : rows, dx);
     Tensor *weight = input(w, "w", conv ? 4 : 2, conv ? filter : matrix, dw);
     Tensor *bias = dx || dw ? NULL : input(w, "b", 1, &s->k, false);
     if (!conv) return linear(w->g, x, weight, bias);

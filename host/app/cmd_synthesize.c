@@ -54,14 +54,20 @@ static Status choose_sources(LoneStage *l)
     return OK;
 }
 
+static Status check_record(const LoneStage *l, const char *films)
+{
+    if (!dir_exists(films) || file_exists(l->stage.record)) return OK;
+    return FAIL(ERR_USAGE,
+                "%s: is there without %s, which says what its films were made from; expected both, "
+                "or another --out",
+                films, l->stage.record);
+}
+
 static Status choose(LoneStage *l)
 {
     SynthesisJob *job = l->job;
-    if (dir_exists(job->out) && !file_exists(l->stage.record))
-        return FAIL(ERR_USAGE,
-                    "%s: is there without %s, which says what its films were made from; expected "
-                    "both, or another --out",
-                    job->out, l->stage.record);
+    Status s = comm_rank(l->comm) ? OK : check_record(l, job->out);
+    TRY(comm_agree(l->comm, "films", s));
     job->name = arena_printf(&l->arena, "synthetic %s", l->label);
     TRY(choose_sources(l));
     stage_setting(&l->stage, l->config, "study.seed data.size data.normal synthesis");

@@ -258,6 +258,7 @@ bool file_same(const char *a, const char *b)
 
 bool file_same_place(const char *a, const char *b)
 {
+    if (!strcmp(a, b)) return true; /* their folder may not be there yet either */
     if (file_exists(a) && file_exists(b)) return file_same(a, b);
     char *in_a = text("%s", a), *in_b = text("%s", b), *of_a = text("%s", a), *of_b = text("%s", b);
     bool same =

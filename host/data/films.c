@@ -106,7 +106,7 @@ static Status check_slips(const Films *f, const FilmsSource *s)
             if (slip)
                 return FAIL(ERR_INPUT,
                             "%s: class \"%s\" has %d films and \"%s\" %d; is it a slip? expected "
-                            "distinct names, or both named: in --classes, or as a study's "
+                            "distinct names, or all of them in --classes, or both among a study's "
                             "data.normal, data.disease_a and data.disease_b",
                             place_of(place, f, first_of(f, a)), f->label[a], count[a], f->label[b],
                             count[b]);

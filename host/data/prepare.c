@@ -202,11 +202,27 @@ static Status check_partial(const char *partial)
                 partial);
 }
 
+/* The mark last: what a process leaves that is killed meanwhile is still known as ours. */
+static Status remove_partial(const char *partial)
+{
+    char *mark = mark_of(partial);
+    DirList there = {0};
+    Status s = dir_exists(partial) ? dir_list(&there, partial) : OK;
+    for (int i = 0; i < there.n && !s; i++) {
+        char *path = path_join(partial, there.name[i]);
+        if (strcmp(path, mark)) s = dir_remove(path);
+        free(path);
+    }
+    dir_list_free(&there);
+    free(mark);
+    return s ? s : dir_remove(partial);
+}
+
 static Status begin_partial(const char *partial)
 {
     TRY(check_partial(partial)); /* films have been read since the first time */
     char *mark = mark_of(partial);
-    Status s = dir_remove(partial);
+    Status s = remove_partial(partial);
     if (!s) s = dir_make(partial);
     if (!s) s = file_write(mark, "", 0);
     free(mark);
@@ -237,7 +253,7 @@ static Status make_set(Films *f, const PrepareOptions *o, const char *partial, L
     if (s) { /* dir_remove may fail too: what is told is why we got here */
         char first[1024];
         snprintf(first, sizeof first, "%s", status_message());
-        dir_remove(partial);
+        remove_partial(partial);
         s = FAIL(s, "%s", first);
     }
 done:

@@ -33,7 +33,8 @@ typedef struct { int guided; Prediction prediction; float guidance; } DdimArgs;
 /* ---- matrix ops (kernels_matrix.h) ------------------------------------------------------ */
 /* y[n,p,q,k] = b[k] + sum over r,s,c of x[n, p*stride+r-top, q*stride+s-left, c] * w[k,r,s,c] */
 Tensor *conv2d(Graph *g, Tensor *x, Tensor *w, Tensor *b /* or NULL */, ConvArgs a);
-/* y[...,k] = x[...,c] . w[k,c] + b[k] */
+/* y[...,k] = x[...,c] . w[k,c] + b[k]. x[n,c] is one vector for each image, which a CPU sums in double:
+ * slow for many. Rows of tokens or pixels are x[n,t,c]. */
 Tensor *linear(Graph *g, Tensor *x, Tensor *w, Tensor *b /* or NULL */);
 /* softmax(q.k' / sqrt(dh)) . v per head; q[n,tq,d], k and v[n,tk,d]; side 0: lse[n,heads,tq]; causal: key <= query */
 Tensor *attention(Graph *g, Tensor *q, Tensor *k, Tensor *v, int heads, bool causal);

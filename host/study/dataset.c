@@ -111,7 +111,11 @@ static Status prepare(const Config *c, const char *out, Log *log)
     TRY(check_apart(d->source, out));
     if (*d->images) TRY(check_apart(d->images, out));
     TRY(dir_remove(out)); /* complete or not: its record was not */
-    return prepare_run(&o, log);
+    Text partial = {0};
+    text_add(&partial, "%s.partial", out); /* in our own folder: of a run that was killed */
+    Status s = dir_remove(partial.s);
+    free(partial.s);
+    return s ? s : prepare_run(&o, log);
 }
 
 Status dataset_stage(Stage *s, const Config *c, Log *log)

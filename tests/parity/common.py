@@ -85,6 +85,7 @@ def reorder(module, seed):
             order = torch.randperm(m.in_features, generator=generator)
             m.forward = lambda x, m=m, order=order: functional.linear(x[..., order], m.weight[:, order], m.bias)
         elif isinstance(m, torch.nn.Conv2d):
+            assert m.groups == 1
             order = torch.randperm(m.in_channels, generator=generator)
             m.forward = lambda x, m=m, order=order: m._conv_forward(x[:, order], m.weight[:, order], m.bias)
 

@@ -263,8 +263,14 @@ static Tensor *linear_rows(Graph *g)
 /* Two tiles each way, and sums long enough to be split. */
 static Tensor *linear_tiles(Graph *g)
 {
-    Tensor *x = case_leaf(g, "x", 2, (int[]){70, 264});
+    Tensor *x = case_leaf(g, "x", 3, (int[]){2, 35, 264});
     return linear(g, x, case_leaf(g, "w", 2, (int[]){72, 264}), case_leaf(g, "b", 1, (int[]){72}));
+}
+/* One vector for each image. */
+static Tensor *linear_vectors(Graph *g)
+{
+    Tensor *x = case_leaf(g, "x", 2, (int[]){11, 203});
+    return linear(g, x, case_leaf(g, "w", 2, (int[]){17, 203}), case_leaf(g, "b", 1, (int[]){17}));
 }
 static Tensor *linear_one_row(Graph *g)
 {
@@ -273,7 +279,7 @@ static Tensor *linear_one_row(Graph *g)
 }
 static Tensor *linear_long(Graph *g)
 {
-    return linear(g, case_leaf(g, "x", 2, (int[]){7, 1234}),
+    return linear(g, case_leaf(g, "x", 3, (int[]){1, 7, 1234}),
                   case_leaf(g, "w", 2, (int[]){19, 1234}), case_leaf(g, "b", 1, (int[]){19}));
 }
 static Tensor *linear_to_one(Graph *g)
@@ -285,11 +291,11 @@ static Tensor *linear_to_one(Graph *g)
 static Tensor *linear_twice(Graph *g)
 {
     Tensor *w = case_leaf(g, "w", 2, (int[]){8, 8}), *b = case_leaf(g, "b", 1, (int[]){8});
-    return linear(g, linear(g, case_leaf(g, "x", 2, (int[]){300, 8}), w, b), w, b);
+    return linear(g, linear(g, case_leaf(g, "x", 3, (int[]){3, 100, 8}), w, b), w, b);
 }
 static Tensor *linear_bias_only(Graph *g)
 {
-    Tensor *x = case_leaf(g, "x", 2, (int[]){530, 9}),
+    Tensor *x = case_leaf(g, "x", 3, (int[]){2, 265, 9}),
            *w = case_const(g, "w", g->act, 2, (int[]){6, 9});
     return linear(g, x, w, case_leaf(g, "b", 1, (int[]){6}));
 }
@@ -377,6 +383,7 @@ static const OpCase cases[] = {
     CONV_CASES(CONV_ROW){"conv_bias_only", conv_bias_only, NULL, 297},
     {"linear_rows", linear_rows, NULL, 37},
     {"linear_tiles", linear_tiles, NULL, 264},
+    {"linear_vectors", linear_vectors, NULL, 203},
     {"linear_one_row", linear_one_row, NULL, 130},
     {"linear_long", linear_long, NULL, 400}, /* taken in parts */
     {"linear_to_one", linear_to_one, NULL, 30},

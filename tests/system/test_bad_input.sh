@@ -226,6 +226,8 @@ long=$(printf 'lung %.0s' {1..80})
     fail "a long prompt is cut without one warning: $(cat err)"
 
 refuse 2 '--dump and --out are both "x.out"' x.out "$program" forward unet --weights "$SOURCE_DIR/samples/base/unet" --in i --out x.out --dump ./x.out
+refuse 2 '--dump and --out are both "new/x"' new "$program" forward unet --weights "$SOURCE_DIR/samples/base/unet" \
+    --in i --out new/x --dump new/x
 mkdir two && ln -s two too
 refuse 2 '--dump and --out are both "two/x"' two/x "$program" forward unet --weights "$SOURCE_DIR/samples/base/unet" --in i --out two/x --dump too/x
 

@@ -67,6 +67,11 @@ run || fail "with PyTorch: exit code"
 grep -q '^models against PyTorch,passed.*check.py --program' "$work/the results/checks.csv" || fail "with PyTorch: models"
 grep -q 'kernels.py .*--gate passed' "$work/out" || fail "with PyTorch: kernels"
 grep -q 'steps.py .*--gate passed' "$work/out" || fail "with PyTorch: steps"
+program python 'case $1 in *steps.py) echo torn >&2; exit 3 ;; esac'
+run
+[ $? = 1 ] || fail "steps that cannot be measured: exit code"
+grep -q 'steps: failed (3): torn' "$work/out" || fail "steps that cannot be measured: message"
+program python 'echo "$*"'
 program test_sweeps_gpu 'exit 1'
 run && fail "sweeps that fail: exit code"
 for rows in kernels steps; do grep -q "$rows.py .*--gate failed" "$work/out" || fail "sweeps that fail: $rows"; done
@@ -78,9 +83,11 @@ run
 [ $? = 1 ] || fail "a failure: exit code"
 grep -q '^every op,failed (1)' "$work/the results/checks.csv" || fail "a failed check"
 
+run --bundle "$work/bundle"
+[ $? = 3 ] && [ ! -e "$work/bundle" ] || fail "a bundle of programs that would not find its libraries"
+
 # several GPUs
 program test_ops_gpu 'echo fine'
-smi 'printf "Some GPU\nSome GPU\nSome GPU\n"'
 smi '[ "$1 $2" = "-i 1,2" ] && printf "Some GPU\nSome GPU\n" || printf "Some GPU\nSome GPU\nSome GPU\n"'
 program comm_rank 'echo fine'
 CUDA_VISIBLE_DEVICES=1,2 run || fail "two of three GPUs: exit code"
