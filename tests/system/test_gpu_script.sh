@@ -67,7 +67,7 @@ run || fail "with PyTorch: exit code"
 grep -q '^models against PyTorch,passed.*check.py --program' "$work/the results/checks.csv" || fail "with PyTorch: models"
 grep -q 'kernels.py .*--gate passed' "$work/out" || fail "with PyTorch: kernels"
 grep -q 'steps.py .*--gate passed' "$work/out" || fail "with PyTorch: steps"
-program python 'case $1 in *steps.py) echo torn >&2; exit 3 ;; esac'
+program python 'case $1 in *steps.py) echo torn >&2; exit 3 ;; esac; echo "$*"'
 run
 [ $? = 1 ] || fail "steps that cannot be measured: exit code"
 grep -q 'steps: failed (3): torn' "$work/out" || fail "steps that cannot be measured: message"
