@@ -74,7 +74,7 @@ def main():
             good, again = run_case(kind, module, args.seed, index, args.program)
             missed += not good
             replaced += again
-    print(f"{n} cases, {missed} missed; {replaced} draws replaced, too rough for PyTorch's float32")
+    print(f"{n} cases, {missed} missed; {replaced} draws replaced, which PyTorch's float32 does not hold")
     return 1 if missed else 0
 
 
