@@ -2,11 +2,10 @@
  *
  * Beyond the rules of kernels_base.h: a forward result of one image (one row of a linear layer)
  * has the same bits whatever the number of images in the call.
- * tests/kernels/test_batch_invariance.c holds the library to it (AVX2 and AVX-512, oneDNN 2.6 and
- * 3.2). Convolutions keep their bits for a fixed number of threads only: in about one shape of 200
- * oneDNN orders sums by it, forward too. On a GPU a convolution whose one image gives few tiles cuts
- * its sums into as many shares as fill the GPU, so there the number of images does tell. Strides
- * there: 1 and 2.
+ * tests/kernels/test_batch_invariance.c holds us to it. On a CPU the gradients of convolutions keep
+ * their bits for a fixed number of threads only, for oneDNN may order sums by it. On a GPU a
+ * convolution whose one image gives few tiles cuts its sums into as many shares as fill the GPU, so
+ * there the number of images does tell. Strides there: 1 and 2.
  */
 #ifndef KERNELS_MATRIX_H
 #define KERNELS_MATRIX_H

@@ -1,4 +1,6 @@
-/* linear.c - linear layers as matrix products, and the column sum that is a bias's gradient. */
+/* linear.c - linear layers: forward by dots.c, backward as matrix products, and the column sum that is
+ * a bias's gradient. */
+#include "dots.h"
 #include "prims.h"
 #include <limits.h>
 #include <omp.h>
@@ -11,24 +13,13 @@ static Status rows_fit(size_t rows)
                : FAIL(ERR_BUG, "linear layer over %zu rows, expected at most %d", rows, INT_MAX);
 }
 
-/* A row must not depend on how many there are, nor on the number of threads. Where the product
- * does not promise that, the same sum is taken by a 1x1 convolution over one long image: its
- * order is the same for any width. */
-static ConvShape one_long_image(size_t rows, int c, int k)
-{
-    return (ConvShape){.n = 1, .h = 1, .w = (int)rows, .c = c, .k = k, .r = 1, .s = 1, .stride = 1};
-}
-
+/* A row is a pixel. */
 Status cpu_linear_fwd(float *y, const float *x, const float *w, const float *b, size_t rows, int c,
                       int k, Stream *s)
 {
     TRY(rows_fit(rows));
-    bool by_row;
-    MatmulShape m = {(int)rows, k, c, false, true};
-    TRY(prim_matmul_by_row(&m, b != NULL, &by_row, s));
-    if (by_row) return prim_matmul(&m, x, w, b, y, s);
-    ConvShape a = one_long_image(rows, c, k);
-    return prim_conv(PASS_FWD, &a, (float *)x, (float *)w, (float *)b, y, s);
+    ConvShape a = {.n = 1, .h = (int)rows, .w = 1, .c = c, .k = k, .r = 1, .s = 1, .stride = 1};
+    return dots_conv(y, x, w, b, &a, dots_lanes(), s);
 }
 
 /* Lanes of double, then the lanes in order: a vector's sum neither depends on how many there are,
@@ -58,16 +49,19 @@ Status cpu_vector_linear_fwd(float *y, const float *x, const float *w, const flo
     return OK;
 }
 
+/* A row must not depend on how many there are, nor on the number of threads. Where the product
+ * does not promise that, the same sum is taken by a 1x1 convolution over one long image: its
+ * order is the same for any width. */
 Status cpu_linear_dx(float *dx, const float *dy, const float *w, size_t rows, int c, int k,
                      Stream *s)
 {
     TRY(rows_fit(rows));
     bool by_row;
-    MatmulShape m = {(int)rows, c, k, false, false};
-    TRY(prim_matmul_by_row(&m, false, &by_row, s));
-    if (by_row) return prim_matmul(&m, dy, w, NULL, dx, s);
-    ConvShape a = one_long_image(rows, c, k);
-    return prim_conv(PASS_DX, &a, dx, (float *)w, NULL, (float *)dy, s);
+    MatmulShape m = {(int)rows, c, k, false};
+    TRY(prim_matmul_by_row(&m, &by_row, s));
+    if (by_row) return prim_matmul(&m, dy, w, dx, s);
+    ConvShape a = {.n = 1, .h = 1, .w = (int)rows, .c = c, .k = k, .r = 1, .s = 1, .stride = 1};
+    return prim_conv_dx(&a, dx, dy, w, s);
 }
 
 Status cpu_linear_dw(float *dw, float *db, const float *dy, const float *x, size_t rows, int c,
@@ -75,7 +69,7 @@ Status cpu_linear_dw(float *dw, float *db, const float *dy, const float *x, size
 {
     TRY(rows_fit(rows));
     if (db) TRY(cpu_column_sum(db, dy, rows, k, s));
-    return prim_matmul(&(MatmulShape){k, c, (int)rows, true, false}, dy, x, NULL, dw, s);
+    return prim_matmul(&(MatmulShape){k, c, (int)rows, true}, dy, x, dw, s);
 }
 
 /* Fixed slices of rows, each summed top down, then the slices in order. */

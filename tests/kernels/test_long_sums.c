@@ -1,12 +1,15 @@
-/* test_long_sums.c - long sums of convolutions and linear layers lose little to rounding: over
- * channels and taps forward, over pixels in the gradients of weights and biases.
+/* test_long_sums.c - sums of convolutions and linear layers lose little to rounding: over channels and
+ * taps forward, over pixels in the gradients of weights and biases.
  *
  * Each addition to an fp32 number rounds it by at most u = 2^-24 of its size, u / sqrt(3) root mean
  * square. Of n products alike in size and random in sign, added one after the other to one number,
  * the partial sums grow as sqrt(i), and the error relative to the result is u / sqrt(3) *
- * sqrt(n / 2): at n = 20,000 58 u, and as much again in each layer of a deep network. Taken in
- * parts of p products which are then added up, it is u / sqrt(3) * sqrt((p + n / p) / 2): 9 u at
- * p = 400, which is what is allowed here. Measured over all outputs against sums in double. */
+ * sqrt(n / 2): at n = 20,000 58 u, and as much again in each layer of a deep network. Forward, of
+ * LANES partial sums each has n / LANES additions, which are put aside after at most PART; LANES are
+ * added up in three steps: u / sqrt(3) * sqrt((p + n / LANES / p) / 2 + 3), p being PART or, of
+ * fewer, all. That is allowed here, over all outputs against sums in double: 2.4 u for 216 products
+ * (one chain: 6 u), 4.2 u for 20,000. */
+#include "../../kernels/cpu/dots.h"
 #include "base/random.h"
 #include "kernels.h"
 #include <math.h>
@@ -21,7 +24,9 @@
 
 #include <cmocka.h>
 
-enum { PART = 400, PIXELS = 4096 };
+enum { LANES = 8, PART = 64, PIXELS = 4096 };
+
+typedef enum { LINEAR, CONV, EIGHT = 8, SIXTEEN = 16 } How; /* the last two: dots.c, told its lanes */
 
 static uint32_t seed, draws;
 
@@ -59,7 +64,7 @@ static double exact(const ConvShape *a, const float *x, const float *w, int n, i
 }
 
 /* Root mean square error relative to the outputs', as a share of what is allowed. */
-static void check(ConvShape a, bool linear)
+static void check(ConvShape a, How how)
 {
     int rows = conv_out(a.h, a.top, a.bottom, a.r, a.stride),
         cols = conv_out(a.w, a.left, a.right, a.s, a.stride);
@@ -68,8 +73,10 @@ static void check(ConvShape a, bool linear)
     float *b = uniforms((size_t)a.k), *y = uniforms(out), *at = y;
     Stream *stream;
     assert_int_equal(cpu_stream_new(&stream), OK);
-    Status s = linear ? cpu_linear_fwd(y, x, w, b, (size_t)(a.n * a.h * a.w), a.c, a.k, stream)
-                      : cpu_conv2d_fwd(y, x, w, b, &a, stream);
+    memset(y, 0xff, out * sizeof *y); /* NaN */
+    Status s = how == LINEAR ? cpu_linear_fwd(y, x, w, b, (size_t)a.w, a.c, a.k, stream)
+               : how == CONV ? cpu_conv2d_fwd(y, x, w, b, &a, stream)
+                             : dots_conv(y, x, w, b, &a, (int)how, stream);
     assert_int_equal(s, OK);
     double error = 0, size = 0, allowed = 0;
     for (int n = 0; n < a.n; n++)
@@ -78,13 +85,14 @@ static void check(ConvShape a, bool linear)
                 for (int k = 0; k < a.k; k++, at++) {
                     int terms = 1;
                     double want = b[k] + exact(&a, x, w, n, p, q, k, &terms);
-                    double part = terms < PART ? terms : PART;
+                    double steps = ceil((double)terms / LANES), part = steps < PART ? steps : PART;
                     error += (*at - want) * (*at - want);
                     size += want * want;
-                    allowed += want * want * (part + terms / part) / 2;
+                    allowed += want * want * ((part + steps / part) / 2 + 3);
                 }
     double relative = sqrt(error / size), limit = 0x1p-24 / sqrt(3) * sqrt(allowed / size);
-    printf("%s of %5d products: error %.1f u, %.1f u allowed\n", linear ? "linear" : "conv  ",
+    static const char *const name[] = {"linear", "conv", [EIGHT] = "dots", [SIXTEEN] = "dots by 16"};
+    printf("%-10s of %5d products: error %.1f u, %.1f u allowed\n", name[how],
            a.r * a.s * a.c, relative * 0x1p24, limit * 0x1p24);
     if (!(relative <= limit))
         fail_msg("seed %u: %dx%d filter over %d channels to %d, %d x %d pixels: error %.1f u, "
@@ -97,26 +105,33 @@ static void check(ConvShape a, bool linear)
     free(y);
 }
 
+/* Channels alone, whole vectors of 8 and of 16; short sums and long ones. */
 static void test_conv(void **state)
 {
     (void)state;
     static const int filter[][2] = {{3, 3}, {3, 3}, {1, 7}, {7, 1}, {5, 5}, {1, 1}};
-    for (int i = 0; i < 6; i++) {
-        const int *f = filter[i], taps = f[0] * f[1], stride = between(1, 2);
-        int c = between(2400, 20000) / taps, up = f[0] / 2, left = f[1] / 2;
-        check((ConvShape){2, between(7, 9), between(7, 9), c, between(9, 20), f[0], f[1], stride,
+    static const int unit[] = {1, 8, 16};
+    for (int i = 0; i < 36; i++) {
+        const int *f = filter[i % 6], taps = f[0] * f[1], stride = between(1, 2);
+        int most = i < 6 ? 20000 : 2400, fill = unit[i / 2 % 3], pad = between(0, 1);
+        int c = between(most / 8, most) / taps / fill * fill + fill, n = i < 6 ? 2 : between(1, 3);
+        int up = pad * (f[0] / 2), left = pad * (f[1] / 2);
+        check((ConvShape){n, between(7, 19), between(7, 40), c, between(9, 20), f[0], f[1], stride,
                           up, left, up, left},
-              false);
+              i % 3 == 0 ? CONV : i % 3 == 1 ? EIGHT : SIXTEEN);
     }
+    check((ConvShape){2, 3, 200, 4, 5, 3, 3, 1, 1, 1, 1, 1}, CONV);  /* a line: more than a job */
+    check((ConvShape){1, 4, 5, 8, 3, 3, 3, 1, 4, 3, 4, 5}, CONV);     /* results without x         */
+    check((ConvShape){90, 1, 1, 16, 1, 3, 3, 2, 1, 1, 1, 1}, SIXTEEN); /* one pixel, one filter */
 }
 
 static void test_linear(void **state)
 {
     (void)state;
-    for (int i = 0; i < 4; i++)
-        check((ConvShape){1, 1, between(20, 70), between(2400, 20000), between(10, 40), 1, 1, 1, 0,
-                          0, 0, 0},
-              true);
+    for (int i = 0; i < 12; i++) {
+        int c = i < 4 ? between(2400, 20000) : between(1, 400);
+        check((ConvShape){1, 1, between(20, 70), c, between(10, 40), 1, 1, 1, 0, 0, 0, 0}, LINEAR);
+    }
 }
 
 /* One vector for each image is summed in double: one rounding, which is u of the result at most. */
@@ -237,7 +252,7 @@ static void test_gradients(void **state)
     check_dw((ConvShape){2, 130, 131, 5, 7, 3, 3, 2, 0, 1, 1, 0}, false); /* as in autoencoders */
     check_dw((ConvShape){3, 5, 2100, 4, 3, 3, 3, 1, 1, 1, 1, 1}, false);  /* parts of one row */
     check_dw((ConvShape){1, 4, 2100, 3, 5, 3, 3, 1, 4, 1, 4, 1}, false); /* rows of padding alone */
-    check_dw((ConvShape){1, 63, 64, 3, 5, 3, 3, 1, 1, 1, 1, 1}, false);  /* one part */
+    check_dw((ConvShape){1, 63, 64, 3, 40, 3, 3, 1, 1, 1, 1, 1}, false); /* one part */
     for (int i = 0; i < 2; i++)
         check_dw((ConvShape){1, 1, between(30000, 60000), between(8, 33), between(8, 33), 1, 1, 1,
                              0, 0, 0, 0},
