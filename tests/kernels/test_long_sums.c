@@ -26,7 +26,7 @@
 
 enum { LANES = 8, PART = 64, PIXELS = 4096 };
 
-typedef enum { LINEAR, CONV, EIGHT = 8, SIXTEEN = 16 } How; /* the last two: dots.c, told its lanes */
+typedef enum { LINEAR, CONV, EIGHT = 8, SIXTEEN = 16 } How; /* 8, 16: dots.c with such lanes */
 
 static uint32_t seed, draws;
 
@@ -85,13 +85,14 @@ static void check(ConvShape a, How how)
                 for (int k = 0; k < a.k; k++, at++) {
                     int terms = 1;
                     double want = b[k] + exact(&a, x, w, n, p, q, k, &terms);
-                    double steps = ceil((double)terms / LANES), part = steps < PART ? steps : PART;
+                    double steps = (terms + LANES - 1) / LANES; /* whole ones */
+                    double part = steps < PART ? steps : PART;
                     error += (*at - want) * (*at - want);
                     size += want * want;
                     allowed += want * want * ((part + steps / part) / 2 + 3);
                 }
     double relative = sqrt(error / size), limit = 0x1p-24 / sqrt(3) * sqrt(allowed / size);
-    static const char *const name[] = {"linear", "conv", [EIGHT] = "dots", [SIXTEEN] = "dots by 16"};
+    static const char *const name[] = {"linear", "conv", [EIGHT] = "dots", [SIXTEEN] = "dots 16"};
     printf("%-10s of %5d products: error %.1f u, %.1f u allowed\n", name[how],
            a.r * a.s * a.c, relative * 0x1p24, limit * 0x1p24);
     if (!(relative <= limit))
@@ -120,9 +121,10 @@ static void test_conv(void **state)
                           up, left, up, left},
               i % 3 == 0 ? CONV : i % 3 == 1 ? EIGHT : SIXTEEN);
     }
-    check((ConvShape){2, 3, 200, 4, 5, 3, 3, 1, 1, 1, 1, 1}, CONV);  /* a line: more than a job */
-    check((ConvShape){1, 4, 5, 8, 3, 3, 3, 1, 4, 3, 4, 5}, CONV);     /* results without x         */
-    check((ConvShape){90, 1, 1, 16, 1, 3, 3, 2, 1, 1, 1, 1}, SIXTEEN); /* one pixel, one filter */
+    /* a line is more than a job; results without x; one pixel, one filter */
+    check((ConvShape){2, 3, 200, 4, 5, 3, 3, 1, 1, 1, 1, 1}, CONV);
+    check((ConvShape){1, 4, 5, 8, 3, 3, 3, 1, 4, 3, 4, 5}, CONV);
+    check((ConvShape){90, 1, 1, 16, 1, 3, 3, 2, 1, 1, 1, 1}, SIXTEEN);
 }
 
 static void test_linear(void **state)
