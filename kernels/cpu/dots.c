@@ -154,7 +154,8 @@ Status dots_conv(float *y, const float *x, const float *w, const float *b, const
 {
     Dots d = plan(a);
     d.x = x, d.w = w, d.b = b, d.y = y;
-    size_t k = (size_t)a->k, taps = (size_t)(a->r * a->s * a->c), own = d.pointers + (d.room + 15) / 16 * 16;
+    size_t k = (size_t)a->k, taps = (size_t)(a->r * a->s * a->c);
+    size_t own = d.pointers + (d.room + 15) / 16 * 16; /* of a thread */
     size_t filters = d.copy == GATHER ? (k * d.length + 15) / 16 * 16 : 0;
     size_t bytes = (filters + (size_t)omp_get_max_threads() * own + 16) * sizeof(float);
     float *room = stream_scratch(s, bytes);
