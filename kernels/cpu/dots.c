@@ -2,8 +2,8 @@
  *
  * Filters w[k,r,s,c] and images NHWC both have a line of a filter, s*c values, side by side: an
  * output is r dots of such lines, of which a vector's lanes each take their share, added up at the
- * end. A sum of n products so has chains of n / lanes roundings, and its error is that of one chain
- * of n, which oneDNN's kernels take, by the square root of lanes (tests/kernels/test_long_sums.c).
+ * end: chains of n / lanes roundings for n products, put aside after CHAIN, where oneDNN's kernels
+ * take chains of hundreds (tests/kernels/test_long_sums.c has the bounds, bench/LOG.md the times).
  * A tile is TILE pixels by FILTERS filters, which share what they load; a job, about PIXELS pixels
  * and all filters. Traffic: x once and its border again for each job, w once a job, y once.
  *
