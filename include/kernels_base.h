@@ -10,7 +10,7 @@
  *   - Arrays are contiguous, row-major, 16-byte aligned; outputs do not overlap inputs unless
  *     "in place" is stated. Outputs are overwritten, never added to, unless stated.
  *   - Sums are kept in at least fp32 and taken in a fixed order: same input, same bits, whatever
- *     the number of threads (weight gradients on the CPU: for a fixed number of threads).
+ *     the number of threads (gradients of convolutions on the CPU: for a fixed number).
  *   - Returns ERR_BUG for a shape it does not support, ERR_SPACE without memory.
  *
  * Dimension letters: n images, h w pixels, c channels in, k channels out, r s filter rows and

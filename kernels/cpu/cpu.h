@@ -22,7 +22,9 @@ enum { PARALLEL_MIN = 16384 };    /* elements from which starting the threads pa
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
     !defined(__SANITIZE_ADDRESS__)
 #define SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define SIMD_CLONES 1
 #else
 #define SIMD
+#define SIMD_CLONES 0
 #endif
 #endif

@@ -233,7 +233,6 @@ static void add_to(float *y, const float *x, size_t n)
 static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
 {
     bool dx = p->key.kind == CONV_DX, dw = p->key.kind == CONV_DW;
-    int result = dw ? W : Y; /* what is added up, where something is */
     size_t packed = (p->packed_bytes + 63) / 64 * 64, sums = (p->apart + 15) / 16 * 64;
     size_t bytes = packed + sums + p->pad_bytes + 64;
     char *room = stream_scratch(s, bytes);
@@ -241,7 +240,7 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
     for (int i = 0; i < N_ARG; i++) TRY(point_to(p->arg[i], data[i]));
     if (p->packed) TRY(point_to(p->packed, room));
     float *own = (float *)(void *)(room + packed);
-    if (p->apart) TRY(point_to(p->arg[result], own));
+    if (p->apart) TRY(point_to(p->arg[W], own));
     TRY(point_to(p->pad, room + packed + sums));
 
     dnnl_exec_arg_t from_to[] = {{DNNL_ARG_FROM, dw ? p->packed : p->arg[W]},
@@ -255,7 +254,7 @@ static Status prim_run(Prim *p, void *const data[N_ARG], Stream *s)
     DO(dnnl_primitive_execute(p->run, s->dnnl->stream, 4, arg));
     if (p->reorder && dw) DO(dnnl_primitive_execute(p->reorder, s->dnnl->stream, 2, from_to));
     DO(dnnl_stream_wait(s->dnnl->stream));
-    if (p->apart) add_to(data[result], own, p->apart);
+    if (p->apart) add_to(data[W], own, p->apart);
     return OK;
 }
 

@@ -4,8 +4,10 @@
  * output is r dots of such lines, of which a vector's lanes each take their share, added up at the
  * end: chains of n / lanes roundings for n products, put aside after CHAIN, where oneDNN's kernels
  * take chains of hundreds (tests/kernels/test_long_sums.c has the bounds, bench/LOG.md the times).
- * A tile is TILE pixels by FILTERS filters, which share what they load; a job, about PIXELS pixels
- * and all filters. Traffic: x once and its border again for each job, w once a job, y once.
+ * A tile is TILE pixels by FILTERS filters, which share what they load; a job, whole rows of an
+ * image's result, about PIXELS pixels, and all filters or, where jobs are fewer than threads, a
+ * share of them. Traffic: x once (gathered: r*s/stride^2 times) and its border again for each job,
+ * w once a job, y once.
  *
  * Images are read as they are where they have no border and channels fill vectors of 8; else a job
  * copies its lines with the border of zeros, or, if channels do not, each pixel's r*s*c values.
@@ -110,6 +112,13 @@ static void gather(float *to, const Dots *d, int image, int first, int rows)
 
 /* ---- a convolution ---------------------------------------------------------------------- */
 
+static bool fits(const ConvShape *a)
+{
+    bool some = a->n > 0 && a->h > 0 && a->w > 0 && a->c > 0 && a->k > 0 && a->r > 0 && a->s > 0;
+    return some && a->stride > 0 && a->top >= 0 && a->left >= 0 && a->bottom >= 0 &&
+           a->right >= 0 && a->top + a->h + a->bottom >= a->r && a->left + a->w + a->right >= a->s;
+}
+
 static Dots plan(const ConvShape *a)
 {
     Dots d = {.a = *a, .copy = a->c % EIGHT ? GATHER : AS_IT_IS, .lines = a->r};
@@ -134,8 +143,9 @@ static Dots plan(const ConvShape *a)
     return d;
 }
 
-/* Rows first.. of the result's image; room: for pointers to its pixels, then the copy. */
-static void run(const Dots *d, int image, int first, float *room, bool wide)
+/* Filters from..to-1 over rows first.. of the image's result; room: for pointers to its pixels, then
+ * the copy. */
+static void run(const Dots *d, int image, int first, size_t from, size_t to, float *room, bool wide)
 {
     int rows = d->rows - first < d->most ? d->rows - first : d->most;
     size_t pixels = (size_t)(rows * d->columns), width = (size_t)d->columns, i = 0;
@@ -146,18 +156,23 @@ static void run(const Dots *d, int image, int first, float *room, bool wide)
     for (; i < pixels; i++) at[i] = x + i / width * d->down + i % width * d->step;
     for (; i % TILE; i++) at[i] = at[pixels - 1]; /* the last again */
     float *y = d->y + ((size_t)image * (size_t)d->rows + (size_t)first) * width * (size_t)d->a.k;
-    (wide ? job_16 : job_8)(d, at, y, pixels);
+    (wide ? job_16 : job_8)(d, at, y, pixels, from, to);
 }
 
 Status dots_conv(float *y, const float *x, const float *w, const float *b, const ConvShape *a,
                  int lanes, Stream *s)
 {
+    if (a->n == 0 || a->h == 0) return OK; /* no image, no row */
+    if (!fits(a))
+        return FAIL(ERR_BUG, "convolution of %d x %d, padding %d %d %d %d, by %d x %d, stride %d",
+                    a->h, a->w, a->top, a->left, a->bottom, a->right, a->r, a->s, a->stride);
     Dots d = plan(a);
     d.x = x, d.w = w, d.b = b, d.y = y;
     size_t k = (size_t)a->k, taps = (size_t)(a->r * a->s * a->c);
     size_t own = d.pointers + (d.room + 15) / 16 * 16; /* of a thread */
     size_t filters = d.copy == GATHER ? (k * d.length + 15) / 16 * 16 : 0;
-    size_t bytes = (filters + (size_t)omp_get_max_threads() * own + 16) * sizeof(float);
+    size_t threads = (size_t)omp_get_max_threads();
+    size_t bytes = (filters + threads * own + 16) * sizeof(float);
     float *room = stream_scratch(s, bytes);
     if (!room) return FAIL(ERR_SPACE, "no memory for %zu bytes of scratch", bytes);
     if (filters) {
@@ -165,19 +180,24 @@ Status dots_conv(float *y, const float *x, const float *w, const float *b, const
         for (size_t i = 0; i < k; i++) memcpy(room + i * d.length, w + i * taps, taps * sizeof *w);
         d.w = room;
     }
-    int parts = (d.rows + d.most - 1) / d.most, jobs = a->n * parts;
-    bool wide = lanes == 2 * EIGHT && d.length % (2 * EIGHT) == 0;
-    size_t work = (size_t)jobs * (size_t)(d.most * d.columns) * k * taps;
-#pragma omp parallel for schedule(static) if (work >= 16 * PARALLEL_MIN)
-    for (int job = 0; job < jobs; job++)
-        run(&d, job / parts, job % parts * d.most,
-            room + filters + (size_t)omp_get_thread_num() * own, wide);
+    size_t parts = (size_t)((d.rows - 1) / d.most + 1), jobs = (size_t)a->n * parts;
+    size_t work = jobs * (size_t)(d.most * d.columns) * k * taps;
+    size_t groups = (k + FILTERS - 1) / FILTERS, shares = 1;
+    bool wide = lanes == 2 * EIGHT && d.length % (2 * EIGHT) == 0, many = work >= 16 * PARALLEL_MIN;
+    if (many && jobs < threads) shares = (threads + jobs - 1) / jobs;
+    if (shares > groups) shares = groups;
+#pragma omp parallel for schedule(static) if (many)
+    for (size_t i = 0; i < jobs * shares; i++) {
+        size_t job = i / shares, share = i % shares, end = (share + 1) * groups / shares * FILTERS;
+        run(&d, (int)(job / parts), (int)(job % parts) * d.most, share * groups / shares * FILTERS,
+            end < k ? end : k, room + filters + (size_t)omp_get_thread_num() * own, wide);
+    }
     return OK;
 }
 
 int dots_lanes(void)
 {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if SIMD_CLONES
     return __builtin_cpu_supports("avx512vl") ? 2 * EIGHT : EIGHT;
 #else
     return EIGHT;

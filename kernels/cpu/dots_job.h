@@ -4,7 +4,7 @@
 typedef Lanes NAME(Anywhere) __attribute__((aligned(4), may_alias));
 
 /* sum[p][f] = the dot of x[p]'s lines, `width` apart, with those of w[f], which follow each other,
- * and bias. After CHAIN additions, or a few more where a line ends, sums are put aside. */
+ * and bias. After CHAIN additions, or up to 2 * CHAIN - 2 where a line ends between, sums are put aside. */
 static ALWAYS void NAME(tile)(Group sum[TILE], const float *const x[TILE], size_t width,
                               const float *const w[FILTERS], int lines, size_t length,
                               const Four *bias)
@@ -46,28 +46,30 @@ static ALWAYS void NAME(tile)(Group sum[TILE], const float *const x[TILE], size_
     }
 }
 
-/* y[pixels, k] of the pixels that begin at x[0..pixels-1], and as many more as fill a tile */
-SIMD static void NAME(job)(const Dots *d, const float *const *x, float *y, size_t pixels)
+/* y[pixels, from..to-1] of the pixels that begin at x[0..pixels-1], and as many more as fill a tile.
+ * from is a multiple of FILTERS. */
+SIMD static void NAME(job)(const Dots *d, const float *const *x, float *y, size_t pixels,
+                           size_t from, size_t to)
 {
     size_t k = (size_t)d->a.k, filter = (size_t)d->lines * d->length;
-    for (size_t f = 0; f < k; f += FILTERS) {
+    for (size_t f = from; f < to; f += FILTERS) {
         const float *w[FILTERS];
         Four bias = {0};
-        size_t real = k - f < FILTERS ? k - f : FILTERS;
+        size_t real = to - f < FILTERS ? to - f : FILTERS;
         for (size_t i = 0; i < FILTERS; i++) { /* behind the last filter the last again */
-            size_t own = i < real ? f + i : k - 1;
+            size_t own = i < real ? f + i : to - 1;
             w[i] = d->w + own * filter;
             if (d->b) bias[i] = (double)d->b[own];
         }
         for (size_t p = 0; p < pixels; p += TILE) {
             Group sum[TILE];
             NAME(tile)(sum, x + p, d->width, w, d->lines, d->length, &bias);
-            float *to = y + p * k + f;
+            float *at = y + p * k + f;
             if (real == FILTERS && p + TILE <= pixels)
-                for (int i = 0; i < TILE; i++, to += k) memcpy(to, &sum[i], sizeof sum[i]);
+                for (int i = 0; i < TILE; i++, at += k) memcpy(at, &sum[i], sizeof sum[i]);
             else
-                for (size_t i = 0; i < TILE && p + i < pixels; i++, to += k)
-                    memcpy(to, &sum[i], real * sizeof *to);
+                for (size_t i = 0; i < TILE && p + i < pixels; i++, at += k)
+                    memcpy(at, &sum[i], real * sizeof *at);
         }
     }
 }
