@@ -31,11 +31,11 @@ typedef struct {
     float *y;
     ConvShape a;
     enum { AS_IT_IS, BORDER, GATHER } copy;
-    int rows, columns, most;   /* of the result; rows in a job                           */
-    int lines;                 /* of a filter, 1 where gathered                          */
-    size_t length, width;      /* floats of a filter's line; from a line to the next     */
-    size_t down, step;         /* from a pixel of the result to that below, beside it    */
-    size_t pointers, room;     /* of a job: floats for pointers to pixels; for its copy  */
+    int rows, columns, most; /* of the result; rows in a job                           */
+    int lines;               /* of a filter, 1 where gathered                          */
+    size_t length, width;    /* floats of a filter's line; from a line to the next     */
+    size_t down, step;       /* from a pixel of the result to that below, beside it    */
+    size_t pointers, room;   /* of a job: floats for pointers to pixels; for its copy  */
 } Dots;
 
 /* bias + the lanes of four vectors, added up, the last time in double. */
@@ -50,9 +50,8 @@ static ALWAYS void add_lanes(Group *sum, const Eight v[FILTERS], const Four *bia
                 __builtin_shufflevector(first, second, 2, 3, 10, 11, 6, 7, 14, 15);
     Group low = __builtin_shufflevector(all, all, 0, 1, 2, 3),
           high = __builtin_shufflevector(all, all, 4, 5, 6, 7);
-    *sum = __builtin_convertvector(__builtin_convertvector(low, Four) +
-                                       __builtin_convertvector(high, Four) + *bias,
-                                   Group);
+    *sum = __builtin_convertvector(
+        __builtin_convertvector(low, Four) + __builtin_convertvector(high, Four) + *bias, Group);
 }
 
 #define LANES EIGHT
@@ -143,8 +142,8 @@ static Dots plan(const ConvShape *a)
     return d;
 }
 
-/* Filters from..to-1 over rows first.. of the image's result; room: for pointers to its pixels, then
- * the copy. */
+/* Filters from..to-1 over rows first.. of the image's result; room: for pointers to its pixels,
+ * then the copy. */
 static void run(const Dots *d, int image, int first, size_t from, size_t to, float *room, bool wide)
 {
     int rows = d->rows - first < d->most ? d->rows - first : d->most;

@@ -1,10 +1,11 @@
-/* dots_job.h - what a job of dots.c computes, in vectors of LANES floats (of type Lanes; NAME(f): its
- * functions): dots.c includes this once for each width. */
+/* dots_job.h - what a job of dots.c computes, in vectors of LANES floats (of type Lanes; NAME(f):
+ * its functions): dots.c includes this once for each width. */
 
 typedef Lanes NAME(Anywhere) __attribute__((aligned(4), may_alias));
 
 /* sum[p][f] = the dot of x[p]'s lines, `width` apart, with those of w[f], which follow each other,
- * and bias. After CHAIN additions, or up to 2 * CHAIN - 2 where a line ends between, sums are put aside. */
+ * and bias. After CHAIN additions, or up to 2 * CHAIN - 2 where a line ends between, sums are put
+ * aside. */
 static ALWAYS void NAME(tile)(Group sum[TILE], const float *const x[TILE], size_t width,
                               const float *const w[FILTERS], int lines, size_t length,
                               const Four *bias)
@@ -46,8 +47,8 @@ static ALWAYS void NAME(tile)(Group sum[TILE], const float *const x[TILE], size_
     }
 }
 
-/* y[pixels, from..to-1] of the pixels that begin at x[0..pixels-1], and as many more as fill a tile.
- * from is a multiple of FILTERS. */
+/* y[pixels, from..to-1] of the pixels that begin at x[0..pixels-1], and as many more as fill a
+ * tile. from is a multiple of FILTERS. */
 SIMD static void NAME(job)(const Dots *d, const float *const *x, float *y, size_t pixels,
                            size_t from, size_t to)
 {
