@@ -27,11 +27,10 @@ Status folder_end(Status s, char *temp, const char *path)
     CHECK(final);
     if (!s) s = dir_rename(temp, final);
     if (s) {
-        char *message = strdup(status_message());
-        CHECK(message);
+        Failure failure;
+        status_keep(&failure, s);
         dir_remove(temp);
-        status_set(s, message);
-        free(message);
+        status_restore(&failure);
     }
     free(final);
     free(temp);

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MESSAGE = sizeof((Failure *)0)->message, TRACE = sizeof((Failure *)0)->trace };
+
 /* The one exception to "no mutable globals": where errno lives, so does its text. */
-static _Thread_local char message[1024];
-static _Thread_local char trace[1024];
+static _Thread_local char message[MESSAGE];
+static _Thread_local char trace[TRACE];
 static _Thread_local bool said;
 
 Status status_trace(Status code, const char *file, int line)
@@ -39,12 +41,20 @@ Status status_fail(Status code, const char *file, int line, const char *fmt, ...
     return status_trace(code, file, line);
 }
 
-void status_set(Status code, const char *text)
+void status_keep(Failure *f, Status code)
 {
-    (void)code;
-    if (text != message) snprintf(message, sizeof message, "%s", text);
-    trace[0] = 0;
-    said = false;
+    *f = (Failure){.code = code, .said = said};
+    memcpy(f->message, message, sizeof message);
+    memcpy(f->trace, trace, sizeof trace);
+}
+
+Status status_restore(const Failure *f)
+{
+    if (!f->code) return OK;
+    memcpy(message, f->message, sizeof message);
+    memcpy(trace, f->trace, sizeof trace);
+    said = f->said;
+    return f->code;
 }
 
 const char *status_message(void) { return message; }

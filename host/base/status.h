@@ -37,7 +37,16 @@ Status status_trace(Status code, const char *file, int line);
 
 const char *status_message(void);     /* the one-line text of this thread's last failure      */
 const char *status_trace_text(void);  /* "  at file:line\n" for each TRY it passed            */
-void status_set(Status code, const char *message); /* carry a failure over from another thread */
+
+/* A failure, over what is done between it and its return (cleaning up may fail, too) or in another thread. */
+typedef struct {
+    Status code;
+    bool said;
+    char message[1024], trace[1024];
+} Failure; /* starts as {0}: none */
+void status_keep(Failure *f, Status code);
+Status status_restore(const Failure *f); /* its code; OK leaves this thread's last failure alone */
+
 /* The text needs no more saying: another process of the job says it, or this one has. */
 void status_mark_said(void);
 bool status_said(void);

@@ -326,8 +326,7 @@ static Status share_message(Comm *c, const char *what, Status s, int from)
         snprintf(text, sizeof text, "%s: %.800s", link_name(c->link, peer), status_message());
     TRY(comm_host_broadcast(c, what, text, sizeof text, from));
     text[sizeof text - 1] = 0;
-    if (!mine || !named) status_set(s, text);
-    return s;
+    return mine && named ? s : FAIL(s, "%s", text);
 }
 
 Status comm_agree(Comm *c, const char *what, Status mine)

@@ -211,13 +211,12 @@ static Status record(Exec *e, Run *r)
     TRY(device_record_begin(e->device));
     Status s = run_nodes(e, r, e->n_held);
     if (!s) return device_record_end(e->device, &r->recording);
-    char message[1024];
-    snprintf(message, sizeof message, "%s", status_message());
+    Failure failure;
+    status_keep(&failure, s);
     device_record_end(e->device, &r->recording);
     device_recording_free(e->device, r->recording);
     r->recording = NULL;
-    status_set(s, message);
-    return s;
+    return status_restore(&failure);
 }
 
 static Status run_kind(Exec *e, Run *r)

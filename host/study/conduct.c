@@ -3,7 +3,6 @@
 #include "base/signal.h"
 #include "study/board.h"
 #include "study/times.h"
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +13,8 @@ typedef struct {
     Comm *group[N_STEP]; /* owned where `own`; NULL: this rank alone, or not in it */
     bool own[N_STEP];
     Board *board;
-    char why[1024]; /* this rank failed */
-    bool torn;      /* this rank's failure cannot be told by agreement */
+    Failure failure; /* of this rank */
+    bool torn;       /* it cannot be told by agreement */
 } Conductor;
 
 static bool same_ranks(const Slot *a, const Slot *b)
@@ -80,11 +79,10 @@ static Status run_step(Study *s, int i, int first_rank)
     device_peak_restart(s->device);
     Status status = step_run(s, i);
     if (!stage || !stage->begun || stage->found || comm_rank(s->comm)) return status;
-    char why[1024];
-    snprintf(why, sizeof why, "%s", status ? status_message() : "");
+    Failure failure;
+    status_keep(&failure, status);
     time_end(&time, stage, status, device_peak(s->device), s->log);
-    if (status) status_set(status, why);
-    return status;
+    return status_restore(&failure);
 }
 
 /* Step i, which this rank has a part in. A failure is torn where others may wait for this rank in
@@ -106,7 +104,7 @@ static Status take_turn(Conductor *c, int i)
 
 static void note_failure(Conductor *c, Status status)
 {
-    snprintf(c->why, sizeof c->why, "%s", status_message());
+    status_keep(&c->failure, status);
     if (status != ERR_STOPPED) board_stop(c->board);
 }
 
@@ -123,8 +121,7 @@ static Status run_own(Conductor *c)
         if (status) comm_agree(c->group[i], step[i].name, status);
         else if ((status = take_turn(c, i))) note_failure(c, status);
     }
-    if (status) status_set(status, c->why);
-    return status ? status : stage_wait(&c->s->evaluate);
+    return status ? status_restore(&c->failure) : stage_wait(&c->s->evaluate);
 }
 
 /* From what this rank came to, what all do; closes. */

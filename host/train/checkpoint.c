@@ -163,7 +163,8 @@ static void remove_older(const char *dir, Log *log)
 static Status save(const char *dir, const char *final, const char *temp, bool writes, Device *d,
                    const CheckpointBlock *block, int n, const char *info, Log *log)
 {
-    char *state = path_join(temp, STATE), *manifest = path_join(temp, MANIFEST), message[1024];
+    char *state = path_join(temp, STATE), *manifest = path_join(temp, MANIFEST);
+    Failure failure;
     Status made = OK, s;
     if (writes) made = dir_remove(final);
     if (writes && !made) made = dir_make(temp);
@@ -173,9 +174,9 @@ static Status save(const char *dir, const char *final, const char *temp, bool wr
     if (writes && !s) s = dir_rename(temp, final);
     if (writes && !s) remove_older(dir, log);
     if (writes && s) {
-        snprintf(message, sizeof message, "%s", status_message());
+        status_keep(&failure, s);
         dir_remove(temp);
-        status_set(s, message);
+        status_restore(&failure);
     }
     free(state);
     free(manifest);

@@ -38,7 +38,6 @@ Status train_step_open(TrainStep *t)
 void train_step_close(TrainStep *t)
 {
     reduction_free(&t->state);
-    free(t->ahead_text);
     if (t->optimizer && t->optimizer->sum.device) {
         device_release(t->optimizer->sum.device, t->start);
         device_release(t->optimizer->sum.device, t->losses);
@@ -139,8 +138,7 @@ static void feed_ahead(TrainStep *t, long step, int micro)
 {
     t->ahead_step = step;
     t->ahead_micro = micro;
-    t->ahead = t->feed(t->trainer, step, micro);
-    if (t->ahead) t->ahead_text = strdup(status_message());
+    status_keep(&t->ahead, t->feed(t->trainer, step, micro));
 }
 
 static Status feed(TrainStep *t, long step, int micro)
@@ -148,8 +146,7 @@ static Status feed(TrainStep *t, long step, int micro)
     if (!t->ahead_step) return t->feed(t->trainer, step, micro);
     CHECK(t->ahead_step == step && t->ahead_micro == micro);
     t->ahead_step = 0;
-    if (t->ahead) status_set(t->ahead, t->ahead_text);
-    return t->ahead;
+    return status_restore(&t->ahead);
 }
 
 static Status run_micro_batches(TrainStep *t, long step, double rate, bool stop)

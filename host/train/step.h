@@ -35,8 +35,7 @@ typedef struct {
     float *losses;   /* owned: device block [micro-batches of all ranks] */
     long ahead_step; /* what was fed early, 0: nothing, and what came of it */
     int ahead_micro;
-    Status ahead;
-    char *ahead_text; /* owned */
+    Failure ahead;
     double work_s;   /* of this rank since the last table, without what it spent in calls of comm */
     long worked;     /* steps of it */
 } TrainStep;         /* starts as {0} */

@@ -174,6 +174,29 @@ static void long_messages_end_at_a_word(void **state)
     assert_non_null(strstr(status_message() + 1000, "xxxxx"));
 }
 
+/* A failure and that it has been told outlast what is done before it is returned; no failure hides none. */
+static void failures_are_kept(void **state)
+{
+    (void)state;
+    Failure first, none;
+    status_keep(&none, OK);
+    FAIL(ERR_PEER, "rank 1 died");
+    status_trace(ERR_PEER, "a.c", 7);
+    for (int told = 0; told < 2; told++) {
+        if (told) status_mark_said();
+        status_keep(&first, ERR_PEER);
+        FAIL(ERR_INPUT, "a leftover cannot be removed");
+        if (!told) status_mark_said();
+        assert_int_equal(status_restore(&none), OK);
+        assert_string_equal(status_message(), "a leftover cannot be removed");
+        assert_int_equal(status_restore(&first), ERR_PEER);
+        assert_string_equal(status_message(), "rank 1 died");
+        assert_non_null(strstr(status_trace_text(), "test_base.c"));
+        assert_non_null(strstr(status_trace_text(), "  at a.c:7\n"));
+        assert_int_equal(status_said(), told);
+    }
+}
+
 /* Only what our writers may have left: a real film may have a name like theirs. */
 static void leftovers_are_swept(void **state)
 {
@@ -360,7 +383,7 @@ int main(void)
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
         cmocka_unit_test(free_space_of_absent_paths), cmocka_unit_test(help_is_wrapped),
         cmocka_unit_test(log_lines_are_tame),       cmocka_unit_test(folders_are_whole_or_absent),
-        cmocka_unit_test(leftovers_are_swept),
+        cmocka_unit_test(leftovers_are_swept),      cmocka_unit_test(failures_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,11 +85,15 @@ static Status dies_alone(Job *j)
     return FAIL(ERR_BUG, "not reached");
 }
 
+/* The other is on its way out when cleaning up fails, too. */
 static Status dies_agreeing(Job *j)
 {
+    Failure failure;
     TRY(comm_barrier(j->comm, "start"));
     if (wrong(j)) die();
-    return comm_agree(j->comm, "the classifier", OK);
+    status_keep(&failure, comm_agree(j->comm, "the classifier", OK));
+    FAIL(ERR_INPUT, "a leftover cannot be removed");
+    return status_restore(&failure);
 }
 
 static Status fails(Job *j)
