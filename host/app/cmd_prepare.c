@@ -58,6 +58,8 @@ static Status read_options(PrepareOptions *p, const Options *o)
     TRY(options_real(&p->share.val, o, "val-share", 0, 1));
     TRY(options_real(&p->share.pool, o, "pool-share", 0, 1));
     TRY(options_real(&p->train_ratio, o, "train-ratio", 0, 1000));
+    p->shares_given = options_has(o, "train-share") || options_has(o, "val-share") ||
+                      options_has(o, "pool-share");
     if (options_has(o, "normal") && p->train_ratio <= 0)
         return FAIL(ERR_USAGE,
                     "prepare: found --normal without --train-ratio above 0, expected both: alone "

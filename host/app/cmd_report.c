@@ -27,6 +27,9 @@ Status cmd_report(App *app, int argc, char **argv)
     if (o.helped) return OK;
     const char *grid;
     TRY(options_out(&grid, &o, "grid", ".png", 0, NULL));
+    if (!grid && options_has(&o, "force"))
+        return FAIL(ERR_USAGE, "report: found --force without --grid, expected both: report.html "
+                               "is always replaced");
     if (!grid) return study_report(o.argument[0], app->log);
     TRY(report_grid_png(o.argument[0], grid));
     log_info(app->log, "%s", grid);

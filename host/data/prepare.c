@@ -251,10 +251,10 @@ static Status make_set(Films *f, const PrepareOptions *o, const char *partial, L
     s = write_all(f, pair, n_pair, o, partial, log);
     if (!s) s = end_partial(partial, o->out);
     if (s) { /* dir_remove may fail too: what is told is why we got here */
-        char first[1024];
-        snprintf(first, sizeof first, "%s", status_message());
+        Failure failure;
+        status_keep(&failure, s);
         remove_partial(partial);
-        s = FAIL(s, "%s", first);
+        status_restore(&failure);
     }
 done:
     free(pair);
@@ -271,6 +271,9 @@ Status prepare_run(const PrepareOptions *o, Log *log)
     text_add(&partial, "%.*s.partial", (int)length, o->out);
     Status s = check_partial(partial.s);
     if (!s) s = films_list(&films, &o->source);
+    if (!s && films.has_split && o->shares_given)
+        s = FAIL(ERR_USAGE, "%s: has splits, which are kept, expected no shares beside them",
+                 o->source.source);
     if (!s) {
         log_info(log, "%d films in %s", films.n, o->source.source);
         s = make_set(&films, o, partial.s, log);

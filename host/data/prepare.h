@@ -23,6 +23,7 @@ typedef struct {
     const char *normal; /* the class without disease; used with train_ratio            */
     int size;           /* pixels                                                      */
     SplitShares share;  /* unused where the source's splits are kept                   */
+    bool shares_given;  /* by the user: refused where they are                         */
     double train_ratio; /* normal films per diseased one in train and val; 0: all kept */
     uint32_t seed;
 } PrepareOptions;

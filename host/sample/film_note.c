@@ -46,7 +46,7 @@ Status film_note_write(const char *path, const float *film, FilmShape shape, con
     add_whole(&t, "Seed", note->seed);
     add_whole(&t, "SampleId", note->id);
     say(&t, "Mode", set->image_to_image ? "image-to-image" : "text-to-image");
-    add_real(&t, "Strength", set->strength);
+    if (set->image_to_image) add_real(&t, "Strength", set->strength);
     add_real(&t, "Guidance", set->guidance);
     add_whole(&t, "Steps", (uint64_t)set->steps);
     add_real(&t, "Eta", set->eta);

@@ -73,6 +73,7 @@ bad_film deep.png 16-bit
     echo good/bacteria/$(basename "${sick[2]}"),virus,p4,train
 } >overlap.csv
 prepare 3 'patient "p3" is in ' a3 csv overlap.csv
+prepare 2 "overlap.csv: has splits, which are kept, expected no shares" a3 csv overlap.csv --val-share 0.1
 refuse 3 'patient "p3" is in ' a4/metrics.json "$program" study "$tiny" --run a4 --set data.source=overlap.csv \
     --set data.images=.
 [ ! -e a4/stages/prepare/data ] || fail "an overlapping split left prepared films"
@@ -196,6 +197,7 @@ cp "${list[0]}" own.png
 refuse 2 '--out is "own.png", which is read, expected another file' "" "$program" img2img --model "$base" \
     --image own.png --prompt x --out own.png --force
 cmp "${list[0]}" own.png || fail "a film was written over by one made from it"
+refuse 2 "found --force without --grid" "" "$program" report good --force
 refuse 2 '--grid is "x.jpg", expected the name of a .png file' x.jpg "$program" report good --grid x.jpg
 if (ulimit -v 2000000 && "$program" --version) >out 2>err; then # sanitizers need more
     little() { (ulimit -v 2000000 && "$@"); }
@@ -244,6 +246,8 @@ rm -r bad/bacteria/more
 refuse 3 "missing.csv/x: found missing.csv: Not a directory, expected a folder to write into" x "$program" \
     prepare folders good --out missing.csv/x
 grep -q 'films in good' err && fail "an output without a folder was found after films were read"
+prepare 2 "shares: train 0.7, val 0.2, pool 0.2, expected a part for train and at most 1 in all" a5 folders good \
+    --val-share 0.2 --pool-share 0.2
 prepare 2 'folder of images with format "folders"' a6 folders good --images good
 refuse 2 "classifier.frozen: found Mixed_9" a6 "$program" study "$tiny" --run a6 --set classifier.frozen=Conv2d,Mixed_9
 refuse 2 "device = gpu: expected auto, cpu, cuda or cuda:N" x.png "$program" txt2img --model "$SOURCE_DIR/samples/base" \

@@ -103,6 +103,7 @@ txt2img() {
     "$program" txt2img --model virus/model --prompt "chest x-ray" --steps 3 "$@"
 }
 must txt2img --out e.png --width 96 --height 64
+grep -aq Strength e.png && fail "a film from text says a strength"
 must txt2img --out f.png --width 96 --height 64 --rgb
 [ "$(od -An -tu1 -j16 -N10 e.png | xargs)" = "0 0 0 96 0 0 0 64 8 0" ] || fail "e.png is not 96 x 64 grey"
 [ "$(od -An -tu1 -j16 -N10 f.png | xargs)" = "0 0 0 96 0 0 0 64 8 2" ] || fail "f.png is not 96 x 64 colour"
