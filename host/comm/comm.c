@@ -177,7 +177,7 @@ Status comm_close(Comm *c)
  * first. A failure of the agreement itself has been told where it was seen. */
 void comm_abort(Comm *c, Status why)
 {
-    if (!why || !c || !c->link) return;
+    if (!why || !c || !c->link || status_said()) return;
     bool known = why == c->agreed && c->seq == c->agreed_at;
     if (!known) link_fail(c->link, why, status_message(), status_trace_text());
     else if (c->rank == 0 && !status_said())

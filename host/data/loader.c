@@ -23,8 +23,7 @@ typedef struct {
     int n;
     uint64_t ticket;
     bool ready;
-    Status status;
-    char message[1024];
+    Failure failure;
 } Slot;
 
 struct Loader {
@@ -172,10 +171,8 @@ static void *work(void *arg)
         Slot *slot = &l->slot[l->next % (uint64_t)l->n_slot];
         slot->ticket = l->next++;
         pthread_mutex_unlock(&l->lock);
-        Status s = fill(l, slot, scratch);
-        if (s) snprintf(slot->message, sizeof slot->message, "%s", status_message());
+        status_keep(&slot->failure, fill(l, slot, scratch));
         pthread_mutex_lock(&l->lock);
-        slot->status = s;
         slot->ready = true;
         pthread_cond_broadcast(&l->changed);
     }
@@ -204,7 +201,7 @@ Status loader_next(Loader *l, Batch *b)
     l->taken++;
     l->handed_out = true;
     pthread_mutex_unlock(&l->lock);
-    if (slot->status) return FAIL(slot->status, "%s", slot->message);
+    TRY(status_restore(&slot->failure));
     *b = (Batch){.pixel = slot->pixel,
                  .label = slot->label,
                  .item = slot->item,

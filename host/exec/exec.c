@@ -6,7 +6,6 @@
 #include "ops/fusions.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* A kind of run: alone, or with more work behind it. */
 typedef struct {

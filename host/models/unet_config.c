@@ -25,6 +25,7 @@ static const JsonFixed fixed[] = {
     {"num_attention_heads", "null"}, /* by diffusers too: attention_head_dim is the number */
     {"class_embed_type", "null"},
     {"num_class_embeds", "null"},
+    {"class_embeddings_concat", "false"}, /* widens the time embeddings, with or without classes */
     {"addition_embed_type", "null"},
     {"attention_type", "\"default\""},
     {"cross_attention_norm", "null"},
@@ -41,7 +42,6 @@ static const char *const nullable[] = {"mid_block_type",
 /* Without meaning here: numbers of parts that are off; attention is fp32 anyway. */
 static const JsonIgnored ignored[] = {
     {"upcast_attention", JSON_BOOL},
-    {"class_embeddings_concat", JSON_BOOL},
     {"addition_time_embed_dim", JSON_WHOLE},
     {"addition_embed_type_num_heads", JSON_WHOLE},
     {"projection_class_embeddings_input_dim", JSON_WHOLE},

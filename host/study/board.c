@@ -49,13 +49,15 @@ Status board_open(Board **out, const char *folder, Comm *world)
     b->path = path_join(folder, "stopping");
     if (comm_rank(world) == 0) unlink(b->path);
     Status s = comm_barrier(world, "the board");
-    if (!s && pthread_create(&b->thread, NULL, watch, b))
-        s = FAIL(ERR_SPACE, "no thread to watch %s", b->path);
+    bool watches = !s && !pthread_create(&b->thread, NULL, watch, b);
+    if (!s && !watches) s = FAIL(ERR_SPACE, "no thread to watch %s", b->path);
     s = comm_agree(world, "the board", s);
     if (!s) {
         *out = b;
         return OK;
     }
+    atomic_store(&b->end, true);
+    if (watches) pthread_join(b->thread, NULL);
     free(b->path);
     free(b);
     return s;

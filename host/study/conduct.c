@@ -4,7 +4,6 @@
 #include "study/board.h"
 #include "study/times.h"
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct {
     Study *s;
@@ -106,6 +105,7 @@ static void note_failure(Conductor *c, Status status)
 {
     status_keep(&c->failure, status);
     if (status != ERR_STOPPED) board_stop(c->board);
+    status_restore(&c->failure); /* a full disk fails that, too */
 }
 
 /* A rank that has failed, or stopped, takes its later turns all the same, to tell those who may be
@@ -118,7 +118,7 @@ static Status run_own(Conductor *c)
     for (int k = 0; k < N_STEP && status != ERR_PEER && !c->torn; k++) {
         int i = order[k];
         if (!slot_has(&c->slot[i], rank)) continue;
-        if (status) comm_agree(c->group[i], step[i].name, status);
+        if (status) comm_agree(c->group[i], step[i].name, status_restore(&c->failure));
         else if ((status = take_turn(c, i))) note_failure(c, status);
     }
     return status ? status_restore(&c->failure) : stage_wait(&c->s->evaluate);

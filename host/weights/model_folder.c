@@ -132,6 +132,46 @@ static Status check_class(const JsonConfig *index, const char *key, const char *
                 class ? class : "no class", known[0], n > 1 ? " or " : "", n > 1 ? known[1] : "");
 }
 
+/* The autoencoder is the one of its own config.json; diffusers goes by the index. */
+static Status check_autoencoder(const char *root, const JsonConfig *index)
+{
+    static const char *const known[] = {"AutoencoderKL", "AutoencoderTiny"};
+    TRY(check_class(index, "vae", known, 2));
+    char *path = path_join(root, "vae/config.json");
+    JsonConfig own = {0};
+    Status s = file_exists(path) ? json_config_open(&own, path) : OK;
+    const char *class = json_string_value(json_object_get(own.value, "_class_name")),
+               *entry = json_string_value(json_array_get(json_object_get(index->value, "vae"), 1));
+    bool ours = class && (!strcmp(class, known[0]) || !strcmp(class, known[1]));
+    if (!s && ours && strcmp(class, entry)) /* of another one its own reader tells */
+        s = FAIL(ERR_INPUT, "%s: vae: found %s, expected %s as in %s", index->path, entry, class,
+                 path);
+    json_config_close(&own);
+    free(path);
+    return s;
+}
+
+/* Another part would change what the model does; [null, null] is none. */
+static Status check_no_more(const JsonConfig *index)
+{
+    static const char *const known[] = {
+        "unet", "vae", "text_encoder", "tokenizer", "scheduler",
+        "feature_extractor", "image_encoder", "safety_checker", "requires_safety_checker"};
+    const char *key;
+    json_t *value;
+    json_object_foreach(index->value, key, value) {
+        bool fine = key[0] == '_' || json_is_null(value) ||
+                    (json_array_size(value) && json_is_null(json_array_get(value, 1)));
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++) fine |= !strcmp(key, known[i]);
+        if (!fine)
+            return FAIL(ERR_INPUT,
+                        "%s: %.80s: found an entry that Stable Diffusion 1 and 2 do not have, "
+                        "expected none",
+                        index->path, key);
+    }
+    return OK;
+}
+
 static Status check_pipeline(JsonConfig *index)
 {
     static const char *const pipeline[] = {"StableDiffusionPipeline",
@@ -144,7 +184,6 @@ static Status check_pipeline(JsonConfig *index)
 static Status check_index(const char *root)
 {
     static const char *const unet[] = {"UNet2DConditionModel"}, *const text[] = {"CLIPTextModel"};
-    static const char *const vae[] = {"AutoencoderKL", "AutoencoderTiny"};
     static const char *const tokenizer[] = {"CLIPTokenizer", "CLIPTokenizerFast"};
     JsonConfig index;
     Status s;
@@ -156,9 +195,10 @@ static Status check_index(const char *root)
     TRY_OR(done, s, json_config_open(&index, path));
     TRY_OR(close, s, check_pipeline(&index));
     TRY_OR(close, s, check_class(&index, "unet", unet, 1));
-    TRY_OR(close, s, check_class(&index, "vae", vae, 2));
+    TRY_OR(close, s, check_autoencoder(root, &index));
     TRY_OR(close, s, check_class(&index, "text_encoder", text, 1));
     TRY_OR(close, s, check_class(&index, "tokenizer", tokenizer, 2));
+    TRY_OR(close, s, check_no_more(&index));
 close:
     json_config_close(&index);
 done:

@@ -104,6 +104,19 @@ static Status fails(Job *j)
     return FAIL(ERR_BUG, "not reached");
 }
 
+/* As a trainer within a step: the others hear of it before it returns, and once. */
+static Status fails_at_once(Job *j)
+{
+    TRY(comm_barrier(j->comm, "start"));
+    if (wrong(j)) {
+        Status s = FAIL(ERR_SPACE, "no memory");
+        comm_abort(j->comm, s);
+        return s;
+    }
+    TRY(comm_barrier(j->comm, "gradients"));
+    return FAIL(ERR_BUG, "not reached");
+}
+
 /* All leave together where one meets a bad file. */
 static Status agrees(Job *j)
 {
@@ -247,6 +260,7 @@ static const struct {
     {"gpu_lost", true, gpu_lost}, {"fails", true, fails},
     {"agrees", true, agrees},     {"name", true, name},
     {"dies_agreeing", true, dies_agreeing},
+    {"fails_at_once", true, fails_at_once},
     {"length", true, length},     {"root", true, root},
     {"kind", true, kind},         {"ends_early", true, ends_early},
     {"stops", true, stops},       {"holds", true, holds},

@@ -44,6 +44,9 @@ job 'dies_alone 1' 3 '6 137 6' 5000 "rank 1 $h died; the last call that it reach
 job 'dies_agreeing 1' 2 '6 137' 5000 "rank 1 $h died while ranks wait in agreement \"the classifier\""
 job 'exits 1' 2 '6 0' 15000 "rank 1 $h died while ranks wait in barrier \"gradients\""
 job 'fails 2' 3 '6 6 3' 15000 "rank 2 $h: film.png:3: damaged"
+for r in 0 1; do
+    job "fails_at_once $r" 2 "$([ $r = 0 ] && echo 5 6 || echo 6 5)" 15000 "rank $r $h: no memory"
+done
 job 'agrees 1' 3 '3 3 3' 15000 "rank 1 $h: film.png:3: damaged"
 job 'stops 1' 3 '75 75 75' 15000 "rank 1 $h: stopped by a signal"
 b='barrier "(gradients|norm)" of 0( bytes)?'

@@ -123,7 +123,7 @@ static const Row unet_rows[] = {
     {"conv_out_kernel", "5", CHANGES},
     {"projection_class_embeddings_input_dim", "64", NOTHING},
     {"attention_type", "\"gated\"", REFUSED},
-    {"class_embeddings_concat", "true", NOTHING},
+    {"class_embeddings_concat", "true", REFUSED},
     {"mid_block_only_cross_attention", "true", REFUSED},
     {"cross_attention_norm", "\"layer_norm\"", REFUSED},
     {"addition_embed_type_num_heads", "32", NOTHING},

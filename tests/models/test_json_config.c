@@ -253,6 +253,24 @@ static void folders_say_what_is_missing(void **state)
     expect_folder(
         ERR_INPUT,
         "m/model_index.json: unet: found UNet3DConditionModel, expected UNet2DConditionModel");
+#define INDEX(vae, more) /* as diffusers writes it */ \
+    "{\"_class_name\": \"StableDiffusionPipeline\", \"unet\": [\"diffusers\", " \
+    "\"UNet2DConditionModel\"], \"vae\": [\"diffusers\", \"" vae "\"], " \
+    "\"text_encoder\": [\"transformers\", \"CLIPTextModel\"], " \
+    "\"tokenizer\": [\"transformers\", \"CLIPTokenizer\"]" more "}"
+    put("m/vae/config.json", "{\"_class_name\": \"AutoencoderTiny\"}");
+    put("m/model_index.json", INDEX("AutoencoderKL", ""));
+    expect_folder(ERR_INPUT, "m/model_index.json: vae: found AutoencoderKL, expected "
+                             "AutoencoderTiny as in");
+    put("m/model_index.json",
+        INDEX("AutoencoderTiny", ", \"text_encoder_2\": [null, null], \"image_encoder\": "
+                                 "[\"transformers\", \"X\"], \"_x\": 1, \"y\": null"));
+    expect_folder(OK, "");
+    put("m/model_index.json",
+        INDEX("AutoencoderTiny", ", \"text_encoder_2\": [\"transformers\", \"CLIPTextModel\"]"));
+    expect_folder(ERR_INPUT, "m/model_index.json: text_encoder_2: found an entry that");
+    put("m/model_index.json", INDEX("AutoencoderTiny", ", \"foo\": 3"));
+    expect_folder(ERR_INPUT, "m/model_index.json: foo: found an entry that");
     unlink(in_folder("m/model_index.json"));
     expect_folder(OK, "");
     unlink(in_folder("m/unet/diffusion_pytorch_model.safetensors"));

@@ -44,10 +44,9 @@ static const char *at(const char *name)
 /* configs/models/tiny with another autoencoder, of random weights. */
 static void make_base(Device *d, uint32_t seed)
 {
-    static const char *const same[] = {"model_index.json", "scheduler", "text_encoder", "tokenizer",
-                                       "unet"};
+    static const char *const same[] = {"scheduler", "text_encoder", "tokenizer", "unet"};
     require(dir_make(at("base/vae")));
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 4; i++) {
         char from[512], to[64];
         snprintf(from, sizeof from, TINY "/%s", same[i]);
         snprintf(to, sizeof to, "base/%s", same[i]);
