@@ -35,12 +35,7 @@ Status lone_stage_films(LoneStage *l)
     free(folder);
     TRY(board_open(&board, l->out, l->comm)); /* those who wait are in no call of comm */
     Status s = first ? dataset_stage(&l->data, l->config, l->log) : stage_wait(&l->data);
-    if (s) {
-        Failure failure;
-        status_keep(&failure, s);
-        board_stop(board);
-        status_restore(&failure);
-    }
+    if (s) s = board_stop(board, s);
     s = comm_agree(l->comm, "the films", s);
     board_close(board, first);
     TRY(s);

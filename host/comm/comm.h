@@ -83,6 +83,6 @@ Status comm_barrier(Comm *c, const char *what);
 
 /* Tells all ranks that this one fails: says "rank 1 on host n2 (process 77): " and its message, and the
  * others end with ERR_PEER. Where the ranks of c have just agreed on why, rank 0 says the message and that is
- * all. Does nothing where why is OK, or c NULL or one rank. Waits at most a second. */
+ * all. Does nothing where why is OK or has been said, or c NULL or one rank. Waits at most a second. */
 void   comm_abort(Comm *c, Status why);
 #endif

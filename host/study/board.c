@@ -63,9 +63,12 @@ Status board_open(Board **out, const char *folder, Comm *world)
     return s;
 }
 
-void board_stop(Board *b)
+Status board_stop(Board *b, Status why)
 {
-    if (b) write_file(b);
+    Failure failure;
+    status_keep(&failure, why);
+    if (b) write_file(b); /* may fail, too: of a full disk */
+    return status_restore(&failure);
 }
 
 void board_close(Board *b, bool first)

@@ -15,8 +15,8 @@ typedef struct Board Board;
 /* By all ranks, in a folder that is this job's alone; removes what an earlier one has left. NULL in *b
  * where there is one rank. */
 Status board_open(Board **b, const char *folder, Comm *world);
-/* This rank has failed: the others stop. */
-void board_stop(Board *b);
+/* This rank has failed: the others stop. Returns why, with its message. */
+Status board_stop(Board *b, Status why);
 /* By all ranks, when all have stopped. Accepts NULL, as board_stop() does. */
 void board_close(Board *b, bool first);
 #endif

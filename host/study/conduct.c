@@ -104,8 +104,7 @@ static Status take_turn(Conductor *c, int i)
 static void note_failure(Conductor *c, Status status)
 {
     status_keep(&c->failure, status);
-    if (status != ERR_STOPPED) board_stop(c->board);
-    status_restore(&c->failure); /* a full disk fails that, too */
+    if (status != ERR_STOPPED) board_stop(c->board, status);
 }
 
 /* A rank that has failed, or stopped, takes its later turns all the same, to tell those who may be
