@@ -73,8 +73,11 @@ static Status blocks(UnetConfig *c, JsonConfig *j)
     TRY(json_config_each(c->transformers, n, j, "transformer_layers_per_block", 1, 64));
     TRY(json_config_each(c->heads, n, j, "attention_head_dim", 1, 1024));
     for (int i = 0; i < n; i++) c->up_transformers[i] = c->transformers[n - 1 - i];
-    return json_config_each(c->up_transformers, n, j, "reverse_transformer_layers_per_block", 1,
-                            64);
+    const char *reverse = "reverse_transformer_layers_per_block";
+    if (json_is_integer(json_object_get(j->value, reverse))) /* diffusers cannot build it */
+        return FAIL(ERR_INPUT, "%s: %s: found one value, expected a list of %d", j->path, reverse,
+                    n);
+    return json_config_each(c->up_transformers, n, j, reverse, 1, 64);
 }
 
 /* One width for all blocks: they see the same text. */

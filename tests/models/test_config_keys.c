@@ -87,6 +87,7 @@ static const Row unet_rows[] = {
     {"transformer_layers_per_block", "[[1, 2], 1]", REFUSED},
     {"reverse_transformer_layers_per_block", "[1, 2]", CHANGES},
     {"reverse_transformer_layers_per_block", "[2]", REFUSED},
+    {"reverse_transformer_layers_per_block", "1", REFUSED},
     {"reverse_transformer_layers_per_block", "null", NOTHING},
     {"reverse_transformer_layers_per_block", "[[1, 2], 1]", REFUSED},
     {"encoder_hid_dim", "16", REFUSED},
