@@ -27,8 +27,9 @@ double ref_bf16(double v); /* rounded to bf16 */
  *   the twin's gradients with central differences in double: error below 1e-6 of the larger of
  *     the element and the gradient's largest element;
  *   the CPU kernels' outputs and gradients with the twins': error below
- *     8 * 2^-24 * (1 + sqrt(terms)) times the tensor's largest element, terms = length of the
- *     longest sum behind an element;
+ *     8 * (1 + sqrt(terms)) times 2^-24 of the tensor's largest element, or times what moves an
+ *     element most where inputs are off by a rounding; terms = length of the longest sum behind
+ *     an element;
  *   two runs of the CPU kernels bit by bit, memory poisoned with NaN before each.
  * Inputs that are no variables (labels, ids, coefficients) are I32 or have trainable = false. */
 typedef struct {
