@@ -20,7 +20,7 @@ typedef struct {
  * the others in a naive run. */
 extern const Twin ref_naive[];
 extern const int ref_naive_count;
-double ref_bf16(double v); /* rounded to bf16 */
+double ref_bf16(double v); /* rounded to bf16, in ref_run_rounded() to its scale times one */
 
 /* One case: builds y from leaves made with case_leaf(). The harness fills every F32 leaf with
  * normals (or lets fill do it), differentiates sum(y * dy) for a random dy, and compares
