@@ -74,9 +74,10 @@ static Status blocks(UnetConfig *c, JsonConfig *j)
     TRY(json_config_each(c->heads, n, j, "attention_head_dim", 1, 1024));
     for (int i = 0; i < n; i++) c->up_transformers[i] = c->transformers[n - 1 - i];
     const char *reverse = "reverse_transformer_layers_per_block";
-    if (json_is_integer(json_object_get(j->value, reverse))) /* diffusers cannot build it */
-        return FAIL(ERR_INPUT, "%s: %s: found one value, expected a list of %d", j->path, reverse,
-                    n);
+    const json_t *list = json_object_get(j->value, reverse);
+    if (json_config_has(j, reverse) && json_array_size(list) != (size_t)n) /* one makes no model */
+        return FAIL(ERR_INPUT, "%s: %s: found %s, expected a list of %d", j->path, reverse,
+                    json_is_array(list) ? "a list of another length" : "no list", n);
     return json_config_each(c->up_transformers, n, j, reverse, 1, 64);
 }
 

@@ -25,11 +25,11 @@ double ref_bf16(double v); /* rounded to bf16, in ref_run_rounded() to its scale
 /* One case: builds y from leaves made with case_leaf(). The harness fills every F32 leaf with
  * normals (or lets fill do it), differentiates sum(y * dy) for a random dy, and compares
  *   the twin's gradients with central differences in double: error below 1e-6 of the larger of
- *     the element and the gradient's largest element;
+ *     the element and the gradient's largest element, in one of two steps;
  *   the CPU kernels' outputs and gradients with the twins': error below
- *     8 * (1 + sqrt(terms)) times 2^-24 of the tensor's largest element, or times what moves an
- *     element most where inputs are off by a rounding; terms = length of the longest sum behind
- *     an element;
+ *     8 * 2^-24 * (1 + sqrt(terms)) times the tensor's largest element, terms = length of the
+ *     longest sum behind an element; and 4 times the most that any of its elements moves where
+ *     inputs and results of nodes are off by a rounding;
  *   two runs of the CPU kernels bit by bit, memory poisoned with NaN before each.
  * Inputs that are no variables (labels, ids, coefficients) are I32 or have trainable = false. */
 typedef struct {
