@@ -94,10 +94,20 @@ void log_file(Log *l, const char *path)
     if (!l->json) log_warn(l, "%s: cannot be written, going on without it", path);
 }
 
-static void clear_line(Log *l)
+/* A line, or what replaces the progress line on a terminal, in one write: ranks share a stderr, and
+ * their lines must not mix. */
+static void __attribute__((format(printf, 2, 3))) put(Log *l, const char *fmt, ...)
 {
+    char *text;
+    va_list ap;
+    va_start(ap, fmt);
+    CHECK(vasprintf(&text, fmt, ap) >= 0);
+    va_end(ap);
     if (l->open_line && l->terminal) fputs("\r\033[K", stderr);
     l->open_line = false;
+    fputs(text, stderr);
+    fflush(stderr);
+    free(text);
 }
 
 /* The record has text as it is, the terminal what cannot steer it; text is changed. */
@@ -108,10 +118,7 @@ static void say(Log *l, const char *level, char *text)
     text_tame(text);
     pthread_mutex_lock(&l->lock);
     bool warn = level[0] == 'w';
-    if (!l->mute && (warn || !l->quiet)) {
-        clear_line(l);
-        fprintf(stderr, "%s%s\n", warn ? "warning: " : "", text);
-    }
+    if (!l->mute && (warn || !l->quiet)) put(l, "%s%s\n", warn ? "warning: " : "", text);
     snprintf(fields, sizeof fields, "\"text\":\"%s\"", safe);
     record(l, level, fields);
     pthread_mutex_unlock(&l->lock);
@@ -153,9 +160,7 @@ void log_failure(Log *l, const char *message, const char *trace)
     char safe[TEXT], safe_trace[TEXT], fields[2 * TEXT + 64];
     const char *wanted = getenv("EQ_TRACE");
     pthread_mutex_lock(&l->lock);
-    clear_line(l);
-    if (!l->mute)
-        fprintf(stderr, "equipoise: %s\n%s", message, wanted && !strcmp(wanted, "1") ? trace : "");
+    if (!l->mute) put(l, "equipoise: %s\n%s", message, wanted && !strcmp(wanted, "1") ? trace : "");
     json_escape(safe, sizeof safe, message);
     json_escape(safe_trace, sizeof safe_trace, trace);
     snprintf(fields, sizeof fields, "\"text\":\"%s\",\"trace\":\"%s\"", safe, safe_trace);
@@ -181,15 +186,14 @@ void log_progress(Log *l, const char *what, double done, double total, const cha
         l->shown_s = 0;
     }
     if (!l->quiet && !l->mute && t - l->shown_s >= (l->terminal ? 0.2 : 10.0)) {
-        char left[32], shown[TEXT];
+        char left[32], pace[80] = "", shown[TEXT];
         snprintf(shown, sizeof shown, "%s", what);
         text_tame(shown);
         double rate = t > l->began_s ? (done - l->began_done) / (t - l->began_s) : 0;
         time_left(left, sizeof left, rate > 0 ? (total - done) / rate : -1);
-        fprintf(stderr, "%s%s %.0f/%.0f", l->terminal ? "\r\033[K" : "  ", shown, done, total);
-        if (rate > 0) fprintf(stderr, "  %.1f/s  %s left", rate, left);
-        fprintf(stderr, "%s%s%s", note ? "  " : "", note ? note : "", l->terminal ? "" : "\n");
-        fflush(stderr);
+        if (rate > 0) snprintf(pace, sizeof pace, "  %.1f/s  %s left", rate, left);
+        put(l, "%s%s %.0f/%.0f%s%s%s%s", l->terminal ? "" : "  ", shown, done, total, pace,
+            note ? "  " : "", note ? note : "", l->terminal ? "" : "\n");
         l->shown_s = t;
         l->open_line = l->terminal;
     }

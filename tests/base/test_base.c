@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/text.h"
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -341,6 +342,32 @@ static void log_lines_are_tame(void **state)
     assert_int_equal(dir_remove(dir), OK);
 }
 
+/* Ranks write into one pipe: a line in pieces would mix with another's. A pipe of packets gives each write. */
+static void log_lines_are_written_whole(void **state)
+{
+    (void)state;
+    const char *want[] = {"warning: w\n", "i\n", "  p 1/2  note\n", "equipoise: why\n"};
+    int ends[2], kept = dup(STDERR_FILENO);
+    char got[200];
+    assert_int_equal(pipe2(ends, O_DIRECT | O_NONBLOCK), 0);
+    assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+    Log *l = log_new(false);
+    log_warn(l, "%s", "w");
+    log_info(l, "i");
+    log_progress(l, "p", 1, 2, "note");
+    log_progress_end(l);
+    log_failure(l, "why", "");
+    release_log(l, kept);
+    for (int i = 0; i < 4; i++) {
+        ssize_t n = read(ends[0], got, sizeof got);
+        assert_int_equal(n, strlen(want[i]));
+        assert_memory_equal(got, want[i], n);
+    }
+    assert_int_equal(read(ends[0], got, sizeof got), -1);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 /* Beside the final name, whether that ends in a slash or not; nothing is left of a failure but its line. */
 static void folders_are_whole_or_absent(void **state)
 {
@@ -382,7 +409,8 @@ int main(void)
         cmocka_unit_test(long_messages_end_at_a_word),
         cmocka_unit_test(csv_accepts_and_refuses),  cmocka_unit_test(nearest_name),
         cmocka_unit_test(free_space_of_absent_paths), cmocka_unit_test(help_is_wrapped),
-        cmocka_unit_test(log_lines_are_tame),       cmocka_unit_test(folders_are_whole_or_absent),
+        cmocka_unit_test(log_lines_are_tame),       cmocka_unit_test(log_lines_are_written_whole),
+        cmocka_unit_test(folders_are_whole_or_absent),
         cmocka_unit_test(leftovers_are_swept),      cmocka_unit_test(failures_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
