@@ -36,7 +36,7 @@ static Status wait_in_vain(Job *j, void (*what)(void))
 }
 
 /* The others wait by then. */
-static void pause_first(void) { usleep(500000); }
+static void pause_first(void) { usleep(1000000); }
 
 static void die(void)
 {

@@ -47,7 +47,7 @@ done
 job split 4 '0 0 0 0' 60000
 
 b='all-reduce "gradients"'
-job 'dies 1' 2 '6 137' 5000 "rank 1 $h died while ranks wait in $b"
+job 'dies 1' 2 '6 137' 15000 "rank 1 $h died while ranks wait in $b"
 grep -q 'rank 0 of 2: CommAbort' "$work/calls" || fail "dies: rank 0 aborts nothing"
 job 'length 1' 2 '6 6' 15000 "rank [01] $h calls $b of [0-9]+( bytes)? where rank [01] $h calls $b of [0-9]+( bytes)?"
 

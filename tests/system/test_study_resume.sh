@@ -72,10 +72,14 @@ study "$work/other" --set study.seed=6 >"$work/out" 2>"$work/err" || fail "anoth
 cmp -s "$work/whole/metrics.json" "$work/other/metrics.json" && fail "another seed, the same metrics.json"
 
 # ---- a finished run: nothing is made again
-start=$(now)
-study "$work/whole" >"$work/out" 2>"$work/err" || fail "a finished run: $(tail -1 "$work/err")"
-again=$((($(now) - start) / 1000000))
-[ $again -lt $((took / 2 + 500)) ] || fail "a finished run took $again ms again"
+again=$took
+for _ in 1 2 3; do # the least of three: the machine may be busy with other things
+    start=$(now)
+    study "$work/whole" >"$work/out" 2>"$work/err" || fail "a finished run: $(tail -1 "$work/err")"
+    ms=$((($(now) - start) / 1000000))
+    [ $ms -ge $again ] || again=$ms
+done
+[ $again -lt $((took / 2)) ] || fail "a finished run took $again ms again"
 cmp -s "$work/out" "$work/whole.out" || fail "a finished run prints another table"
 
 # ---- refusals: one line, exit 2, naming what is wrong
