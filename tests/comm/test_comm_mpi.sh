@@ -68,5 +68,5 @@ says "rank (0 $h: all-reduce \"gradients\" has not ended within 3 s; nothing has
 mpi 'absent 1' 2
 [ $code = 6 ] || fail "$job: $code"
 within 25000 # it would end after 30 s
-says "MPI: not all ranks came within 3 s"
+says "MPI: not all ranks came within 1 s"
 exit $failed
