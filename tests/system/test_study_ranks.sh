@@ -122,10 +122,13 @@ refuse 3 "expected the stage prepare to be complete" stage ldm-a
 [ ! -e "$work/stages" ] || fail "a refused stage made a folder"
 refuse 2 "did you mean ldm-a?" stage lmd-a
 must stage prepare
-for s in baseline-a baseline-b ldm-a; do stage $s >"$work/$s.out" 2>&1 & done
+for s in baseline-a baseline-b; do stage $s >"$work/$s.out" 2>&1 & done
+"$program" study "$config" --run "$work/stages" --stage ldm-a >"$work/ldm-a.out" 2>&1 &
 until_there "$work/stages/stages/ldm-a/stage.json"
+kill -STOP $! # it stays there
 refuse 2 "held by process" stage ldm-a
 refuse 2 "held by process" "$program" study "$config" --run "$work/stages" --resume
+kill -CONT $!
 wait
 must timeout 300 mpirun --oversubscribe -n 2 "$program" study "$config" --run "$work/stages" --stage ldm-b
 refuse 3 "expected the stage synth-a to be complete" stage augmented-a

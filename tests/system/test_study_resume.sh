@@ -104,8 +104,10 @@ for _ in $(seq 1000); do
     [ -s "$work/two/stages/baseline-a/stage.json" ] && break
     sleep 0.02
 done
+kill -STOP $pid # it stays there
 refused "a second process" "process $pid" "$program" study "$config" --run "$work/two" --resume --set study.threads=2
 kill -TERM $pid
+kill -CONT $pid
 wait $pid
 rc=$?
 [ $rc = 75 ] || fail "a stopped study: exit $rc, expected 75"
