@@ -172,8 +172,11 @@ stop() { # task: when it has something to continue from
     wait_until 100 has_checkpoint array/seed-$((5 + $1)) && scancel --batch --signal=USR1 "${job}_$1" &&
         wait_until 60 restarted "$1" || bad "an array: task $1 is not requeued" "$work/array-$1.log"
 }
+first() { pkill "-$1" -f "^$EQUIPOISE study .*--run $work/array/seed-5"; } # task 0: stays where it is, or goes on
+wait_until 100 has_checkpoint array/seed-5 && first STOP || bad "an array: task 0 does not work" "$work/array-0.log"
 stop 1
 tasks >"$work/array.half"
+first CONT || bad "an array: task 0 is gone" "$work/array-0.log"
 stop 0
 for task in 0 1; do wait_for "${job}_$task" 300 || bad "an array: task $task is not done after 300 s" <(squeue); done
 tasks >"$work/array.done"
