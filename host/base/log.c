@@ -98,16 +98,15 @@ void log_file(Log *l, const char *path)
  * their lines must not mix. */
 static void __attribute__((format(printf, 2, 3))) put(Log *l, const char *fmt, ...)
 {
-    char *text;
+    char text[2 * TEXT + 64]; /* a failure may be that there is no memory */
     va_list ap;
     va_start(ap, fmt);
-    CHECK(vasprintf(&text, fmt, ap) >= 0);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (l->open_line && l->terminal) fputs("\r\033[K", stderr);
     l->open_line = false;
     fputs(text, stderr);
     fflush(stderr);
-    free(text);
 }
 
 /* The record has text as it is, the terminal what cannot steer it; text is changed. */
