@@ -37,7 +37,7 @@ Status lone_stage_films(LoneStage *l)
     Status s = first ? dataset_stage(&l->data, l->config, l->log) : stage_wait(&l->data);
     if (s) s = board_stop(board, s);
     s = comm_agree(l->comm, "the films", s);
-    board_close(board, first);
+    board_close(board, true);
     TRY(s);
     TRY(dataset_manifest(&l->manifest, &l->data));
     stage_upstream(&l->stage, &l->data, NULL);

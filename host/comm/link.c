@@ -12,7 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, TEXT = 1400 };
+enum {
+    TICK_MS = 100,
+    TEXT = 1400,
+    STAY_S = 3 /* who says a failure, while others of its host see that one does */
+};
 static const double beat_s = 0.2, slack_s = 2, grace_s = 2, orphan_s = 20;
 
 struct Link {
@@ -101,7 +105,7 @@ static void fail_on_host(Link *l, const char *text)
 {
     bool says = wire_first_here(l->own.token);
     if (says) say(l, text, "");
-    if (says) sleep(1);
+    if (says) sleep(STAY_S);
     fail(l, text, false);
 }
 
@@ -272,7 +276,7 @@ static Status dial(Link *l, const Address *a)
     Status s = FAIL(ERR_PEER, "rank 0 was not found at %s, port %d, within %.0f s: %s", a->hosts[0],
                     a->port, l->limit_s, why);
     if (wire_first_here(l->own.token)) say(l, status_message(), status_trace_text());
-    sleep(1); /* others of this host see who says it */
+    sleep(STAY_S);
     status_mark_said();
     return s;
 }

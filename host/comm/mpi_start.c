@@ -2,13 +2,14 @@
  * come as long as it takes; a thread ends the process when the time is up. */
 #include "comm/backend.h"
 #if EQ_MPI
-#include <errno.h>
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { TICK_NS = 100000000 };
 
 typedef struct {
     int seconds;
@@ -22,11 +23,16 @@ typedef struct {
 static void *watch(void *arg)
 {
     Deadline *d = arg;
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += d->seconds;
+    Clock clock = {0};
     pthread_mutex_lock(&d->lock);
-    while (!d->done && pthread_cond_timedwait(&d->change, &d->lock, &end) != ETIMEDOUT) {}
+    while (!d->done && wire_clock(&clock) < d->seconds) {
+        struct timespec tick;
+        clock_gettime(CLOCK_MONOTONIC, &tick);
+        tick.tv_nsec += TICK_NS;
+        tick.tv_sec += tick.tv_nsec / 1000000000;
+        tick.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&d->change, &d->lock, &tick);
+    }
     bool done = d->done;
     pthread_mutex_unlock(&d->lock);
     if (done) return NULL;

@@ -71,12 +71,12 @@ Status board_stop(Board *b, Status why)
     return status_restore(&failure);
 }
 
-void board_close(Board *b, bool first)
+void board_close(Board *b, bool stopped)
 {
     if (!b) return;
     atomic_store(&b->end, true);
     pthread_join(b->thread, NULL);
-    if (first) unlink(b->path);
+    if (stopped) unlink(b->path);
     free(b->path);
     free(b);
 }

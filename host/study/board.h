@@ -17,6 +17,7 @@ typedef struct Board Board;
 Status board_open(Board **b, const char *folder, Comm *world);
 /* This rank has failed: the others stop. Returns why, with its message. */
 Status board_stop(Board *b, Status why);
-/* By all ranks, when all have stopped. Accepts NULL, as board_stop() does. */
-void board_close(Board *b, bool first);
+/* By all ranks. stopped: all have, and the file goes; each rank removes it, as each may be the last to have
+ * made it. Accepts NULL, as board_stop() does. */
+void board_close(Board *b, bool stopped);
 #endif

@@ -128,7 +128,7 @@ static Status come_to_end(Conductor *c, Status status)
 {
     bool together = status != ERR_PEER && !c->torn;
     if (together) status = comm_agree(c->world, "the end", status);
-    board_close(c->board, comm_rank(c->world) == 0);
+    board_close(c->board, together || comm_rank(c->world) == 0);
     for (int i = 0; i < N_STEP && together; i++)
         if (c->own[i]) comm_close(c->group[i]);
     return status;

@@ -138,25 +138,28 @@ static void outputs_are_checked_before_work(void **state)
 static void config_takes_file_then_sets(void **state)
 {
     (void)state;
-    static const char path[] = "/tmp/test_options.ini";
     static const char ini[] = "[ldm]\nsteps = 500\nbatch = 3\n";
+    char folder[] = "/tmp/eq-options-XXXXXX", path[64], words[128];
     Options o;
     Config c;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/a.ini", folder);
     assert_int_equal(file_write(path, ini, strlen(ini)), OK);
-    assert_int_equal(parse(&o, &with_config,
-                           "try --set ldm.steps=600 /tmp/test_options.ini --set ldm.steps=700"),
-                     OK);
+    snprintf(words, sizeof words, "try --set ldm.steps=600 %s --set ldm.steps=700", path);
+    assert_int_equal(parse(&o, &with_config, words), OK);
     assert_int_equal(options_config(&c, &o), OK);
     assert_int_equal(c.ldm.steps, 700);
     assert_int_equal(c.ldm.batch, 3);
-    assert_int_equal(parse(&o, &with_config, "try /tmp/test_options.ini --set ldm.steps=5"), OK);
+    snprintf(words, sizeof words, "try %s --set ldm.steps=5", path);
+    assert_int_equal(parse(&o, &with_config, words), OK);
     assert_int_equal(options_config(&c, &o), ERR_USAGE); /* shorter than its warm-up */
-    assert_int_equal(parse(&o, &with_config, "try /tmp/test_options.ini --set ldm.step=5"), OK);
+    snprintf(words, sizeof words, "try %s --set ldm.step=5", path);
+    assert_int_equal(parse(&o, &with_config, words), OK);
     assert_int_equal(options_config(&c, &o), ERR_USAGE);
     assert_string_equal(status_message(),
                         "--set: there is no setting ldm.step; did you mean ldm.steps?");
     assert_int_equal(c.ldm.steps, 700); /* a failure leaves it alone */
-    unlink(path);
+    assert_int_equal(dir_remove(folder), OK);
 }
 
 int main(void)

@@ -36,7 +36,7 @@ static Status wait_in_vain(Job *j, void (*what)(void))
 }
 
 /* The others wait by then. */
-static void pause_first(void) { usleep(1000000); }
+static void pause_first(void) { sleep(2); }
 
 static void die(void)
 {
@@ -50,7 +50,7 @@ static void die(void)
 
 static void stop(void)
 {
-    pause_first();
+    usleep(200000); /* it has been heard of */
     printf("%d\n", (int)getpid());
     fflush(stdout);
     raise(SIGSTOP);

@@ -149,11 +149,11 @@ static void late_at_a_call_and_at_the_end(void **state)
 {
     (void)state;
     char none[8];
-    Job j = begin(1);
+    Job j = begin(3);
     say(&j.rank[0], barrier, NULL);
-    ends_with(&j, "did not reach barrier \"step\", in which others have waited for 1 s");
+    ends_with(&j, "did not reach barrier \"step\", in which others have waited for 3 s");
 
-    j = begin(1);
+    j = begin(3);
     for (int r = 0; r < 2; r++) say(&j.rank[r], barrier, NULL);
     for (int r = 0; r < 2; r++)
         assert_int_equal(next(&j.rank[r], none, sizeof none).kind, FRAME_REPLY);
@@ -164,7 +164,7 @@ static void late_at_a_call_and_at_the_end(void **state)
     char text[2048];
     assert_int_equal(next(&one, text, sizeof text).kind, FRAME_FAILED);
     assert_non_null(strstr(text, "rank 1 on host"));
-    assert_non_null(strstr(text, "did not end within 1 s after the others"));
+    assert_non_null(strstr(text, "did not end within 3 s after the others"));
     wire_close(&one);
 }
 

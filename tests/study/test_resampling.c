@@ -84,6 +84,7 @@ static void moments_of_a_share(int patients, int each)
     double *s = malloc((size_t)n * sizeof *s), mean = 0, variance = 0;
     double *value = malloc((size_t)METRIC_COUNT * B * sizeof *value);
     for (int i = 0; i < n; i++) s[i] = uniform((uint64_t)each, i / each) < 0.8 ? 0.2 : 0.9;
+    for (int i = 0; i < each; i++) s[i] = 0.9; /* not all alike */
     for (int i = 0; i < n; i += each) cleared += s[i] < 0.5;
     Predictions p;
     Arm arm;

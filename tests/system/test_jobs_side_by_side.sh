@@ -21,7 +21,10 @@ job() {
         "${@:2}" & echo $! >"$1.pid.$OMPI_COMM_WORLD_RANK.tmp"
         mv "$1.pid.$OMPI_COMM_WORLD_RANK.tmp" "$1.pid.$OMPI_COMM_WORLD_RANK"
         wait $!; code=$?; echo $code >"$1.rc.$OMPI_COMM_WORLD_RANK"
-        [ $code -lt 128 ] || sleep 5 # mpirun ends the others when it sees who died' ranks "$work/$1" \
+        [ $code -lt 128 ] || for _ in $(seq 300); do # mpirun ends the others when it sees who died
+            [ "$(ls "$1".rc.* | wc -l)" = "$OMPI_COMM_WORLD_SIZE" ] && break
+            sleep 0.1
+        done' ranks "$work/$1" \
         "$program" "${@:2}" >"$work/$1.out" 2>"$work/$1.err" &
     pid[$1]=$!
 }

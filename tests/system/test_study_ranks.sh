@@ -64,7 +64,10 @@ ranks() { # N RUN: in the background
         "${@:2}" & echo $! >"$1/pid.$OMPI_COMM_WORLD_RANK.tmp"
         mv "$1/pid.$OMPI_COMM_WORLD_RANK.tmp" "$1/pid.$OMPI_COMM_WORLD_RANK"
         wait $!; code=$?; echo $code >"$1/rc.$OMPI_COMM_WORLD_RANK"
-        [ $code -lt 128 ] || sleep 5 # mpirun ends the others when it sees who died' ranks "$work" \
+        [ $code -lt 128 ] || for _ in $(seq 300); do # mpirun ends the others when it sees who died
+            [ "$(ls "$1"/rc.* | wc -l)" = "$OMPI_COMM_WORLD_SIZE" ] && break
+            sleep 0.1
+        done' ranks "$work" \
         "$program" study "$config" --run "$2" --resume >"$work/out" 2>"$work/err" &
     job=$!
 }
