@@ -94,8 +94,8 @@ void log_file(Log *l, const char *path)
     if (!l->json) log_warn(l, "%s: cannot be written, going on without it", path);
 }
 
-/* A line, or what replaces the progress line on a terminal, in one write: ranks share a stderr, and
- * their lines must not mix. */
+/* A line in one write, as ranks share a stderr and their lines must not mix. On a terminal what clears
+ * the progress line goes before it. */
 static void __attribute__((format(printf, 2, 3))) put(Log *l, const char *fmt, ...)
 {
     char text[2 * TEXT + 64]; /* a failure may be that there is no memory */
